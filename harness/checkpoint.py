@@ -1,0 +1,107 @@
+"""Checkpoints that survive a kill at any moment: written to a temporary file, synced, then renamed.
+
+Beside `checkpoint.pt` the one before it is kept as `checkpoint.previous.pt`, for the case that the disk itself, or a
+copy from another machine, damaged the newest.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+
+NAME = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+TEMPORARY = "checkpoint.pt.tmp"
+
+
+def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
+    """Write `content` (tensors, numbers, strings, lists and dicts of them) as the newest checkpoint of `folder`.
+
+    Raises:
+        UserError: it could not be written. The checkpoint written before is intact and no temporary file is left.
+    """
+    path, temporary = folder / NAME, folder / TEMPORARY
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _keep_previous(folder)
+        os.replace(temporary, path)
+        sync_folder(folder)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True) if folder.is_dir() else None
+        kept = f"The last good checkpoint, {path}, is intact" if path.exists() else "There is no earlier checkpoint"
+        way_out = (
+            "Free some space or make the folder writable, then continue with --resume, or choose another with --out"
+        )
+        raise UserError(f"cannot write {path}: {_reason(error)}. {kept}. {way_out}.") from error
+    return path
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint of `folder`, on the CPU; None if there is none.
+
+    Raises:
+        UserError: the file is damaged; names it and the way out.
+    """
+    path = folder / NAME
+    (folder / TEMPORARY).unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Make it readable, or start over with --out.") from error
+    except Exception as error:
+        raise UserError(_damaged(folder)) from error
+    if not isinstance(content, dict) or "step" not in content:
+        raise UserError(_damaged(folder))
+    return content
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _keep_previous(folder: Path) -> None:
+    """Give today's newest checkpoint its second name; there is no moment without a whole `checkpoint.pt`."""
+    path, previous, link = folder / NAME, folder / PREVIOUS, folder / "checkpoint.previous.tmp"
+    if not path.exists():
+        return
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links: then only the newest is kept
+        return
+    os.replace(link, previous)
+
+
+def _reason(error: BaseException | None) -> str:
+    """The operating system's word behind an error: torch wraps a failed write in a RuntimeError of its own."""
+    first = error
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        error = error.__cause__ or error.__context__
+    return str(first).splitlines()[0]
+
+
+def _damaged(folder: Path) -> str:
+    path, previous = folder / NAME, folder / PREVIOUS
+    message = f"{path} is damaged or not a checkpoint of ours (cut short while being copied?)."
+    if previous.exists():
+        return (
+            f"{message} The one before it is kept: `mv {previous} {path}` and --resume again, or start over with --out."
+        )
+    return f"{message} Restore it from a copy, or delete it to start over."

@@ -1,0 +1,25 @@
+"""Mistakes of the user, as opposed to faults of the program.
+
+`harness.cli.run` prints these as one line, without a traceback, and leaves with exit status 2.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right. The message names the culprit, the cause and the way out."""
+
+
+class NonFiniteLoss(UserError):
+    """Training diverged: the loss is infinite or not a number."""
+
+
+@contextmanager
+def writing(path: Path, way_out: str = "Free some space or choose another folder with --out") -> Iterator[None]:
+    """Turn an `OSError` raised in the block (no permission, no space, not a folder) into a `UserError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. {way_out}.") from error

@@ -1,0 +1,152 @@
+"""Results as JSON: what one run says about itself, and the files in which a table's runs are gathered.
+
+A result is the dict that a training script writes to `result.json`: task, model, dataset, method, seed, metrics,
+seconds, config, versions, commit, device, and optionally curves (name -> list of numbers). Numbers that are not finite
+become null, because JSON has no word for them.
+
+`results/<task>/<table>.jsonl` holds one line a run: {"table", "row", "column", "preset", "dataset", "method", "seed",
+"scale", "result": {...}}.
+"""
+
+import dataclasses
+import enum
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, writing
+
+PACKAGES = ("torch", "numpy", "scipy", "torch-geometric", "scikit-learn", "openTSNE")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_result(
+    *,
+    task: str,
+    model: str,
+    dataset: str,
+    method: str,
+    seed: int,
+    metrics: Mapping[str, Any],
+    seconds: float,
+    config: Any,
+    device: Any = "cpu",
+    curves: Mapping[str, Iterable[Any]] | None = None,
+) -> dict[str, Any]:
+    """One run's result, with the versions, the commit and the hardware it came from, ready for `json.dumps`.
+
+    Args:
+        task: The task's folder, such as "graphs".
+        model: What was trained, by its name on the command line.
+        dataset: What it was trained on.
+        method: A name or a member of `tinydfa.Method`.
+        seed: The seed of the run.
+        metrics: Name to number; numbers that are not finite become null.
+        seconds: Wall-clock time of the run.
+        config: The resolved configuration, a dataclass or a mapping.
+        device: A torch device, or its name.
+        curves: Numbers per epoch or step, for the report's figures.
+    """
+    from harness.device import describe_device
+
+    result = {
+        "task": task,
+        "model": model,
+        "dataset": dataset,
+        "method": plain(method),
+        "seed": seed,
+        "metrics": plain(metrics),
+        "seconds": round(seconds, 3),
+        "config": plain(config),
+        "versions": versions(),
+        "commit": commit(),
+        "device": describe_device(device),
+    }
+    return result | ({"curves": plain(curves)} if curves else {})
+
+
+def plain(value: Any) -> Any:
+    """`value` in the words of JSON: dataclasses as dicts, enums by value, paths as strings, NaN and infinities as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if hasattr(value, "tolist"):  # tensors and arrays, 0-d ones included
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return str(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        if package.replace("-", "_").replace("scikit_learn", "sklearn") in sys.modules:
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the project's checkout, with "+changes" after it if files differ; None outside a checkout."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed else "")
+
+
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns."""
+    text = json.dumps(plain(line), allow_nan=False) + "\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `.jsonl` file; none if it is absent. A last line cut short by a kill is left out.
+
+    Raises:
+        UserError: another line is not JSON; names file and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    found = []
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        try:
+            found.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the write was cut short
+                continue
+            raise UserError(
+                f"{path}, line {number} is not JSON ({error.msg}). Delete that line to run it again."
+            ) from None
+    return found
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

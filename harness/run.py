@@ -1,0 +1,246 @@
+"""A run is a folder that says everything about one training, and that a killed training continues from.
+
+    runs/<task>/<name>/config.yaml      the resolved configuration
+                       metrics.jsonl    one line a call of `Run.log`; TensorBoard events beside it
+                       checkpoint.pt    the newest state, checkpoint.previous.pt the one before it
+                       result.json      written by `Run.finish`
+
+The pattern in a training script:
+
+    with Run("graphs", "gcn-cora-dfa-0", config, config.out, config.resume) as run:
+        model, optimizer = ...
+        start = 0
+        if state := run.restore():                       # None without --resume, or before the first checkpoint
+            start = state["step"]
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        for step in range(start + 1, config.steps + 1):
+            loss = train_step(...)
+            run.log(step, loss=loss)
+            run.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+        run.finish(model="gcn", dataset="cora", method="dfa", seed=0, metrics={"test_accuracy": ...})
+"""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.errors import NonFiniteLoss, UserError, writing
+from harness.results import make_result, plain
+
+__all__ = ["NonFiniteLoss", "Run", "check_loss"]
+
+# A resumed run may differ from the interrupted one in these fields alone: they decide where, not what.
+PLACES = frozenset({"data_dir", "out", "resume", "device"})
+
+
+def check_loss(loss: float, step: int, hint: str = "Lower the learning rate") -> None:
+    """Raise `NonFiniteLoss` if `loss` is infinite or not a number."""
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(f"the loss is {loss} at step {step}: training diverged. {hint}.")
+
+
+class Run:
+    """The folder of one training run; see the module for how a script uses it.
+
+    Args:
+        task: Name of the task's folder.
+        name: Name of the run within the task.
+        config: The resolved configuration, a dataclass or a mapping.
+        out: The folder to write to; None is `runs/<task>/<name>` below the current folder.
+        resume: Continue what the folder holds. A run that was not interrupted, or never started, runs as usual.
+
+    Raises:
+        UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
+            be written to.
+    """
+
+    def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
+        self.task, self.name, self.config, self.resume = task, name, config, resume
+        self.folder = Path(out) if out is not None else Path("runs") / task / name
+        self._board: Any = None
+        self._earlier = 0.0  # seconds spent before the interruption
+        self._start = time.perf_counter()
+        self._last_step = 0
+        self._open_folder()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time so far, the time before an interruption included."""
+        return self._earlier + time.perf_counter() - self._start
+
+    def log(self, step: int, **scalars: Any) -> None:
+        """Add a line of numbers to `metrics.jsonl` and to TensorBoard.
+
+        Raises:
+            NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
+        """
+        numbers = {name: _number(value) for name, value in scalars.items()}
+        self._append(json.dumps({"step": step} | plain(numbers)) + "\n")
+        for name, value in numbers.items():
+            self._tensorboard().add_scalar(name, value, step)
+        for name, value in numbers.items():
+            if "loss" in name:
+                check_loss(value, step, f"Lower the learning rate; the last good checkpoint stays in {self.folder}")
+
+    def save(self, step: int, **state: Any) -> None:
+        """Write a checkpoint: `state`, `step`, the global generators, and how much of `metrics.jsonl` belongs to it.
+
+        Args:
+            step: Steps (or epochs) done; `restore` returns it.
+            **state: State dicts, tensors, numbers, strings, and lists or dicts of them.
+
+        Raises:
+            UserError: it could not be written; the checkpoint before it is intact.
+        """
+        from harness.checkpoint import write_checkpoint
+        from harness.seeds import generator_states
+
+        if self._board is not None:
+            self._board.flush()
+        metrics_bytes = self._sync_metrics()
+        generators = generator_states()
+        content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}
+        write_checkpoint(self.folder, content | {"state": state})
+
+    def restore(self) -> dict[str, Any] | None:
+        """What the last `save` was given, and its "step"; sets the generators and drops what was logged after it.
+
+        Returns None, and empties `metrics.jsonl`, without `resume` or when the run was killed before its first
+        checkpoint. Call it after everything that draws random numbers to build the model.
+        """
+        from harness.checkpoint import read_checkpoint
+        from harness.seeds import set_generator_states
+
+        content = read_checkpoint(self.folder) if self.resume else None
+        if content is None:
+            self._cut_metrics(0)
+            return None
+        self._cut_metrics(content["metrics_bytes"])
+        self._last_step = content["step"]
+        self._earlier, self._start = content["seconds"], time.perf_counter()
+        set_generator_states(content["generators"])
+        return content["state"] | {"step": content["step"]}
+
+    def finish(
+        self,
+        *,
+        model: str,
+        dataset: str,
+        method: Any,
+        seed: int,
+        metrics: dict[str, Any],
+        device: Any = None,
+        curves: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write `result.json` and print it as one line. For the arguments see `harness.results.make_result`."""
+        from harness.device import pick_device
+
+        result = make_result(
+            task=self.task,
+            model=model,
+            dataset=dataset,
+            method=method,
+            seed=seed,
+            metrics=metrics,
+            seconds=self.seconds,
+            config=self.config,
+            device=device if device is not None else pick_device(getattr(self.config, "device", None) or "auto"),
+            curves=curves,
+        )
+        self._write("result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        print(json.dumps(result, allow_nan=False), flush=True)
+        return result
+
+    def _open_folder(self) -> None:
+        """Refuse a folder that is taken, make it otherwise, and write `config.yaml`."""
+        with writing(self.folder, "Choose another folder with --out"):
+            taken = (self.folder / "config.yaml").exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if taken and not self.resume:
+            state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
+            way_out = "Continue it with --resume, or choose another folder with --out"
+            raise UserError(f"{self.folder} holds {state}. {way_out}.")
+        if taken:
+            self._compare_config()
+        import yaml
+
+        self._write("config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+
+    def _compare_config(self) -> None:
+        import yaml
+
+        path = self.folder / "config.yaml"
+        try:
+            before = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{path} cannot be read ({error}). Start over with --out.") from error
+        now = plain(self.config)
+        names = sorted((set(before) | set(now)) - PLACES)
+        changed = [
+            f"{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)
+        ]
+        if changed:
+            way_out = "Resume it with the configuration it was started with, or start another with --out"
+            raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {way_out}.")
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a small file so that it is there whole or not at all."""
+        path, temporary = self.folder / name, self.folder / f"{name}.tmp"
+        with writing(path):
+            try:
+                with open(temporary, "w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _append(self, text: str) -> None:
+        path = self.folder / "metrics.jsonl"
+        way_out = "Free some space, then continue with --resume"
+        with writing(path, way_out), open(path, "ab") as file:
+            file.write(text.encode())
+
+    def _sync_metrics(self) -> int:
+        """Bytes of `metrics.jsonl`, all of them on the disk: a checkpoint must never be ahead of it."""
+        path = self.folder / "metrics.jsonl"
+        with writing(path), open(path, "ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def _cut_metrics(self, size: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        with writing(path), open(path, "ab") as file:
+            if file.tell() < size:
+                raise UserError(f"{path} is shorter than when the checkpoint was written. Start over with --out.")
+            file.truncate(size)
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with writing(self.folder):
+                self._board = SummaryWriter(
+                    str(self.folder), purge_step=self._last_step + 1 if self._last_step else None
+                )
+        return self._board
+
+
+def _number(value: Any) -> float | int:
+    """A Python number out of a number, a 0-d array or a 0-d tensor."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,51 @@
+"""A published table as data: which numbers it holds, and which run of ours answers each of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of a published table, and the run that reproduces it."""
+
+    row: str  # "GraphConv"
+    column: str  # "Cora"
+    method: str  # "bp", "dfa", "shallow"
+    preset: str  # name of a preset of the task, such as "gcn_dfa"
+    dataset: str  # "cora"
+    metric: str  # key in result["metrics"], such as "test_accuracy"
+    published: float | None = None  # in the table's unit; None: could not be read, stays empty
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a cell's run needs to know besides the cell and the seed."""
+
+    scale: str = "paper"  # "paper": the published setting; "quick": small, on embedded data
+    data_dir: Path | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One published table. Shown value = metric * `scale`, with `decimals` digits, in `unit`."""
+
+    name: str  # unique in the project, such as "table3"
+    title: str
+    task: str  # the task's folder
+    unit: str
+    cells: tuple[Cell, ...]
+    source: str
+    run: Callable[[Cell, int, RunContext], dict[str, Any]]  # (cell, seed, context) -> result
+    notes: tuple[str, ...] = ()
+    needs: str = ""  # data it needs, for --list
+    time: str = ""  # measured time, for --list
+    decimals: int = 1
+    scale: float = 1.0
+
+    def path(self, results: Path) -> Path:
+        """The file that gathers this table's runs below the folder `results`."""
+        return results / self.task / f"{self.name}.jsonl"
