@@ -23,9 +23,9 @@ def run(config_class: type[Config], main: Callable[[Config], Any], argv: Sequenc
         main: What to do. What it returns is dropped.
         argv: The arguments without the program's name.
     """
-    from tinydfa import DFAError
-
     config = parse(config_class, argv)
+    from tinydfa import DFAError  # after the parsing: it loads torch, and --help should not wait for that
+
     try:
         main(config)
     except (UserError, DFAError) as error:

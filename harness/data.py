@@ -1,7 +1,7 @@
 """Where data lies, and how a missing file gets there: read-only root first, then the cache, then the network.
 
-The root (`--data-dir`, else `$DFA_DATA`, else `data/` in the user's cache folder) is only ever read. Downloads go to the
-cache folder, through pooch: to a temporary file, checked, then moved, so that a file with its final name is whole.
+The root (`--data-dir`, else `$DFA_DATA`, else `data/` in the user's cache folder) is only ever read. Downloads go to
+the cache folder (`harness.download`); a file with its final name there is whole.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.download import download, sha256
 from harness.errors import UserError, writing
 
 
@@ -62,4 +63,47 @@ def fetch(files: Sequence[RemoteFile], root: Path, what: str) -> list[Path]:
     Raises:
         UserError: a file has another sha256 or size than stated, or is nowhere to be had.
     """
-    raise NotImplementedError
+    store = cache_dir() / "data"
+    found = [_present(file, (root, store)) for file in files]
+    missing = [file for file, path in zip(files, found, strict=True) if path is None]
+    for file in missing:
+        failures = download(file.urls, store / file.path, file.sha256, file.size, store.parent / "partial")
+        if failures:
+            raise UserError(_nowhere(what, missing, (root, store), failures))
+    return [path or store / file.path for file, path in zip(files, found, strict=True)]
+
+
+def _present(file: RemoteFile, roots: Sequence[Path]) -> Path | None:
+    """The first of the candidates that exists, checked; None if there is none."""
+    for root in roots:
+        path = root / file.path
+        if path.is_file():
+            _check(path, file)
+            return path
+    return None
+
+
+def _check(path: Path, file: RemoteFile) -> None:
+    """Raise unless `path` has the stated size and sha256."""
+    way_out = "Replace it, or remove it to have it downloaded"
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        raise UserError(f"{path} has {size} bytes where the published file has {file.size}. {way_out}.")
+    if file.sha256 is None:
+        return
+    digest = sha256(path)
+    if digest != file.sha256.lower():
+        raise UserError(f"{path} is not the published file: its sha256 is {digest}, not {file.sha256}. {way_out}.")
+
+
+def _nowhere(what: str, missing: Sequence[RemoteFile], roots: Sequence[Path], failures: Sequence[str]) -> str:
+    """All of a failed search in one message."""
+    names = ", ".join(file.path for file in missing)
+    places = " and ".join(dict.fromkeys(str(root) for root in roots))
+    first = missing[0]
+    sources = ", ".join(first.urls) or "no address known"
+    return (
+        f"{what} is not there: looked for {names} below {places}, and could not download it ({'; '.join(failures)}). "
+        f"Get the files elsewhere ({first.path}: {sources}), put them below a folder and give that as --data-dir, "
+        f"or use --dataset synthetic, which needs nothing."
+    )

@@ -12,7 +12,7 @@ class UserError(Exception):
     """Something the user can put right. The message names the culprit, the cause and the way out."""
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteLoss(UserError):  # noqa: N818 - named for what the user sees
     """Training diverged: the loss is infinite or not a number."""
 
 
