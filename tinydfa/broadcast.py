@@ -1,0 +1,219 @@
+"""The autograd node between the output and the points of one forward pass, and the rule it applies.
+
+Backward, with e the gradient at the output flattened to ``[B, c]`` and s what the method leaves of it:
+
+    P = s @ F                       one product for all points
+    g = scale * P[:, start:start+d] for a point of width d, repeated k times over sqrt(k) where it has k rows a sample
+
+The factors and e's own scale are applied to the small side, s, so that P is written once and the points read slices
+of it. Source: arXiv 2006.12878, eq. 4, and its code release for the scale and for repeated rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinydfa.errors import ErrorSignalError, MissingTargetError, ShapeError
+from tinydfa.layout import Layout
+from tinydfa.methods import Method
+from tinydfa.points import Tape
+
+if TYPE_CHECKING:
+    from tinydfa.dfa import DFA
+
+LARGEST_ERROR = 64.0  # mean over samples of the sum of |e|; a loss of ordinary scale stays below 2
+
+
+class Rule(NamedTuple):
+    """What the node does in its backward pass: plain numbers, so that a compiler can hold them."""
+
+    method: Method
+    outputs: int
+    starts: tuple[int, ...]
+    widths: tuple[int, ...]
+    factors: tuple[float, ...]  # of each point
+    error_sum: bool
+    threshold: float | None
+    loss_scale: float | None
+    check_finite: bool
+    name: str
+
+    @staticmethod
+    def of(head: DFA, method: Method, layout: Layout) -> Rule:
+        feedback = head.feedback
+        factors = [feedback.scale(layout.outputs, layout.largest, width) for width in layout.widths]
+        return Rule(
+            method=method,
+            outputs=layout.outputs,
+            starts=tuple(layout.starts),
+            widths=tuple(layout.widths),
+            factors=tuple(factors) if head.normalization else (1.0,) * len(factors),
+            error_sum=feedback.error_sum,
+            threshold=feedback.threshold,
+            loss_scale=head.tape.loss_scale,
+            check_finite=feedback.check_finite,
+            name=", ".join(layout.names),
+        )
+
+
+class Broadcast(torch.autograd.Function):
+    """Output: the model's output, unchanged. Gradients: e for the output, a projection of it for every point."""
+
+    @staticmethod
+    def forward(  # one index (or None) per point, then the points
+        ctx: Any,
+        rule: Rule,
+        tape: Tape | None,
+        matrix: Tensor,
+        target: Tensor | None,
+        output: Tensor,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        ctx.rule, ctx.tape = rule, tape
+        points = len(rule.widths)
+        index, values = tensors[:points], tensors[points:]
+        ctx.like = [(value.shape, value.dtype, value.device, value.is_leaf) for value in values if value is not None]
+        ctx.save_for_backward(matrix, target, *index)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (error,) = gradients
+        matrix, target, *index = ctx.saved_tensors
+        rule: Rule = ctx.rule
+        rows = error.reshape(-1, rule.outputs)
+        if rule.check_finite:
+            rows = checked(rows, rule)
+        if rule.method is Method.DRTP:
+            if target is None:
+                target = ctx.tape.take_target()
+            rows = target_rows(target, rows)
+        signals = project(rule, signal(rule, rows), matrix, ctx.like, index)
+        return (None, None, None, None, error, *[None for _ in index], *signals)
+
+
+def signal(rule: Rule, error: Tensor) -> Tensor:
+    """What is projected, ``[B, c]``: the error, its signs, or the target rows that stand in its place."""
+    if rule.method is Method.SDFA:
+        error = error.sign()
+    elif rule.method is Method.TDFA:
+        size = error.abs()
+        threshold = size.mean() if rule.threshold is None else rule.threshold * (rule.loss_scale or 1.0)
+        error = torch.where(size > threshold, error.sign(), 0.0)
+    if rule.loss_scale is not None and rule.method.ignores_loss_scale:
+        error = error * rule.loss_scale
+    return error * error.shape[0] if rule.error_sum else error
+
+
+def project(rule: Rule, rows: Tensor, matrix: Tensor, like: list[Any], index: list[Tensor | None]) -> list[Tensor]:
+    """One gradient per point from one product ``rows @ F``."""
+    if not like:
+        return []
+    common = rule.factors[0] if len(set(rule.factors)) == 1 else 1.0
+    dtype = like[0][1]
+    for _, other, _, _ in like:
+        dtype = torch.promote_types(dtype, other)
+    small = (rows * common).to(device=matrix.device, dtype=dtype)
+    product = small @ matrix.to(dtype)
+    signals = []
+    for start, width, factor, place, rows_of in zip(rule.starts, rule.widths, rule.factors, like, index, strict=True):
+        shape, own, device, leaf = place
+        part = product[:, start : start + width]
+        if factor != common:
+            part = part * factor
+        part = spread(part, shape.numel() // max(width, 1), rows_of)
+        part = part.reshape(shape).to(device=device, dtype=own)
+        signals.append(part.clone() if leaf else part)  # a leaf keeps its gradient: it must not share memory
+    return signals
+
+
+def spread(part: Tensor, rows: int, index: Tensor | None) -> Tensor:
+    """Repeat every sample's signal over its k rows, divided by sqrt(k): ``[B, d]`` to ``[rows, d]``."""
+    samples = part.shape[0]
+    if index is not None:
+        times = torch.bincount(index, minlength=samples).clamp_min(1).to(part.dtype)
+        return (part * times.rsqrt()[:, None])[index]
+    if rows == samples:
+        return part
+    times_each = rows // samples
+    return (part * times_each**-0.5).repeat_interleave(times_each, dim=0)
+
+
+def target_rows(target: Tensor | None, like: Tensor) -> Tensor:
+    """Targets as rows ``[B, c]``: class ids become one-hot rows, negative ids (no label) rows of zeros."""
+    if target is None:
+        raise missing_target()
+    samples, outputs = like.shape
+    if target.is_floating_point() or target.numel() != samples:
+        if target.numel() != like.numel():
+            raise ShapeError(
+                f"drtp was given a target of shape {tuple(target.shape)} for an output of {samples} samples and "
+                f"{outputs} classes. Pass {samples} class ids, or rows of {outputs} numbers."
+            )
+        return target.reshape(samples, outputs).to(like)
+    ids = target.reshape(-1, 1).to(like.device)
+    rows = torch.zeros_like(like).scatter_(1, ids.clamp_min(0), 1.0)
+    return rows * (ids >= 0)
+
+
+def missing_target() -> MissingTargetError:
+    return MissingTargetError(
+        "drtp projects the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
+        "rows as wide as the output) before calling the model."
+    )
+
+
+def refuse_half_precision(method: Method, output: Tensor) -> None:
+    """float16 comes with a loss scale, which a method that is not linear in e would lose."""
+    device = output.device.type
+    half = output.dtype is torch.float16 or (
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
+    )
+    if half:
+        raise ErrorSignalError(
+            f"float16 needs a loss scale, and {method} does not carry it to the hidden layers: unscaling would shrink "
+            "their gradients to nothing. Use bfloat16, or tell the scale: attachment.loss_scale = scaler.get_scale()."
+        )
+
+
+def checked(error: Tensor, rule: Rule) -> Tensor:
+    """`error`, refused if it is not finite or, where a loss scale would be lost, if it seems to carry one."""
+    scale_matters = rule.method.ignores_loss_scale and rule.loss_scale is None
+    if error.dtype is torch.float16:  # overflow is how a gradient scaler finds its scale: it skips such a step itself
+        return error
+    if torch.compiler.is_compiling():
+        return _checked(error, rule.name, str(rule.method), scale_matters)
+    check(error, rule.name, str(rule.method), scale_matters)
+    return error
+
+
+def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
+    size = float((error.abs() if scale_matters else error).sum())
+    if size - size != 0.0:  # infinite or not a number
+        broken = int((~torch.isfinite(error)).any(dim=1).sum())
+        if broken:
+            raise ErrorSignalError(
+                f"the error for feedback points {name} is not finite in {broken} of {error.shape[0]} samples, so every "
+                "layer below would be lost in one step. Lower the learning rate, clip the loss, or look for the first "
+                "layer whose output is not finite."
+            )
+    if scale_matters and size > LARGEST_ERROR * error.shape[0]:
+        raise ErrorSignalError(
+            f"the error for feedback points {name} sums to {size / error.shape[0]:.3g} a sample, which looks like a "
+            f"loss scale, and {method} does not carry it to the hidden layers. Tell it: attachment.loss_scale = "
+            "scaler.get_scale(); or, if the loss really is that large, attachment.loss_scale = 1.0."
+        )
+
+
+@torch.library.custom_op("tinydfa::checked", mutates_args=())
+def _checked(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
+    check(error, name, method, scale_matters)
+    return error.clone()
+
+
+@_checked.register_fake
+def _(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
+    return torch.empty_like(error)

@@ -1,0 +1,259 @@
+"""Feedback alignment layer by layer: `fa`, `usf`, `brsf`, `frsf`.
+
+The signal walks down the network as in backpropagation, but through another matrix than the transposed weight:
+
+    dL/dx = g @ B        with g = dL/dy, y = x @ W.T + b, B and W ``[out, in]``
+    fa    B fixed and random                        (Lillicrap 2016)
+    usf   B = s sign(W)                             (Liao 2016, uniform sign-concordant)
+    brsf  B = s |U| sign(W), U redrawn every pass   (Liao 2016, batch-wise random magnitude)
+    frsf  B = |R| sign(W), R fixed and random       (Moskovitz 2018)
+
+The weight's own gradient keeps its rule, ``g.T @ x``. R and the random B have standard deviation
+s = sqrt(2 / (fan_in + fan_out)), the scale of Glorot's initialisation, so that a signal keeps its size over layers.
+Layers are swapped in place, by their class, and swapped back: parameters, their names and hooks stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinydfa.errors import PointError
+from tinydfa.feedback import Distribution, Feedback
+from tinydfa.methods import Method
+from tinydfa.points import in_backward
+
+
+class _Walk:
+    """What a swapped layer knows beyond its base class."""
+
+    weight: Tensor
+    bias: Tensor | None
+    walk_method: Method
+    walk_seed: int
+    walk_size: float  # s
+    walk_feedback: Tensor | None  # B or |R|, shaped as the weight
+    walk_passes: Tensor  # forward passes so far, which numbers the draws of `brsf`
+
+    def feedback_weight(self) -> tuple[Tensor | None, float]:
+        """The fixed or freshly drawn part of B, and its scale; the sign of W is applied when it is needed."""
+        if self.walk_method is Method.USF:
+            return None, self.walk_size
+        if self.walk_method is not Method.BRSF:
+            return self.walk_feedback, 1.0
+        if not in_backward():
+            self.walk_passes += 1
+        return magnitudes(self.walk_seed, self.walk_passes, list(self.weight.shape)), self.walk_size * 3**0.5
+
+    def walk_inputs(self, input: Tensor) -> tuple[list[Tensor | None], float]:
+        feedback, scale = self.feedback_weight()
+        tensors = [input, self.weight, self.bias, feedback]
+        kind = input.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            tensors = [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
+        return tensors, scale
+
+
+class FeedbackLinear(_Walk, nn.Linear):
+    """A `Linear` whose input gradient goes through B."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        tensors, scale = self.walk_inputs(input)
+        return _Linear.apply(self.walk_method, scale, *tensors)
+
+
+class _ConvForward(_Walk):
+    def forward(self, input: Tensor) -> Tensor:
+        conv: Any = self
+        padding = conv.padding
+        if conv.padding_mode != "zeros" or isinstance(padding, str):
+            mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+            input = F.pad(input, conv._reversed_padding_repeated_twice, mode=mode)
+            padding = (0,) * len(conv.stride)
+        tensors, scale = self.walk_inputs(input)
+        shape = (list(conv.stride), list(padding), list(conv.dilation), conv.groups)
+        return _Conv.apply(self.walk_method, scale, shape, *tensors)
+
+
+class FeedbackConv1d(_ConvForward, nn.Conv1d):
+    """A `Conv1d` whose input gradient goes through B."""
+
+
+class FeedbackConv2d(_ConvForward, nn.Conv2d):
+    """A `Conv2d` whose input gradient goes through B."""
+
+
+class FeedbackConv3d(_ConvForward, nn.Conv3d):
+    """A `Conv3d` whose input gradient goes through B."""
+
+
+_SWAPS: dict[type, type] = {
+    nn.Linear: FeedbackLinear,
+    nn.Conv1d: FeedbackConv1d,
+    nn.Conv2d: FeedbackConv2d,
+    nn.Conv3d: FeedbackConv3d,
+}
+
+
+def swapped_class(layer: nn.Module) -> type | None:
+    """The feedback class for a layer, or None. PyTorch Geometric's own `Linear` computes what torch's does."""
+    kind = type(layer)
+    if kind not in _SWAPS and f"{kind.__module__}.{kind.__qualname__}" == "torch_geometric.nn.dense.linear.Linear":
+        _SWAPS[kind] = type("FeedbackLinear", (_Walk, kind), {"forward": FeedbackLinear.forward})
+    return _SWAPS.get(kind)
+
+
+def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, Tensor]) -> dict[str, nn.Module]:
+    """Give every Linear and Conv layer of `model` its feedback matrix, taken from `state` where it is there.
+
+    Returns:
+        The swapped layers by name.
+
+    Raises:
+        PointError: `model` has no layer of those kinds.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if swapped_class(layer) is not None}
+    if not layers:
+        raise PointError(
+            f"{method} replaces the backward pass of Linear and Conv1d/2d/3d layers, and {type(model).__name__} has "
+            "none. Use a method that broadcasts (dfa, sdfa, tdfa, drtp), or build the model of those layers."
+        )
+    for number, (name, layer) in enumerate(layers.items()):
+        any_layer: Any = layer
+        weight = any_layer.weight
+        any_layer.walk_method = method
+        any_layer.walk_seed = feedback.seed * 65_537 + number + 1
+        any_layer.walk_size = glorot(weight)
+        drawn = state.get(f"{name}.feedback")
+        if drawn is None:
+            drawn = draw(weight, feedback, any_layer.walk_seed)
+        fixed = drawn if method is Method.FA else drawn.abs() if method is Method.FRSF else None
+        passes = state.get(f"{name}.passes", torch.zeros((), dtype=torch.int64))
+        state[f"{name}.feedback"] = drawn
+        layer.register_buffer("walk_feedback", None if fixed is None else fixed.to(weight), persistent=False)
+        layer.register_buffer("walk_passes", passes.clone().to(weight.device), persistent=False)
+        layer.__class__ = swapped_class(layer)  # type: ignore[assignment]
+    return layers
+
+
+def swap_back(layers: dict[str, nn.Module], state: dict[str, Tensor]) -> None:
+    """Undo `swap`, keeping in `state` how many passes each layer has made."""
+    for name, layer in layers.items():
+        any_layer: Any = layer
+        state[f"{name}.passes"] = any_layer.walk_passes.cpu()
+        layer.__class__ = next(base for base, swapped in _SWAPS.items() if swapped is type(layer))
+        for key in ("walk_feedback", "walk_passes"):
+            del layer._buffers[key]
+            layer._non_persistent_buffers_set.discard(key)
+        for key in ("walk_method", "walk_seed", "walk_size"):
+            delattr(layer, key)
+
+
+def glorot(weight: Tensor) -> float:
+    fan_out, fan_in = weight.shape[0], weight[0].numel()
+    positions = weight[0, 0].numel() if weight.dim() > 2 else 1
+    return math.sqrt(2.0 / (fan_in + fan_out * positions))
+
+
+def draw(weight: Tensor, feedback: Feedback, seed: int) -> Tensor:
+    """A random matrix shaped as `weight` with standard deviation s."""
+    plain = Feedback(distribution=feedback.distribution, density=feedback.density, seed=seed)
+    spread = {Distribution.UNIFORM: 3**0.5, Distribution.SPARSE: feedback.density**-0.5}
+    unit = spread.get(Distribution.parse(feedback.distribution), 1.0)
+    return plain.draw(weight.shape[0], weight[0].numel()).mul_(unit * glorot(weight)).view(weight.shape)
+
+
+@torch.library.custom_op("tinydfa::magnitudes", mutates_args=())
+def magnitudes(seed: int, passes: Tensor, shape: list[int]) -> Tensor:
+    """Uniform numbers in (0, 1) in 256 steps: eight to a draw, since they are redrawn every pass."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + int(passes))
+    total = math.prod(shape)
+    words = torch.empty((total + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return words.view(torch.uint8)[:total].view(shape).to(passes.device, torch.float32).add_(0.5).mul_(1 / 256)
+
+
+@magnitudes.register_fake
+def _(seed: int, passes: Tensor, shape: list[int]) -> Tensor:
+    return torch.empty(shape, device=passes.device)
+
+
+def backward_weight(method: Method, weight: Tensor, feedback: Tensor | None) -> Tensor:
+    """B up to its scale, ``[out, in, ...]``."""
+    if feedback is None:
+        return weight.sign()
+    if method is Method.FA:
+        return feedback.to(weight.dtype)
+    return feedback.to(weight.dtype) * weight.sign()
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        method: Method,
+        scale: float,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        feedback: Tensor | None,
+    ) -> Tensor:
+        ctx.method, ctx.scale = method, scale
+        ctx.save_for_backward(input, weight, feedback)
+        return F.linear(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        (gradient,) = gradients
+        input, weight, feedback = ctx.saved_tensors
+        _, _, for_input, for_weight, for_bias, _ = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        to_input = (gradient * ctx.scale) @ backward_weight(ctx.method, weight, feedback) if for_input else None
+        to_weight = rows.T @ input.reshape(-1, input.shape[-1]) if for_weight else None
+        return None, None, to_input, to_weight, rows.sum(0) if for_bias else None, None
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        method: Method,
+        scale: float,
+        shape: tuple[list[int], list[int], list[int], int],
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        feedback: Tensor | None,
+    ) -> Tensor:
+        ctx.method, ctx.scale, ctx.shape = method, scale, shape
+        ctx.save_for_backward(input, weight, feedback)
+        stride, padding, dilation, groups = shape
+        return torch.convolution(input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        (gradient,) = gradients
+        input, weight, feedback = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.shape
+        wanted = [bool(flag) for flag in ctx.needs_input_grad[3:6]]
+        back = backward_weight(ctx.method, weight, feedback) if wanted[0] else weight
+        to_input, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            gradient,
+            input,
+            back,
+            [weight.shape[0]],
+            stride,
+            padding,
+            dilation,
+            False,
+            [0] * len(stride),
+            groups,
+            wanted,
+        )
+        if wanted[0] and ctx.scale != 1.0:
+            to_input = to_input * ctx.scale
+        return None, None, None, to_input, to_weight, to_bias, None
