@@ -1,5 +1,6 @@
 """Train any PyTorch model by direct feedback alignment and its relatives."""
 
+from tinydfa.alignment import Alignment, measure_alignment
 from tinydfa.attach import Attachment, attach
 from tinydfa.dfa import DFA, DFALayer, FeedbackPointsHandling
 from tinydfa.errors import DFAError
@@ -9,6 +10,7 @@ from tinydfa.methods import Method
 
 __all__ = [
     "DFA",
+    "Alignment",
     "Attachment",
     "DFAError",
     "DFALayer",
@@ -19,4 +21,5 @@ __all__ = [
     "Scaling",
     "attach",
     "attachment_of",
+    "measure_alignment",
 ]

@@ -16,7 +16,7 @@ from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError, PointError, UnregisteredPointError
 from tinydfa.feedback import Distribution, Feedback
 from tinydfa.hooks import Begin, End, HeadHook, PointHook, attachment_of
-from tinydfa.layerwise import swap, swap_back
+from tinydfa.layerwise import passes, swap, swap_back
 from tinydfa.methods import Method
 from tinydfa.naming import find_modules, no_points, suggest
 from tinydfa.points import DFALayer, Tape
@@ -99,7 +99,7 @@ class Attachment:
 
     @contextmanager
     def samples(self, index: Tensor) -> Iterator[None]:
-        """Say which row of the output every row of the points belongs to, ``[rows]`` int64 (nodes of several graphs)."""
+        """Say which row of the output every row of the points belongs to: ``[rows]`` int64 (nodes of several graphs)."""
         self.tape.index = index
         try:
             yield
@@ -117,8 +117,7 @@ class Attachment:
 
     def state_dict(self) -> dict[str, Any]:
         """Method, seed and feedback: what the model's own `state_dict` does not hold."""
-        for name, layer in self._swapped.items():
-            self._walk_state[f"{name}.passes"] = layer.walk_passes.cpu()  # type: ignore[operator, union-attr]
+        self._walk_state.update(passes(self._swapped))
         matrix = self.head.feedback_matrix if self.head is not None else None
         return {
             "method": str(self.method),

@@ -153,7 +153,7 @@ class DFA(nn.Module):
         if matrix.shape[0] != layout.outputs:
             raise ShapeError(
                 f"the error at the head is {layout.outputs} wide, but the feedback matrix was drawn for "
-                f"{matrix.shape[0]}. Keep the output's width and batch_dims, or set feedback_matrix = None to draw anew."
+                f"{matrix.shape[0]}. Keep the output's width and batch_dims, or set feedback_matrix = None to redraw."
             )
         for name, start, width in zip(layout.names, layout.starts, layout.widths, strict=True):
             end = start + width

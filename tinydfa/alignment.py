@@ -1,0 +1,160 @@
+"""Alignment: how close a method's gradients are to backpropagation's, on the model as it is.
+
+For every feedback point, sample by sample, the cosine between the two gradients at the point and the ratio of their
+norms; for every parameter the same of its one gradient. Both gradients are taken on the same model at the same weights
+with the same dropout masks; gradients, buffers and generators are left as they were, and no copy is made.
+
+A cosine above 0 means that a step along the method's gradient lowers the loss (Lillicrap 2016: an angle below 90
+degrees). Source of the measure: `alignment.py` of the code release of arXiv 2006.12878.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tinydfa.attach import Attachment
+from tinydfa.dfa import DFA
+from tinydfa.errors import DFAError
+from tinydfa.hooks import attachment_of
+from tinydfa.measured2020 import AlignmentMeasurement
+from tinydfa.points import DFALayer, Tape
+
+__all__ = ["Alignment", "AlignmentMeasurement", "measure_alignment"]
+
+
+class Alignment(NamedTuple):
+    """How a method's gradient compares with backpropagation's, over the samples of one batch.
+
+    Attributes:
+        mean: Mean cosine, -1 to 1.
+        std: Its standard deviation over samples (of a parameter, which has one gradient a batch: 0).
+        norm_ratio: Norm of the method's gradient over that of backpropagation's (1: the same size).
+        samples: Samples with a gradient that the mean is taken over.
+    """
+
+    mean: float
+    std: float
+    norm_ratio: float
+    samples: int
+
+
+def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) -> dict[str, Alignment]:
+    """Compare the gradients of the method in force with backpropagation's.
+
+    Args:
+        model: A model with a `DFA` head of its own, or one that `attach` was called on.
+        loss_fn: Calls the model once and returns the loss, a scalar. It is called twice. Under `drtp` it also sets
+            ``attachment.target``.
+
+    Returns:
+        By name of the point or parameter. A sample whose two gradients are both zero (a node outside the loss) does
+        not count; a parameter without a gradient under the method (`shallow`) has mean 0 and norm ratio 0.
+
+    Raises:
+        DFAError: No method is at work on `model`.
+
+    Example:
+        >>> from tinydfa import attach
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> attachment = attach(net, "bp", points=["1"])
+        >>> measure_alignment(net, lambda net: net(torch.ones(3, 4)).square().sum())["1"].norm_ratio
+        1.0
+    """
+    attachment, tape = method_of(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with state_kept(model):
+        method = gradients(model, loss_fn, tape, parameters)
+    with state_kept(model), attachment.backprop() if attachment is not None else tape.backprop():
+        backprop = gradients(model, loss_fn, tape, parameters)
+    result = {}
+    for name, (truth, rows) in backprop.items():
+        ours = method[name][0] if name in method else None
+        result[name] = compare(truth if ours is None else ours, truth, rows, missing=ours is None)
+    return result
+
+
+def method_of(model: nn.Module) -> tuple[Attachment | None, Tape]:
+    """The attachment (if any) and the tape at work on a model."""
+    inner = getattr(model, "module", model) if hasattr(model, "require_backward_grad_sync") else model
+    attachment = attachment_of(inner)
+    if attachment is not None:
+        return attachment, attachment.tape
+    heads = [module for module in inner.modules() if isinstance(module, DFA)]
+    if not heads:
+        raise DFAError(
+            f"no method is at work on {type(inner).__name__}: it was not attached and has no DFA head. Call "
+            'tinydfa.attach(model, "dfa", ...) first.'
+        )
+    return None, heads[0].tape
+
+
+def gradients(
+    model: nn.Module, loss_fn: Callable[[nn.Module], Tensor], tape: Tape, parameters: dict[str, nn.Parameter]
+) -> dict[str, tuple[Tensor, int]]:
+    """Gradients by name of point and parameter, with the number of rows each is compared over."""
+    with observed(tape) as seen, torch.enable_grad():
+        loss = loss_fn(model)
+    if loss.dim() != 0:
+        raise DFAError(f"loss_fn returned a tensor of shape {tuple(loss.shape)}; alignment needs one number.")
+    points = {name: value for name, value in named(seen).items() if value.requires_grad}
+    places = {**points, **parameters}
+    found = torch.autograd.grad(loss, list(places.values()), allow_unused=True)
+    return {
+        name: (gradient, gradient.shape[0] if name in points else 1)
+        for name, gradient in zip(places, found, strict=True)
+        if gradient is not None
+    }
+
+
+def named(seen: list[tuple[DFALayer, Tensor]]) -> dict[str, Tensor]:
+    """Points by name; one that ran several times in a pass gets a number after its first."""
+    result: dict[str, Tensor] = {}
+    for point, value in seen:
+        times = sum(1 for name in result if name.split("#")[0] == point.label)
+        result[point.label if times == 0 else f"{point.label}#{times}"] = value
+    return result
+
+
+def compare(ours: Tensor, truth: Tensor, rows: int, missing: bool) -> Alignment:
+    """Cosine and norm ratio of two gradients over their rows."""
+    ours, truth = ours.detach().reshape(rows, -1).double(), truth.detach().reshape(rows, -1).double()
+    if missing:
+        ours = torch.zeros_like(truth)
+    ours_size, truth_size = ours.norm(dim=1), truth.norm(dim=1)
+    counted = (ours_size > 0) | (truth_size > 0)
+    samples = int(counted.sum())
+    if samples == 0:
+        return Alignment(0.0, 0.0, 0.0, 0)
+    product = (ours * truth).sum(dim=1) / (ours_size * truth_size).clamp_min(torch.finfo(torch.float64).tiny)
+    cosine = product[counted]
+    ratio = ours_size.norm() / truth_size.norm()
+    return Alignment(float(cosine.mean()), float(cosine.std(correction=0)), float(ratio), samples)
+
+
+@contextmanager
+def observed(tape: Tape) -> Iterator[list[tuple[DFALayer, Tensor]]]:
+    """Inside this block every point notes what passes through it."""
+    tape.observed = []
+    try:
+        yield tape.observed
+    finally:
+        tape.observed = None
+
+
+@contextmanager
+def state_kept(model: nn.Module) -> Iterator[None]:
+    """Put back the generators and the model's buffers (batch norm's statistics) at the end of the block."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    devices: list[Any] = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        yield
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
