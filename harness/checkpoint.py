@@ -4,7 +4,9 @@ Beside `checkpoint.pt` the one before it is kept as `checkpoint.previous.pt`, fo
 copy from another machine, damaged the newest.
 """
 
+import contextlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
         os.replace(temporary, path)
         sync_folder(folder)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True) if folder.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         kept = f"The last good checkpoint, {path}, is intact" if path.exists() else "There is no earlier checkpoint"
         way_out = (
             "Free some space or make the folder writable, then continue with --resume, or choose another with --out"
@@ -53,13 +56,21 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Make it readable, or start over with --out.") from error
     except Exception as error:
         raise UserError(_damaged(folder)) from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code in it; any exception means that it is not one."""
+    with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
+        if broken := archive.testzip():
+            raise ValueError(f"the sum of {broken} differs")
+    content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or "step" not in content:
-        raise UserError(_damaged(folder))
+        raise ValueError("no step in it")
     return content
 
 

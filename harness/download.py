@@ -131,7 +131,6 @@ def _alone(folder: Path, target: Path) -> Iterator[None]:
         except ImportError:  # Windows: without the lock the worst case is a download done twice
             pass
         yield
-    lock.unlink(missing_ok=True)
 
 
 def _short(error: Exception) -> str:

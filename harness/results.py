@@ -74,7 +74,7 @@ def make_result(
 
 
 def plain(value: Any) -> Any:
-    """`value` in the words of JSON: dataclasses as dicts, enums by value, paths as strings, NaN and infinity as None."""
+    """`value` in the words of JSON: dataclasses as dicts, enums by value, paths as strings, NaN and inf as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):

@@ -21,6 +21,7 @@ The pattern in a training script:
         run.finish(model="gcn", dataset="cora", method="dfa", seed=0, metrics={"test_accuracy": ...})
 """
 
+import contextlib
 import json
 import math
 import os
@@ -75,7 +76,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):  # a full disk has been reported by then
+                self._board.close()
 
     @property
     def seconds(self) -> float:
@@ -90,14 +92,17 @@ class Run:
         """
         numbers = {name: _number(value) for name, value in scalars.items()}
         self._append(json.dumps({"step": step} | plain(numbers)) + "\n")
-        for name, value in numbers.items():
-            self._tensorboard().add_scalar(name, value, step)
+        with writing(self.folder):
+            for name, value in numbers.items():
+                self._tensorboard().add_scalar(name, value, step)
         for name, value in numbers.items():
             if "loss" in name:
                 check_loss(value, step, f"Lower the learning rate; the last good checkpoint stays in {self.folder}")
 
     def save(self, step: int, **state: Any) -> None:
         """Write a checkpoint: `state`, `step`, the global generators, and how much of `metrics.jsonl` belongs to it.
+
+        Call it last in a step: what the script logs or draws between this and the next step would be lost by a resume.
 
         Args:
             step: Steps (or epochs) done; `restore` returns it.
@@ -110,7 +115,8 @@ class Run:
         from harness.seeds import generator_states
 
         if self._board is not None:
-            self._board.flush()
+            with writing(self.folder):
+                self._board.flush()
         metrics_bytes = self._sync_metrics()
         generators = generator_states()
         content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}

@@ -1,0 +1,104 @@
+"""Exit status and messages of a command: 0 done, 2 the user's mistake in one line, 1 anything else."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.errors import UserError
+from tinydfa import DFAError, Method
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+@dataclass
+class Config:
+    """Train something."""
+
+    method: Method = Method.DFA
+    """How hidden layers are trained."""
+    epochs: int = 3
+    data_dir: Path | None = None
+    resume: bool = False
+
+
+def leave(main, *arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(Config, main, arguments)
+    return exit_.value.code
+
+
+def fail(error: BaseException):
+    def main(config: Config) -> None:
+        raise error
+
+    return main
+
+
+def test_done_is_status_0_and_the_arguments_arrive():
+    seen = []
+    assert leave(seen.append, "--method", "bp", "--epochs", "5", "--resume", "--data-dir", "x") == 0
+    assert seen == [Config(method=Method.BP, epochs=5, data_dir=Path("x"), resume=True)]
+
+
+@pytest.mark.parametrize("kind", [UserError, DFAError])
+def test_the_users_mistake_is_status_2_and_one_line(kind: type[Exception], capsys: pytest.CaptureFixture):
+    assert leave(fail(kind("culprit 'x'.\n  Way out: y."))) == 2
+    assert capsys.readouterr().err == "error: culprit 'x'. Way out: y.\n"
+
+
+def test_anything_else_is_status_1_with_a_traceback(capsys: pytest.CaptureFixture):
+    assert leave(fail(KeyError("gone"))) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interruption_is_status_1_without_a_traceback(capsys: pytest.CaptureFixture):
+    assert leave(fail(KeyboardInterrupt())) == 1
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def one_line(capsys: pytest.CaptureFixture) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_typo_in_the_method_lists_the_methods(capsys: pytest.CaptureFixture):
+    assert leave(print, "--method", "dfaa") == 2
+    message = one_line(capsys)
+    assert "'dfaa'" in message
+    assert all(f"'{method.value}'" in message for method in Method)
+
+
+def test_an_unknown_option_is_named_with_a_near_one(capsys: pytest.CaptureFixture):
+    assert leave(print, "--epoch", "3") == 2
+    message = one_line(capsys)
+    assert "--epoch, 3" in message
+    assert "--epochs" in message
+
+
+def test_a_number_that_is_none_is_named(capsys: pytest.CaptureFixture):
+    assert leave(print, "--epochs", "many") == 2
+    message = one_line(capsys)
+    assert "--epochs" in message
+    assert "'many'" in message
+
+
+def test_help_is_status_0(capsys: pytest.CaptureFixture):
+    assert leave(print, "--help") == 0
+    assert "How hidden layers are trained." in capsys.readouterr().out
+
+
+def test_a_real_process_leaves_with_status_2_and_no_traceback(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, str(HERE / "tiny_training.py"), "--out", str(tmp_path / "file" / "run")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: cannot write")
+    assert len(process.stderr.splitlines()) == 1

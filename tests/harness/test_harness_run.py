@@ -1,0 +1,237 @@
+"""What a run folder refuses, and what it keeps when the disk fails."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from harness import checkpoint
+from harness.errors import UserError
+from harness.run import NonFiniteLoss, Run
+from harness.seeds import generator_states, seed_everything, set_generator_states
+
+
+@dataclass(frozen=True)
+class Config:
+    lr: float = 0.1
+    out: Path | None = None
+    resume: bool = False
+    device: str = "cpu"
+
+
+def started(folder: Path, **state: torch.Tensor) -> Run:
+    run = Run("task", "name", Config(), folder)
+    run.log(1, train_loss=0.5)
+    run.save(1, **state)
+    run.__exit__(None, None, None)
+    return run
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_what_is_saved_is_what_is_restored_and_the_generators_go_on(tmp_path: Path):
+    seed_everything(3)
+    weights = torch.randn(4)
+    started(tmp_path / "run", weights=weights)
+    expected = (random.random(), np.random.randn(), torch.randn(3))
+    seed_everything(99)
+    state = Run("task", "name", Config(resume=True), tmp_path / "run", resume=True).restore()
+    assert state is not None
+    assert state["step"] == 1
+    assert torch.equal(state["weights"], weights)
+    found = (random.random(), np.random.randn(), torch.randn(3))
+    assert found[:2] == expected[:2]
+    assert torch.equal(found[2], expected[2])
+
+
+def test_generator_states_hold_the_spare_gaussian_of_numpy():
+    seed_everything(0)
+    np.random.randn()  # leaves a second draw in store
+    states = generator_states()
+    expected = np.random.randn(3)
+    set_generator_states(states)
+    assert np.array_equal(np.random.randn(3), expected)
+
+
+def test_without_resume_nothing_is_restored(tmp_path: Path):
+    assert Run("task", "name", Config(), tmp_path / "run").restore() is None
+
+
+def test_lines_logged_after_the_checkpoint_are_cut(tmp_path: Path):
+    run = started(tmp_path / "run")
+    run.log(2, train_loss=0.25)
+    Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 1, "train_loss": 0.5}\n'
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path: Path):
+    Run("task", "name", Config(), tmp_path / "run").log(1, train_loss=0.5)
+    assert Run("task", "name", Config(), tmp_path / "run", resume=True).restore() is None
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_taken_folder_is_refused_with_both_ways_out(tmp_path: Path):
+    started(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run holds a run that was started.*--resume.*--out"):
+        Run("task", "name", Config(), tmp_path / "run")
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a finished run"):
+        Run("task", "name", Config(), tmp_path / "run")
+
+
+def test_another_configuration_is_not_resumed(tmp_path: Path):
+    started(tmp_path / "run")
+    with pytest.raises(UserError, match=r"another configuration \(lr: 0.1 -> 0.2\)"):
+        Run("task", "name", Config(lr=0.2), tmp_path / "run", resume=True)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["lr"] == 0.1
+    Run("task", "name", Config(device="auto"), tmp_path / "run", resume=True)  # where, not what
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, -1, -100])
+def test_a_truncated_checkpoint_is_named_with_the_way_out(tmp_path: Path, size: int):
+    folder = tmp_path / "run"
+    run = started(folder, weights=torch.zeros(1000))
+    run.save(2, weights=torch.ones(1000))
+    path = folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged.*mv .*checkpoint\.previous\.pt"):
+        Run("task", "name", Config(), folder, resume=True).restore()
+    os.replace(folder / "checkpoint.previous.pt", path)  # the way out that the message names
+    state = Run("task", "name", Config(), folder, resume=True).restore()
+    assert state is not None
+    assert state["step"] == 1
+    assert state["weights"].sum() == 0
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path: Path):
+    started(tmp_path / "run", weights=torch.zeros(10000))
+    path = tmp_path / "run" / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(20000)) + 10000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+
+
+class Payload:
+    """Code that a pickle would run when loaded."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("executed",)
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    started(tmp_path / "run")
+    torch.save({"step": 1, "state": Payload()}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(UserError, match="damaged or not a checkpoint of ours"):
+        Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/run: Not a directory.*--out"):
+        Run("task", "name", Config(), tmp_path / "file" / "run")
+
+
+def test_a_folder_that_vanishes_is_named_when_saving(tmp_path: Path):
+    run = started(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(UserError, match=r"cannot write .*run.*No such file"):
+        run.save(2)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_leaves_no_rest(small_disk: Path):
+    folder = small_disk / "run"
+    run = started(folder, weights=torch.arange(1000.0))
+    before = (folder / "checkpoint.pt").read_bytes()
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: No space left on device.*is intact.*--out"):
+        run.save(2, weights=torch.randn(10**6))
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert not list(folder.glob("*.tmp"))
+    run.save(2, weights=torch.zeros(1))  # and goes on when there is room again
+
+
+def test_a_full_disk_is_named_when_logging(small_disk: Path):
+    run = Run("task", "name", Config(), small_disk / "run")
+    run.save(0)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: No space left on device.*--resume"):
+        run.log(1, **{f"number_{index}": 0.5 for index in range(10**5)})
+    assert (small_disk / "run" / "checkpoint.pt").exists()
+
+
+def test_a_write_that_fails_halfway_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "run"
+    run = started(folder, weights=torch.arange(1000.0))
+    before = (folder / "checkpoint.pt").read_bytes()
+
+    def half(content: object, file) -> None:
+        file.write(before[: len(before) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint.torch, "save", half)
+    with pytest.raises(UserError, match="No space left on device"):
+        run.save(2, weights=torch.zeros(1))
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert sorted(path.name for path in folder.glob("*.tmp")) == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path):
+    run = started(tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(NonFiniteLoss, match=r"the loss is nan at step 2.*Lower the learning rate"):
+        run.log(2, train_loss=torch.tensor(float("nan")))
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().endswith('{"step": 2, "train_loss": null}\n')
+
+
+def test_a_result_is_json_and_the_last_line_printed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        metrics = {"accuracy": torch.tensor(0.5), "loss": float("nan"), "count": np.int64(3)}
+        returned = run.finish(model="m", dataset="d", method="dfa", seed=4, metrics=metrics)
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed == json.loads((tmp_path / "run" / "result.json").read_text()) == returned
+    assert printed["metrics"] == {"accuracy": 0.5, "loss": None, "count": 3}
+    names = {
+        "task",
+        "model",
+        "dataset",
+        "method",
+        "seed",
+        "metrics",
+        "seconds",
+        "config",
+        "versions",
+        "commit",
+        "device",
+    }
+    assert set(printed) == names
+    assert printed["config"] == {"lr": 0.1, "out": None, "resume": False, "device": "cpu"}
+    assert printed["device"].startswith("cpu")
+
+
+def test_tensorboard_events_lie_beside_the_metrics(tmp_path: Path):
+    started(tmp_path / "run")
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
