@@ -99,7 +99,7 @@ class Attachment:
 
     @contextmanager
     def samples(self, index: Tensor) -> Iterator[None]:
-        """Say which row of the output every row of the points belongs to: ``[rows]`` int64 (nodes of several graphs)."""
+        """Say which row of the output each row of the points belongs to: ``[rows]`` int64 (nodes of several graphs)."""
         self.tape.index = index
         try:
             yield

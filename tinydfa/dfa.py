@@ -141,7 +141,7 @@ class DFA(nn.Module):
         rule = Rule.of(self, method, layout)
         rows = batch_first(output, layout.output_dims)
         values = [batch_first(r.value, dims) for r, dims in zip(records, layout.point_dims, strict=True)]
-        index = [record.index for record in records]
+        index = [record.rows_of for record in records]
         joined = Broadcast.apply(rule, self.tape if waits else None, matrix, target, rows, *index, *values)
         return joined if rows is output else joined.movedim(tuple(range(len(layout.output_dims))), layout.output_dims)
 

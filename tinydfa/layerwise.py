@@ -31,8 +31,6 @@ from tinydfa.points import in_backward
 class _Walk:
     """What a swapped layer knows beyond its base class."""
 
-    weight: Tensor
-    bias: Tensor | None
     walk_method: Method
     walk_seed: int
     walk_size: float  # s
@@ -41,17 +39,19 @@ class _Walk:
 
     def feedback_weight(self) -> tuple[Tensor | None, float]:
         """The fixed or freshly drawn part of B, and its scale; the sign of W is applied when it is needed."""
+        weight: Tensor = self.weight  # type: ignore[attr-defined]
         if self.walk_method is Method.USF:
             return None, self.walk_size
         if self.walk_method is not Method.BRSF:
             return self.walk_feedback, 1.0
         if not in_backward():
             self.walk_passes += 1
-        return magnitudes(self.walk_seed, self.walk_passes, list(self.weight.shape)), self.walk_size * 3**0.5
+        return magnitudes(self.walk_seed, self.walk_passes, list(weight.shape)), self.walk_size * 3**0.5
 
     def walk_inputs(self, input: Tensor) -> tuple[list[Tensor | None], float]:
         feedback, scale = self.feedback_weight()
-        tensors = [input, self.weight, self.bias, feedback]
+        layer: Any = self
+        tensors = [input, layer.weight, layer.bias, feedback]
         kind = input.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
@@ -137,21 +137,25 @@ def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, 
         state[f"{name}.feedback"] = drawn
         layer.register_buffer("walk_feedback", None if fixed is None else fixed.to(weight), persistent=False)
         layer.register_buffer("walk_passes", passes.clone().to(weight.device), persistent=False)
-        layer.__class__ = swapped_class(layer)  # type: ignore[assignment]
+        layer.__class__ = swapped_class(layer)
     return layers
 
 
 def swap_back(layers: dict[str, nn.Module], state: dict[str, Tensor]) -> None:
     """Undo `swap`, keeping in `state` how many passes each layer has made."""
-    for name, layer in layers.items():
-        any_layer: Any = layer
-        state[f"{name}.passes"] = any_layer.walk_passes.cpu()
+    state.update(passes(layers))
+    for layer in layers.values():
         layer.__class__ = next(base for base, swapped in _SWAPS.items() if swapped is type(layer))
         for key in ("walk_feedback", "walk_passes"):
             del layer._buffers[key]
             layer._non_persistent_buffers_set.discard(key)
         for key in ("walk_method", "walk_seed", "walk_size"):
             delattr(layer, key)
+
+
+def passes(layers: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """How many forward passes each swapped layer has made, under the keys of a saved state."""
+    return {f"{name}.passes": layer.get_buffer("walk_passes").cpu().clone() for name, layer in layers.items()}
 
 
 def glorot(weight: Tensor) -> float:

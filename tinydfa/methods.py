@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TypeVar
 
 from tinydfa.errors import UnknownMethodError
@@ -10,7 +10,7 @@ from tinydfa.errors import UnknownMethodError
 Choice = TypeVar("Choice", bound="_Choice")
 
 
-class _Choice(str, Enum):
+class _Choice(StrEnum):
     """An enum whose members are found by name, and whose typos list the names that exist."""
 
     @classmethod
@@ -25,9 +25,6 @@ class _Choice(str, Enum):
         except ValueError:
             names = ", ".join(member.value for member in cls)
             raise UnknownMethodError(f"unknown {cls.__name__.lower()} {value!r}. Choose one of: {names}.") from None
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 class Method(_Choice):

@@ -24,7 +24,7 @@ class Record(NamedTuple):
     point: DFALayer
     value: Tensor  # what came in, with its graph
     passed: Tensor  # what went on: `value` detached
-    index: Tensor | None  # for every row of `value`, the row of the output it belongs to
+    rows_of: Tensor | None  # for every row of `value`, the row of the output it belongs to
 
 
 class Tape:
