@@ -1,0 +1,1 @@
+"""Graph learning without backpropagation: node classification, link prediction and embeddings on citation graphs."""

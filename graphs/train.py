@@ -1,0 +1,201 @@
+"""Node classification: train one model on one citation graph by one method.
+
+    python -m graphs.train --model gcn --dataset cora --method dfa --seed 0
+
+Full batch, Adam, a fixed number of epochs. Reported is the test accuracy at the epoch of the best validation accuracy
+(the first one, if several share it), as in the published code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from graphs.data import load_graph
+from graphs.graph import Graph
+from graphs.models import build_model
+from graphs.presets import Preset, find_preset
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.results import make_result
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from tinydfa import Method, attach
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Train a node classifier on a citation graph."""
+
+    model: str = "gcn"
+    """cheb, gcn, spline, gat or dna."""
+    dataset: str = "synthetic"
+    """cora, citeseer, pubmed, or synthetic, which needs no files."""
+    method: Method = Method.DFA
+    """How hidden layers learn."""
+    preset: str | None = None
+    """A named preset; decides model, method and hyper-parameters."""
+    seed: int = 0
+    """Seed of the weights, the feedback, dropout and, for dna, the split."""
+    epochs: int | None = None
+    """Full-batch steps; the preset's (250) if left out."""
+    data_dir: Path | None = None
+    """Data root; else $DFA_DATA, else the user's cache folder."""
+    out: Path | None = None
+    """Folder of the run; else runs/graphs/<name>."""
+    resume: bool = False
+    """Continue an interrupted run."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    checkpoint_every: int = 50
+    """Epochs between checkpoints."""
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean."""
+        if self.epochs is not None and self.epochs < 1:
+            raise UserError(f"--epochs {self.epochs}: train for at least 1 epoch.")
+        if self.checkpoint_every < 1:
+            raise UserError(f"--checkpoint-every {self.checkpoint_every}: give at least 1 epoch.")
+        preset = find_preset(self.model, self.method, self.preset)
+        return preset if self.epochs is None else replace(preset, epochs=self.epochs)
+
+
+@dataclass
+class History:
+    """What happened in each epoch, and the best epoch so far."""
+
+    train_loss: list[float] = field(default_factory=list)  # nats per training node, dropout on
+    val_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+
+    def add(self, loss: float, val: float, test: float) -> None:
+        """Append one epoch."""
+        self.train_loss.append(loss)
+        self.val_accuracy.append(val)
+        self.test_accuracy.append(test)
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracies as fractions, at the first epoch of the best validation accuracy."""
+        best = max(range(len(self.val_accuracy)), key=self.val_accuracy.__getitem__)
+        return {
+            "test_accuracy": self.test_accuracy[best],
+            "val_accuracy": self.val_accuracy[best],
+            "best_epoch": best + 1,
+            "final_test_accuracy": self.test_accuracy[-1],
+            "final_train_loss": self.train_loss[-1],
+        }
+
+
+def train(config: Config, run: Run | None = None) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+
+    Returns:
+        The result (see `harness.results.make_result`), with curves per epoch.
+
+    Raises:
+        UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
+    """
+    preset = config.resolve()
+    device = pick_device(config.device)
+    graph = load_preset_graph(preset, config).to(device)
+    seed_everything(config.seed)
+    start = perf_counter()
+    model = build_model(preset, graph.features, graph.classes).to(device)
+    attachment = attach(model, preset.method, seed=config.seed)
+    optimizer = make_optimizer(model, preset)
+    target = torch.full_like(graph.y, -1).index_put_((graph.train,), graph.y[graph.train])
+    history, done = History(), 0
+    if run is not None and (state := run.restore()) is not None:
+        done, history = state["step"], History(**state["history"])
+        model.load_state_dict(state["model"])
+        attachment.load_state_dict(state["attachment"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    for epoch in range(done + 1, preset.epochs + 1):
+        if preset.method is Method.DRTP:
+            attachment.target = target
+        loss = train_epoch(model, graph, optimizer)
+        val, test = evaluate(model, graph)
+        history.add(loss, val, test)
+        if run is None:
+            check_loss(loss, epoch)
+            continue
+        run.log(epoch, train_loss=loss, val_accuracy=val, test_accuracy=test)
+        if epoch % config.checkpoint_every == 0:
+            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
+            run.save(epoch, **states, optimizer=optimizer.state_dict(), history=vars(history))
+
+    about = {"model": preset.model, "dataset": config.dataset, "method": preset.method, "seed": config.seed}
+    outcome = {"metrics": history.metrics(), "curves": vars(history), "device": device}
+    if run is not None:
+        return run.finish(**about, **outcome)
+    seconds = perf_counter() - start
+    return make_result(task="graphs", seconds=seconds, config=resolved(config, preset), **about, **outcome)
+
+
+def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:
+    """One full-batch step; the loss before it, in nats per training node."""
+    model.train()
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(graph)[graph.train], graph.y[graph.train])
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, graph: Graph) -> tuple[float, float]:
+    """Accuracies on the validation and the test nodes, fractions, from one forward pass."""
+    model.eval()
+    correct = model(graph).argmax(dim=1) == graph.y
+    return correct[graph.val].float().mean().item(), correct[graph.test].float().mean().item()
+
+
+def make_optimizer(model: nn.Module, preset: Preset) -> torch.optim.Optimizer:
+    """Adam with the preset's weight decay, on everything or on the first convolution alone."""
+    if preset.decay_top or preset.weight_decay == 0:
+        return torch.optim.Adam(model.parameters(), lr=preset.lr, weight_decay=preset.weight_decay)
+    first = [p for name, p in model.named_parameters() if name.startswith("conv1.")]
+    others = [p for name, p in model.named_parameters() if not name.startswith("conv1.")]
+    return torch.optim.Adam([{"params": first, "weight_decay": preset.weight_decay}, {"params": others}], lr=preset.lr)
+
+
+def load_preset_graph(preset: Preset, config: Config) -> Graph:
+    """The graph of `config`, with the features and the split of the preset."""
+    return load_graph(
+        config.dataset,
+        config.data_dir,
+        normalise_features=preset.normalise_features,
+        five_folds=preset.five_folds,
+        seed=config.seed,
+    )
+
+
+def resolved(config: Config, preset: Preset) -> dict[str, Any]:
+    """All that decided the run: the preset, the data set and the seed."""
+    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    with Run("graphs", name, settings, config.out, config.resume) as run:
+        train(config, run)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)
