@@ -98,7 +98,7 @@ def _pointers(row: Tensor, rows: int) -> Tensor:
 
 
 def _csr(pointers: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A torch matrix in compressed rows where torch can multiply it: on CUDA, and on CPUs with MKL; else coordinates."""
+    """A torch matrix, in compressed rows where torch can multiply those (CUDA, CPUs with MKL), else in coordinates."""
     if value.is_cuda or torch.backends.mkl.is_available():
         with warnings.catch_warnings():  # torch says once that this layout is in beta
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

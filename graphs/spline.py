@@ -46,7 +46,7 @@ def spline_basis(pseudo: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
     """
     if kernel_size < 2:
         raise ValueError(f"kernel_size is {kernel_size}; a spline of degree 1 needs at least 2 knots a side")
-    if pseudo.numel() and not (0 <= pseudo.min() and pseudo.max() <= 1):
+    if pseudo.numel() and not (pseudo.min() >= 0 and pseudo.max() <= 1):
         low, high = pseudo.min().item(), pseudo.max().item()
         raise ValueError(f"pseudo-coordinates lie in [{low:g}, {high:g}] and must lie in [0, 1]: normalise them")
     position = pseudo * (kernel_size - 1)
