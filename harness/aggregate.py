@@ -1,0 +1,76 @@
+"""From the runs of a table to its numbers: which runs are wanted, which are there, mean and spread of each cell.
+
+Spread is the sample standard deviation over seeds (divisor n - 1). A run whose metric is not finite counts as failed:
+it is shown, and left out of the mean.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import UserError
+from harness.tables import Cell, Table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the runs of one cell come to, in the table's unit."""
+
+    mean: float | None  # None: no finite run
+    std: float | None  # None: fewer than two
+    n: int  # finite runs
+    failed: int = 0  # runs whose metric is not finite
+
+
+RunKey = tuple[str, str, str, int]  # preset, dataset, method, seed
+
+
+def quick(table: Table) -> Table:
+    """The table at small scale: every cell on the task's embedded data, columns that differ by data set only as one.
+
+    Published numbers are left out: they belong to other data.
+    """
+    several = len({cell.metric for cell in table.cells}) > 1
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for cell in table.cells:
+        column = f"synthetic, {cell.metric}" if several else "synthetic"
+        small = replace(cell, column=column, dataset="synthetic", published=None, source="")
+        cells.setdefault((cell.row, cell.method, cell.metric), small)
+    return replace(table, cells=tuple(cells.values()))
+
+
+def only(table: Table, datasets: Sequence[str]) -> Table:
+    """The table with the cells on `datasets` alone; all of them if none is given.
+
+    Raises:
+        UserError: a name that no cell has.
+    """
+    known = list(dict.fromkeys(cell.dataset for cell in table.cells))
+    for name in datasets:
+        if name not in known:
+            raise UserError(f"--datasets {name}: {table.name} has no such data set. It has: {', '.join(known)}.")
+    return replace(table, cells=tuple(cell for cell in table.cells if not datasets or cell.dataset in datasets))
+
+
+def wanted_runs(table: Table, seeds: int) -> dict[RunKey, Cell]:
+    """The runs that the table needs; a run that answers several cells (two metrics of one training) is listed once."""
+    return {
+        (cell.preset, cell.dataset, cell.method, seed): cell for seed in range(seeds) for cell in reversed(table.cells)
+    }
+
+
+def key_of(line: dict[str, Any]) -> RunKey:
+    """The run that a line of a results file is about."""
+    return line["preset"], line["dataset"], line["method"], line["seed"]
+
+
+def summarise(table: Table, cell: Cell, lines: Iterable[dict[str, Any]]) -> Summary:
+    """Mean and spread of `cell` over the lines that belong to it; the last line counts where a run has two."""
+    wanted = (cell.preset, cell.dataset, cell.method)
+    runs = {key_of(line): line["result"]["metrics"].get(cell.metric) for line in lines if key_of(line)[:3] == wanted}
+    finite = [value * table.scale for value in runs.values() if value is not None and math.isfinite(value)]
+    mean = statistics.fmean(finite) if finite else None
+    std = statistics.stdev(finite) if len(finite) > 1 else None
+    return Summary(mean, std, len(finite), len(runs) - len(finite))

@@ -1,0 +1,87 @@
+"""A table as text: paper beside ours, one line per row and method. Markdown, terminal and report share the cells."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.aggregate import Summary, summarise
+from harness.tables import Cell, Table
+
+NOTHING = "–"
+METHODS = {"bp": "BP", "dfa": "DFA", "shallow": "Shallow", "sdfa": "sDFA", "tdfa": "tDFA", "drtp": "DRTP", "fa": "FA"}
+
+
+def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of `table` with the numbers of `lines`.
+
+    Every column of the table gives two here, what was published and what we found, except where nothing at all is
+    published (small scale), which gives one.
+    """
+    columns = list(dict.fromkeys(cell.column for cell in table.cells))
+    cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
+    compared = any(cell.published is not None for cell in table.cells)
+    header = ["", "method"]
+    for column in columns:
+        header += [f"{column}, paper", f"{column}, ours"] if compared else [column]
+    rows = []
+    for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
+        found = [_pair(table, cells.get((row, method, column)), lines) for column in columns]
+        texts = [text for pair in found for text in (pair if compared else pair[1:])]
+        rows.append((row, METHODS.get(method, method), *texts))
+    return tuple(header), rows
+
+
+def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
+    """`table` as Markdown: its title, the grid, and what a reader must know to trust it."""
+    header, rows = grid(table, lines)
+    text = [f"**{table.title}** ({table.unit}; mean ± std (number of seeds))", ""]
+    text += [
+        "| " + " | ".join(header) + " |",
+        "|" + "|".join([" --- ", " --- "] + [" ---: "] * (len(header) - 2)) + "|",
+    ]
+    text += ["| " + " | ".join(row) + " |" for row in rows]
+    text += [""] + [f"- {note}" for note in remarks(table, lines)]
+    return "\n".join(text) + "\n"
+
+
+def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Source, gaps, notes of the table, and where our numbers come from."""
+    found = [f"Published numbers: {table.source}."]
+    if any(cell.published is None for cell in table.cells) and any(cell.published is not None for cell in table.cells):
+        found.append(f"{NOTHING} under paper: no number is published, or it could not be read.")
+    missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
+    if missing:
+        found.append(f"{NOTHING} under ours: not run yet ({missing} of {len(table.cells)} cells).")
+    return found + list(table.notes) + ([provenance(lines)] if lines else [])
+
+
+def provenance(lines: Sequence[dict[str, Any]]) -> str:
+    """Where the numbers of `lines` come from: runs, time, hardware, versions, commits."""
+    results = [line["result"] for line in lines]
+    minutes = sum(result.get("seconds") or 0 for result in results) / 60
+    devices = ", ".join(_distinct(result.get("device") for result in results))
+    torch = ", ".join(_distinct((result.get("versions") or {}).get("torch") for result in results))
+    commits = ", ".join(_distinct(result.get("commit") for result in results))
+    runs = f"{len(lines)} run{'s' if len(lines) > 1 else ''}, {minutes:.1f} minutes in all, on {devices}"
+    return f"Ours: {runs}; torch {torch or 'unknown'}; commit {commits or 'unknown'}."
+
+
+def number(table: Table, summary: Summary) -> str:
+    """What is shown for a cell of ours, such as "81.5 ± 0.4 (10)"."""
+    failed = f"{summary.failed} not finite" if summary.failed else ""
+    if summary.mean is None:
+        return f"{NOTHING} ({failed})" if failed else NOTHING
+    spread = "" if summary.std is None else f" ± {summary.std:.{table.decimals}f}"
+    count = f"{summary.n}, {failed}" if failed else f"{summary.n}"
+    return f"{summary.mean:.{table.decimals}f}{spread} ({count})"
+
+
+def _pair(table: Table, cell: Cell | None, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Published and ours; blank where the table has no such cell."""
+    if cell is None:
+        return "", ""
+    published = NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
+    return published, number(table, summarise(table, cell, lines))
+
+
+def _distinct(values: Any) -> list[str]:
+    return sorted({str(value) for value in values if value})

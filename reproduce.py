@@ -1,0 +1,262 @@
+"""Reproduce published tables: run what is missing, show paper beside ours, write the report.
+
+    python -m reproduce --list
+    python -m reproduce table3 --seeds 10 --datasets cora citeseer
+    python -m reproduce --all --scale quick --out results/quick
+    python -m reproduce --readme
+
+Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated, so an interrupted command is simply given again.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from harness import aggregate, cli, execute, readme, render
+from harness.errors import UserError, writing
+from harness.execute import Job, Outcome
+from harness.report import Section, summary_table, table_section, write_report
+from harness.tables import RunContext, Table
+
+ROOT = Path(__file__).resolve().parent
+TASKS = ("graphs", "recsys", "nlp", "nerf", "vision")
+SEEDS = {"quick": 3, "paper": 10}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run published tables and compare them with the papers. Finished runs are kept; give the command again to go on."""
+
+    tables: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Tables to run; --list names them."""
+    all: bool = False
+    """Every table of every task."""
+    list: bool = False
+    """Name the tables, what they need and how long they take."""
+    seeds: int | None = None
+    """Runs per cell, with seeds 0, 1, ...; 10 at the published scale, 3 at the quick one."""
+    datasets: tuple[str, ...] = ()
+    """Cells on these data sets only."""
+    scale: Literal["paper", "quick"] = "paper"
+    """paper: the published setting; quick: small, on embedded data, nothing downloaded."""
+    jobs: int | None = None
+    """Worker processes of one thread each; as many as there are cores if left out."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    data_dir: Path | None = None
+    """Where data lies; only read. Default: $DFA_DATA, else the cache folder."""
+    out: Path = Path("results")
+    """Folder for runs, Markdown tables and report.html."""
+    readme: bool = False
+    """Rewrite the result tables in the README files from results/."""
+    check_readme: Annotated[bool, tyro.conf.arg(name="check-readme")] = False
+    """Leave with status 1 if a README file differs from results/."""
+
+
+def main(config: Config) -> None:
+    """Do what the options say."""
+    tables = discover()
+    if config.list:
+        show_list(tables)
+    elif config.readme or config.check_readme:
+        refresh_readmes(tables, config)
+    else:
+        reproduce(choose(tables, config), tables, config)
+
+
+def discover() -> dict[str, Table]:
+    """The tables of every task that is there, by name."""
+    found: dict[str, Table] = {}
+    for task in TASKS:
+        if importlib.util.find_spec(task) is None or importlib.util.find_spec(f"{task}.tables") is None:
+            continue
+        for table in importlib.import_module(f"{task}.tables").TABLES:
+            if table.name in found:
+                raise ValueError(f"two tables are called {table.name}: in {found[table.name].task} and in {task}")
+            found[table.name] = table
+    return found
+
+
+def choose(tables: dict[str, Table], config: Config) -> list[Table]:
+    """The tables that the command names, cut to its data sets, at its scale."""
+    for name in config.tables:
+        if name not in tables:
+            raise UserError(f"no table is called '{name}'. There are: {', '.join(tables)}; --list says more.")
+    if not config.tables and not config.all:
+        raise UserError(f"say which tables to run, or --all. There are: {', '.join(tables)}; --list says more.")
+    for option, value in (("--seeds", config.seeds), ("--jobs", config.jobs)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value}: must be at least 1.")
+    chosen = [tables[name] for name in (tables if config.all else dict.fromkeys(config.tables))]
+    if config.scale == "quick":
+        if config.datasets:
+            raise UserError(
+                "--datasets has no meaning with --scale quick, which runs on embedded data alone. Drop one."
+            )
+        return [aggregate.quick(table) for table in chosen]
+    return [aggregate.only(table, config.datasets) for table in chosen]
+
+
+def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:
+    """Run what is missing, then show and write everything; status 1 if a run failed."""
+    context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
+    seeds = config.seeds or SEEDS[config.scale]
+    jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
+    failures = run_jobs(jobs, {table.name: table for table in chosen}, config)
+    for table in chosen:
+        lines = execute.lines_of(table, config.out, config.scale)
+        show_table(table, lines)
+        write_text(table.path(config.out).with_suffix(".md"), render.markdown(table, lines))
+    complaints = explain(failures)
+    path, troubles = make_report(tables, [table.name for table in chosen], config, context)
+    for line in complaints + troubles:
+        print(line, file=sys.stderr)
+    print(path)
+    if complaints or troubles:
+        sys.exit(1)
+
+
+def run_jobs(jobs: Sequence[Job], tables: dict[str, Table], config: Config) -> list[Outcome]:
+    """Run the jobs behind a progress bar, keeping each result as it comes; returns those that failed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not jobs:
+        console.print("Every run is there already.")
+        return []
+    failures: list[Outcome] = []
+    workers = min(config.jobs or cores(), len(jobs))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"{len(jobs)} runs, {workers} at a time", total=len(jobs))
+        for done, outcome in enumerate(execute.execute(jobs, workers), start=1):
+            if outcome.result is None:
+                failures.append(outcome)
+            else:
+                execute.keep(tables[outcome.job.table], config.out, outcome)
+            console.print(f"[{done}/{len(jobs)}] {sentence(tables[outcome.job.table], outcome)}", markup=False)
+            progress.advance(bar)
+    return failures
+
+
+def sentence(table: Table, outcome: Outcome) -> str:
+    """One line about a finished run."""
+    if outcome.result is None:
+        return f"{outcome.job}: FAILED"
+    value = outcome.result["metrics"].get(outcome.job.cell.metric)
+    number = "not finite" if value is None else f"{value * table.scale:.{table.decimals}f} {table.unit}"
+    return f"{outcome.job}: {number} ({outcome.result['seconds']:.1f} s)"
+
+
+def explain(failures: Iterable[Outcome]) -> list[str]:
+    """Why runs failed, each reason once."""
+    failures = list(failures)
+    counts = Counter(outcome.failure for outcome in failures)
+    first = {outcome.failure: outcome.job for outcome in reversed(failures)}
+    return [f"FAILED {count} x: {reason} (first: {first[reason]})" for reason, count in counts.items()]
+
+
+def make_report(
+    tables: dict[str, Table], chosen: Sequence[str], config: Config, context: RunContext
+) -> tuple[Path, list[str]]:
+    """Write report.html; returns its path, and what went wrong in a task's own sections."""
+    results = config.out if config.scale == "paper" else ROOT / "results"
+    small = config.out if config.scale == "quick" else None
+    groups: dict[str, list[Section]] = {}
+    troubles: list[str] = []
+    shown = [table for table in tables.values() if table.name in chosen or config.all]
+    for task in dict.fromkeys(table.task for table in shown):
+        own = task_sections(task, config.out, context, troubles)
+        covered = {view.name for section in own for view in section.tables}
+        generated = [table_section(t, results, small) for t in shown if t.task == task and t.name not in covered]
+        groups[task] = generated + own
+    path = config.out / "report.html"
+    write_report(path, "Training without backpropagation", LEAD, summary_table(shown, results, small), groups)
+    return path, troubles
+
+
+LEAD = (
+    "Published tables on direct feedback alignment, beside what this project measures: backpropagation (BP), "
+    "direct feedback alignment (DFA), and training only the last layer (Shallow)."
+)
+
+
+def task_sections(task: str, out: Path, context: RunContext, troubles: list[str]) -> list[Section]:
+    """What a task adds to the report; a task that fails here costs the report its pictures, not the tables."""
+    if importlib.util.find_spec(f"{task}.report") is None:
+        return []
+    try:
+        return list(importlib.import_module(f"{task}.report").sections(out, context))
+    except Exception as error:
+        troubles.append(f"FAILED the pictures of {task} in the report: {type(error).__name__}: {error}")
+        return []
+
+
+def show_list(tables: dict[str, Table]) -> None:
+    """Print what there is to run."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    grid = Grid("table", "task", "title", "cells", "data it needs", "time", title="python -m reproduce TABLE")
+    for table in tables.values():
+        grid.add_row(table.name, table.task, table.title, str(len(table.cells)), table.needs, table.time)
+    Console().print(grid)
+
+
+def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
+    """Print paper beside ours."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    header, rows = render.grid(table, lines)
+    grid = Grid(title=f"{table.title} ({table.unit})", caption="\n".join(render.remarks(table, lines)))
+    for index, head in enumerate(header):
+        grid.add_column(head, justify="left" if index < 2 else "right")
+    for row in rows:
+        grid.add_row(*row)
+    Console().print(grid, markup=False) if False else Console().print(grid)
+
+
+def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
+    """Rewrite, or only compare, the blocks of the README files."""
+
+    def text(name: str) -> str:
+        if name not in tables:
+            raise UserError(
+                f"a README has a block for '{name}', and no table is called that. There are: {', '.join(tables)}."
+            )
+        return render.markdown(tables[name], execute.lines_of(tables[name], config.out, "paper"))
+
+    paths = [path for path in (ROOT / "README.md", *(ROOT / task / "README.md" for task in TASKS)) if path.exists()]
+    if config.readme:
+        for path in readme.update(paths, text):
+            print(f"rewrote {path}")
+    elif changed := readme.outdated(paths, text):
+        for path in changed:
+            print(f"{path} differs from {config.out}: run `python -m reproduce --readme`", file=sys.stderr)
+        sys.exit(1)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, folders included."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    cli.run(Config, main)
