@@ -97,6 +97,7 @@ class DFA(nn.Module):
         self.batch_dims = batch_dims
         self.feedback = feedback or Feedback()
         self.tape = tape or Tape()
+        self._planned: Any = (None, None, None)
         self.register_buffer("feedback_matrix", None)
         for number, layer in enumerate(self.points):
             layer.name = layer.name or f"dfa_layers.{number}"
@@ -131,19 +132,30 @@ class DFA(nn.Module):
         """Join `output` and the points of this pass in one autograd node."""
         if method is Method.SHALLOW:
             return output
-        layout = measure(self, output, records)
+        layout, rule = self._plan(method, output, records)
         matrix = self._matrix(layout, output.device)
         if self.tape.loss_scale is None and method.ignores_loss_scale:
             refuse_half_precision(method, output)
         waits = method is Method.DRTP and target is None
         if waits and torch.compiler.is_compiling():
             raise missing_target()
-        rule = Rule.of(self, method, layout)
         rows = batch_first(output, layout.output_dims)
         values = [batch_first(r.value, dims) for r, dims in zip(records, layout.point_dims, strict=True)]
         index = [record.rows_of for record in records]
         joined = Broadcast.apply(rule, self.tape if waits else None, matrix, target, rows, *index, *values)
         return joined if rows is output else joined.movedim(tuple(range(len(layout.output_dims))), layout.output_dims)
+
+    def _plan(self, method: Method, output: Tensor, records: list[Record]) -> tuple[Layout, Rule]:
+        """Layout and rule of this pass; those of the pass before where nothing they depend on has changed."""
+        if torch.compiler.is_compiling():
+            layout = measure(self, output, records)
+            return layout, Rule.of(self, method, layout)
+        points = [(r.point, r.value.shape, r.point.batch_dims, r.rows_of is None or r.rows_of.shape) for r in records]
+        key = (method, output.shape, points, self.batch_dims, self.normalization, self.feedback, self.tape.loss_scale)
+        if key != self._planned[0]:
+            layout = measure(self, output, records)
+            self._planned = (key, layout, Rule.of(self, method, layout))
+        return self._planned[1:]
 
     def _matrix(self, layout: Layout, device: torch.device) -> Tensor:
         matrix = self.feedback_matrix

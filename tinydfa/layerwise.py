@@ -5,11 +5,12 @@ The signal walks down the network as in backpropagation, but through another mat
     dL/dx = g @ B        with g = dL/dy, y = x @ W.T + b, B and W ``[out, in]``
     fa    B fixed and random                        (Lillicrap 2016)
     usf   B = s sign(W)                             (Liao 2016, uniform sign-concordant)
-    brsf  B = s |U| sign(W), U redrawn every pass   (Liao 2016, batch-wise random magnitude)
+    brsf  B = |U| sign(W), U redrawn every pass     (Liao 2016, batch-wise random magnitude)
     frsf  B = |R| sign(W), R fixed and random       (Moskovitz 2018)
 
-The weight's own gradient keeps its rule, ``g.T @ x``. R and the random B have standard deviation
-s = sqrt(2 / (fan_in + fan_out)), the scale of Glorot's initialisation, so that a signal keeps its size over layers.
+The weight's own gradient keeps its rule, ``g.T @ x``. R, U and the random B have standard
+deviation s = sqrt(2 / (fan_in + fan_out)), the scale of Glorot's initialisation, so that a signal keeps its size over
+layers. The sign of a weight that is exactly 0 counts as positive under `brsf` and `frsf`.
 Layers are swapped in place, by their class, and swapped back: parameters, their names and hooks stay where they are.
 """
 
@@ -27,6 +28,8 @@ from tinydfa.feedback import Distribution, Feedback
 from tinydfa.methods import Method
 from tinydfa.points import in_backward
 
+OFFSETS = 65_536  # different draws of `brsf`
+
 
 class _Walk:
     """What a swapped layer knows beyond its base class."""
@@ -34,7 +37,7 @@ class _Walk:
     walk_method: Method
     walk_seed: int
     walk_size: float  # s
-    walk_feedback: Tensor | None  # B or |R|, shaped as the weight
+    walk_feedback: Tensor | None  # B or |R|, shaped as the weight; under `brsf` a longer row of |U|
     walk_passes: Tensor  # forward passes so far, which numbers the draws of `brsf`
 
     def feedback_weight(self) -> tuple[Tensor | None, float]:
@@ -46,7 +49,8 @@ class _Walk:
             return self.walk_feedback, 1.0
         if not in_backward():
             self.walk_passes += 1
-        return magnitudes(self.walk_seed, self.walk_passes, list(weight.shape)), self.walk_size * 3**0.5
+        fresh = magnitudes(self.walk_feedback, self.walk_passes, self.walk_seed, weight.numel())
+        return fresh.view(weight.shape), 1.0
 
     def walk_inputs(self, input: Tensor) -> tuple[list[Tensor | None], float]:
         feedback, scale = self.feedback_weight()
@@ -132,7 +136,7 @@ def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, 
         drawn = state.get(f"{name}.feedback")
         if drawn is None:
             drawn = draw(weight, feedback, any_layer.walk_seed)
-        fixed = drawn if method is Method.FA else drawn.abs() if method is Method.FRSF else None
+        fixed = kept(method, drawn, feedback, any_layer.walk_seed)
         passes = state.get(f"{name}.passes", torch.zeros((), dtype=torch.int64))
         state[f"{name}.feedback"] = drawn
         layer.register_buffer("walk_feedback", None if fixed is None else fixed.to(weight), persistent=False)
@@ -172,18 +176,30 @@ def draw(weight: Tensor, feedback: Feedback, seed: int) -> Tensor:
     return plain.draw(weight.shape[0], weight[0].numel()).mul_(unit * glorot(weight)).view(weight.shape)
 
 
+def kept(method: Method, drawn: Tensor, feedback: Feedback, seed: int) -> Tensor | None:
+    """What a layer holds of its random matrix under `method`."""
+    if method is Method.USF:
+        return None
+    if method is Method.BRSF:
+        more = draw(drawn.new_empty(OFFSETS, 1), feedback, seed + 1).flatten() / glorot(drawn.new_empty(OFFSETS, 1))
+        return torch.cat([drawn.flatten(), more * glorot(drawn)]).abs()
+    return drawn if method is Method.FA else drawn.abs()
+
+
 @torch.library.custom_op("tinydfa::magnitudes", mutates_args=())
-def magnitudes(seed: int, passes: Tensor, shape: list[int]) -> Tensor:
-    """Uniform numbers in (0, 1) in 256 steps: eight to a draw, since they are redrawn every pass."""
+def magnitudes(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
+    """`count` magnitudes for one pass: a stretch of the layer's row of them, at a start that the pass decides.
+
+    Every entry of B meets a new magnitude in every pass, at none of the cost of drawing `count` numbers.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + int(passes))
-    total = math.prod(shape)
-    words = torch.empty((total + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    return words.view(torch.uint8)[:total].view(shape).to(passes.device, torch.float32).add_(0.5).mul_(1 / 256)
+    start = int(torch.randint(0, row.numel() - count + 1, (1,), generator=generator))
+    return row[start : start + count].clone()
 
 
 @magnitudes.register_fake
-def _(seed: int, passes: Tensor, shape: list[int]) -> Tensor:
-    return torch.empty(shape, device=passes.device)
+def _(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
+    return row.new_empty(count)
 
 
 def backward_weight(method: Method, weight: Tensor, feedback: Tensor | None) -> Tensor:
@@ -192,7 +208,7 @@ def backward_weight(method: Method, weight: Tensor, feedback: Tensor | None) -> 
         return weight.sign()
     if method is Method.FA:
         return feedback.to(weight.dtype)
-    return feedback.to(weight.dtype) * weight.sign()
+    return torch.copysign(feedback.to(weight.dtype), weight)
 
 
 class _Linear(torch.autograd.Function):
@@ -216,7 +232,10 @@ class _Linear(torch.autograd.Function):
         input, weight, feedback = ctx.saved_tensors
         _, _, for_input, for_weight, for_bias, _ = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
-        to_input = (gradient * ctx.scale) @ backward_weight(ctx.method, weight, feedback) if for_input else None
+        to_input = None
+        if for_input:
+            scaled = gradient if ctx.scale == 1.0 else gradient * ctx.scale
+            to_input = scaled @ backward_weight(ctx.method, weight, feedback)
         to_weight = rows.T @ input.reshape(-1, input.shape[-1]) if for_weight else None
         return None, None, to_input, to_weight, rows.sum(0) if for_bias else None, None
 
