@@ -9,7 +9,6 @@ Full batch, Adam, a fixed number of epochs. Reported is the test accuracy at the
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from graphs.config import RunConfig
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import Preset, find_preset
 from harness.device import pick_device
-from harness.errors import UserError
 from harness.results import make_result
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -30,38 +29,16 @@ from tinydfa import Method, attach
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(RunConfig):
     """Train a node classifier on a citation graph."""
 
     model: str = "gcn"
     """cheb, gcn, spline, gat or dna."""
-    dataset: str = "synthetic"
-    """cora, citeseer, pubmed, or synthetic, which needs no files."""
-    method: Method = Method.DFA
-    """How hidden layers learn."""
     preset: str | None = None
     """A named preset; decides model, method and hyper-parameters."""
-    seed: int = 0
-    """Seed of the weights, the feedback, dropout and, for dna, the split."""
-    epochs: int | None = None
-    """Full-batch steps; the preset's (250) if left out."""
-    data_dir: Path | None = None
-    """Data root; else $DFA_DATA, else the user's cache folder."""
-    out: Path | None = None
-    """Folder of the run; else runs/graphs/<name>."""
-    resume: bool = False
-    """Continue an interrupted run."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    checkpoint_every: int = 50
-    """Epochs between checkpoints."""
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
-        if self.epochs is not None and self.epochs < 1:
-            raise UserError(f"--epochs {self.epochs}: train for at least 1 epoch.")
-        if self.checkpoint_every < 1:
-            raise UserError(f"--checkpoint-every {self.checkpoint_every}: give at least 1 epoch.")
         preset = find_preset(self.model, self.method, self.preset)
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 

@@ -1,0 +1,144 @@
+"""Link prediction with a graph auto-encoder (Kipf and Welling 2016): embed nodes so that joined ones point alike.
+
+    python -m graphs.autoencoder --dataset cora --method dfa
+
+The encoder is a two-layer graph convolution, the decoder the inner product of two embeddings as a logit. Full batch,
+Adam; reported are AUC and average precision on the held-out test edges after the last epoch, as in the published code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphs.config import RunConfig
+from graphs.data import load_graph
+from graphs.graph import Graph
+from graphs.links import LinkSplit, split_links
+from graphs.models import Encoder
+from graphs.presets import AutoencoderPreset, find_autoencoder_preset
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.results import make_result
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from tinydfa import Method, attach
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Train a graph auto-encoder on a citation graph."""
+
+    def resolve(self) -> AutoencoderPreset:
+        """The preset that these arguments mean."""
+        if self.method is Method.DRTP:
+            raise UserError("--method drtp needs a target per node, and link prediction has none. Use dfa or sdfa.")
+        preset = find_autoencoder_preset(self.dataset, self.method)
+        return preset if self.epochs is None else replace(preset, epochs=self.epochs)
+
+
+def train(config: Config, run: Run | None = None) -> dict[str, Any]:
+    """Train as `config` says; for the arguments see `graphs.train.train`."""
+    preset = config.resolve()
+    device = pick_device(config.device)
+    whole = load_graph(config.dataset, config.data_dir).to(device)
+    links = split_links(whole, preset.val_edges, preset.test_edges, config.seed)
+    graph = whole.with_edges(links.train)
+    seed_everything(config.seed)
+    start = perf_counter()
+    encoder = Encoder(graph.features, preset.width).to(device)
+    attachment = attach(encoder, preset.method, seed=config.seed)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=preset.lr)
+    curves: dict[str, list[float]] = {"train_loss": [], "test_auc": [], "test_ap": []}
+    done = 0
+    if run is not None and (state := run.restore()) is not None:
+        done, curves = state["step"], state["curves"]
+        encoder.load_state_dict(state["model"])
+        attachment.load_state_dict(state["attachment"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    for epoch in range(done + 1, preset.epochs + 1):
+        scalars = {"train_loss": train_epoch(encoder, graph, optimizer)}
+        if epoch % 10 == 0 or epoch == preset.epochs:
+            scalars |= evaluate(encoder, graph, links)
+        for name, value in scalars.items():
+            curves[name].append(value)
+        if run is None:
+            check_loss(scalars["train_loss"], epoch)
+            continue
+        run.log(epoch, **scalars)
+        if epoch % config.checkpoint_every == 0:
+            states = {"model": encoder.state_dict(), "attachment": attachment.state_dict()}
+            run.save(epoch, **states, optimizer=optimizer.state_dict(), curves=curves)
+
+    about = {"model": "gae", "dataset": config.dataset, "method": preset.method, "seed": config.seed}
+    metrics = {name: values[-1] for name, values in curves.items()}
+    outcome = {"metrics": metrics, "curves": curves, "device": device}
+    if run is not None:
+        return run.finish(**about, **outcome)
+    return make_result(
+        task="graphs", seconds=perf_counter() - start, config=resolved(config, preset), **about, **outcome
+    )
+
+
+def train_epoch(encoder: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:
+    """One step on all training edges and as many absent ones, drawn anew; the loss before it, in nats per edge."""
+    from torch_geometric.utils import negative_sampling
+
+    encoder.train()
+    optimizer.zero_grad()
+    absent = negative_sampling(graph.edge_index, graph.nodes, graph.edge_index.size(1))
+    loss = reconstruction_loss(encoder(graph), graph.edge_index, absent)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def reconstruction_loss(z: Tensor, present: Tensor, absent: Tensor) -> Tensor:
+    """Binary cross-entropy of present edges plus that of absent ones, each a mean over its edges, in nats."""
+    return F.softplus(-decode(z, present)).mean() + F.softplus(decode(z, absent)).mean()
+
+
+def decode(z: Tensor, edges: Tensor) -> Tensor:
+    """Logit of each edge: the inner product of its ends' embeddings, ``[N, d], [2, E] -> [E]``."""
+    return (z[edges[0]] * z[edges[1]]).sum(dim=1)
+
+
+@torch.no_grad()
+def evaluate(encoder: nn.Module, graph: Graph, links: LinkSplit) -> dict[str, float]:
+    """AUC and average precision of the test edges against the absent pairs, fractions."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    encoder.eval()
+    z = encoder(graph)
+    scores = torch.cat([decode(z, links.test), decode(z, links.test_absent)]).cpu().numpy()
+    truth = torch.cat([torch.ones(links.test.size(1)), torch.zeros(links.test_absent.size(1))]).numpy()
+    return {
+        "test_auc": float(roc_auc_score(truth, scores)),
+        "test_ap": float(average_precision_score(truth, scores)),
+    }
+
+
+def resolved(config: Config, preset: AutoencoderPreset) -> dict[str, Any]:
+    """All that decided the run: the preset, the data set and the seed."""
+    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    name = f"gae_{preset.method.value}-{config.dataset}-{config.seed}"
+    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    with Run("graphs", name, settings, config.out, config.resume) as run:
+        train(config, run)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)
