@@ -5,7 +5,7 @@
     python -m reproduce --all --scale quick --out results/quick
     python -m reproduce --readme
 
-Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated, so an interrupted command is simply given again.
+Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give an interrupted command again.
 """
 
 import importlib
@@ -33,7 +33,7 @@ SEEDS = {"quick": 3, "paper": 10}
 
 @dataclass(frozen=True)
 class Config:
-    """Run published tables and compare them with the papers. Finished runs are kept; give the command again to go on."""
+    """Run published tables, compare them with the papers, write a report. Finished runs are kept and not repeated."""
 
     tables: tyro.conf.Positional[tuple[str, ...]] = ()
     """Tables to run; --list names them."""
@@ -173,7 +173,7 @@ def make_report(
     small = config.out if config.scale == "quick" else None
     groups: dict[str, list[Section]] = {}
     troubles: list[str] = []
-    shown = [table for table in tables.values() if table.name in chosen or config.all]
+    shown = [table for table in tables.values() if table.name in chosen or table.path(results).exists()]
     for task in dict.fromkeys(table.task for table in shown):
         own = task_sections(task, config.out, context, troubles)
         covered = {view.name for section in own for view in section.tables}
@@ -223,7 +223,7 @@ def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
         grid.add_column(head, justify="left" if index < 2 else "right")
     for row in rows:
         grid.add_row(*row)
-    Console().print(grid, markup=False) if False else Console().print(grid)
+    Console().print(grid)
 
 
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:

@@ -113,11 +113,17 @@ def commit() -> str | None:
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
-    """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns."""
+    """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns.
+
+    What a killed process left of a line is cut off first.
+    """
     text = json.dumps(plain(line), allow_nan=False) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
+        path.touch()
+        with open(path, "r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())

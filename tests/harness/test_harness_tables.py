@@ -1,0 +1,173 @@
+"""From runs to numbers and texts; expected values are worked out by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import aggregate, execute, readme, render, results
+from harness.aggregate import Summary
+from harness.errors import UserError
+from harness.tables import Cell, RunContext, Table
+
+
+def no_run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+    raise AssertionError("nothing should run here")
+
+
+def cell(row: str, dataset: str, method: str, published: float | None = None, metric: str = "accuracy") -> Cell:
+    column = dataset.title()
+    return Cell(row=row, column=column, method=method, preset=row, dataset=dataset, metric=metric, published=published)
+
+
+CELLS = (
+    cell("GCN", "cora", "bp", 81.5),
+    cell("GCN", "cora", "dfa", 80.25),
+    cell("GCN", "citeseer", "bp"),
+    cell("GCN", "citeseer", "dfa", 70.0),
+    cell("GAT", "cora", "bp", 83.0),
+)
+TABLE = Table(
+    name="t",
+    title="Table 3",
+    task="fake",
+    unit="%",
+    cells=CELLS,
+    source="the paper",
+    run=no_run,
+    scale=100.0,
+    notes=("A note.",),
+)
+
+
+def line(of: Cell, seed: int, value: float | None, scale: str = "paper", **more: Any) -> dict[str, Any]:
+    result = {
+        "metrics": {of.metric: value},
+        "seconds": 30.0,
+        "device": "cpu",
+        "versions": {"torch": "2.13.0"},
+        "commit": "abc",
+    }
+    names = {"row": of.row, "column": of.column, "preset": of.preset, "dataset": of.dataset, "method": of.method}
+    return {"table": "t", **names, "seed": seed, "scale": scale, "result": result | more}
+
+
+def test_mean_and_sample_standard_deviation_are_those_worked_out_by_hand():
+    lines = [line(CELLS[0], seed, value) for seed, value in enumerate((0.80, 0.82, 0.87))]
+    lines.append(line(CELLS[1], 0, 0.1))  # another cell
+    found = aggregate.summarise(TABLE, CELLS[0], lines)
+    assert found.mean == pytest.approx(83.0)
+    assert found.std == pytest.approx(13**0.5)  # ((-3)^2 + (-1)^2 + 4^2) / 2
+    assert (found.n, found.failed) == (3, 0)
+    assert render.number(TABLE, found) == "83.0 ± 3.6 (3)"
+
+
+def test_one_run_has_no_spread_and_none_is_a_dash():
+    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], [line(CELLS[0], 0, 0.8)])) == "80.0 (1)"
+    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], [])) == "–"
+
+
+def test_a_run_that_is_not_finite_is_shown_and_left_out_of_the_mean():
+    lines = [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, None)]
+    assert aggregate.summarise(TABLE, CELLS[0], lines) == Summary(mean=80.0, std=None, n=1, failed=1)
+    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], lines)) == "80.0 (1, 1 not finite)"
+    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], lines[1:])) == "– (1 not finite)"
+
+
+def test_paper_and_ours_stand_side_by_side_and_gaps_stay_gaps():
+    header, rows = render.grid(TABLE, [line(CELLS[1], 0, 0.8)])
+    assert header == ("", "method", "Cora, paper", "Cora, ours", "Citeseer, paper", "Citeseer, ours")
+    assert rows == [
+        ("GCN", "BP", "81.5", "–", "–", "–"),
+        ("GCN", "DFA", "80.2", "80.0 (1)", "70.0", "–"),
+        ("GAT", "BP", "83.0", "–", "", ""),  # the table has no such cell
+    ]
+
+
+def test_markdown_says_source_gaps_notes_and_where_ours_come_from():
+    text = render.markdown(TABLE, [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, 0.9)])
+    assert "| GCN | BP | 81.5 | 85.0 ± 7.1 (2) | – | – |" in text
+    assert "- Published numbers: the paper.\n" in text
+    assert "- – under paper: no number is published, or it could not be read.\n" in text
+    assert "- – under ours: not run yet (4 of 5 cells).\n" in text
+    assert "- A note.\n" in text
+    assert "- Ours: 2 runs, 1.0 minutes in all, on cpu; torch 2.13.0; commit abc.\n" in text
+
+
+def test_quick_runs_each_row_and_method_once_on_synthetic_data_and_claims_no_published_number():
+    small = aggregate.quick(TABLE)
+    assert [(c.row, c.method, c.column, c.dataset, c.published) for c in small.cells] == [
+        ("GCN", "bp", "synthetic", "synthetic", None),
+        ("GCN", "dfa", "synthetic", "synthetic", None),
+        ("GAT", "bp", "synthetic", "synthetic", None),
+    ]
+    header, _ = render.grid(small, [])
+    assert header == ("", "method", "synthetic")
+
+
+def test_quick_keeps_two_metrics_apart():
+    both = replace(TABLE, cells=(CELLS[0], replace(CELLS[0], column="Loss", metric="loss")))
+    assert [c.column for c in aggregate.quick(both).cells] == ["synthetic, accuracy", "synthetic, loss"]
+
+
+def test_two_metrics_of_one_training_are_one_run(tmp_path: Path):
+    both = replace(TABLE, cells=(CELLS[0], replace(CELLS[0], column="Loss", metric="loss")))
+    jobs = execute.pending(both, 2, tmp_path, RunContext())
+    assert [(job.cell, job.seed) for job in jobs] == [(CELLS[0], 0), (CELLS[0], 1)]
+
+
+def test_only_the_named_data_sets_run_and_a_typo_lists_them():
+    assert {c.dataset for c in aggregate.only(TABLE, ["citeseer"]).cells} == {"citeseer"}
+    with pytest.raises(UserError, match=r"--datasets coar.*cora, citeseer"):
+        aggregate.only(TABLE, ["coar"])
+
+
+def test_runs_of_the_other_scale_do_not_count(tmp_path: Path):
+    results.append(TABLE.path(tmp_path), line(CELLS[0], 0, 0.8, scale="quick"))
+    assert execute.lines_of(TABLE, tmp_path, "paper") == []
+    assert len(execute.pending(TABLE, 1, tmp_path, RunContext())) == 5
+
+
+def test_a_results_line_cut_short_by_a_kill_is_left_out_and_later_ones_are_read(tmp_path: Path):
+    path = TABLE.path(tmp_path)
+    results.append(path, line(CELLS[0], 0, 0.8))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    assert len(results.read(path)) == 1
+    results.append(path, line(CELLS[0], 1, 0.9))
+    assert [found["seed"] for found in results.read(path)] == [0, 1]
+
+
+def test_a_results_line_that_is_not_json_is_named_with_its_number(tmp_path: Path):
+    (tmp_path / "r.jsonl").write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
+    with pytest.raises(UserError, match=r"r\.jsonl, line 2 is not JSON"):
+        results.read(tmp_path / "r.jsonl")
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
+    results.append(tmp_path / "r.jsonl", {"a": float("nan"), "b": [float("inf"), 1.5], "c": (1, "x")})
+    assert json.loads((tmp_path / "r.jsonl").read_text()) == {"a": None, "b": [None, 1.5], "c": [1, "x"]}
+
+
+README = "# T\n<!-- results:t -->\nold\n<!-- /results -->\nbetween\n<!-- results:u -->\n<!-- /results -->\nend\n"
+
+
+def test_readme_blocks_are_filled_and_the_rest_is_untouched(tmp_path: Path):
+    path = tmp_path / "README.md"
+    path.write_text(README)
+    assert list(readme.outdated([path], str.upper)) == [path]
+    assert readme.update([path], str.upper) == [path]
+    expected = (
+        "# T\n<!-- results:t -->\n\nT\n<!-- /results -->\nbetween\n<!-- results:u -->\n\nU\n<!-- /results -->\nend\n"
+    )
+    assert path.read_text() == expected
+    assert readme.update([path], str.upper) == []
+
+
+def test_a_readme_block_that_is_not_closed_is_named(tmp_path: Path):
+    path = tmp_path / "README.md"
+    path.write_text(README.replace("<!-- /results -->\nend", "end"))
+    with pytest.raises(UserError, match=r"README\.md: a block .* is not closed"):
+        readme.update([path], str.upper)

@@ -1,0 +1,208 @@
+"""`reproduce` runs what is missing, keeps what is done whatever happens, and says what it did."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAKE = ROOT / "tests" / "harness" / "fake_tables.py"
+
+
+class Project:
+    """A copy of reproduce.py with one task, `fake`, standing where `graphs` is looked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.trace = folder, folder / "trace.txt"
+        text = (ROOT / "reproduce.py").read_text()
+        changed = re.sub(r"^TASKS = .*$", 'TASKS = ("fake", "absent")', text, flags=re.MULTILINE)
+        assert changed != text
+        (folder / "reproduce.py").write_text(changed)
+        (folder / "fake").mkdir()
+        (folder / "fake" / "__init__.py").touch()
+        shutil.copy(FAKE, folder / "fake" / "tables.py")
+        (folder / "fake" / "report.py").write_text("from fake.tables import sections as sections\n")
+        self.trace.touch()
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "FAKE_TRACE": str(self.trace), "COLUMNS": "200"}
+        command = [sys.executable, "-W", "error", "-m", "reproduce", *arguments]
+        return subprocess.run(
+            command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    def runs(self) -> list[str]:
+        return [" ".join(line.split()[:-1]) for line in self.trace.read_text().splitlines()]
+
+    def processes(self) -> set[str]:
+        return {line.split()[-1] for line in self.trace.read_text().splitlines()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, subprocess.CompletedProcess]:
+    project = Project(tmp_path_factory.mktemp("finished"))
+    return project, project("good", "--seeds", "3", "--jobs", "2")
+
+
+def test_paper_and_ours_are_printed_and_the_report_is_the_last_line(finished):
+    project, done = finished
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    row = re.split(r"\s*│\s*", next(line for line in lines if "easy" in line and "BP" in line))
+    assert row[1:5] == ["easy", "BP", "81.5", "83.0 ± 3.6 (3)"]
+    assert lines[-1] == "results/report.html"
+    assert (project.folder / lines[-1]).exists()
+    markdown = (project.folder / "results" / "fake" / "good.md").read_text()
+    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |  |  |" in markdown
+    assert "| easy | DFA | – | 83.0 ± 3.6 (3) |  |  |" in markdown
+
+
+def test_every_run_is_done_once_in_worker_processes(finished):
+    project, _ = finished
+    runs = project.runs()
+    assert len(runs) == 9
+    assert len(set(runs)) == 9
+    assert 1 <= len(project.processes()) <= 2
+
+
+def test_a_second_call_runs_nothing_and_more_seeds_run_only_what_is_new(project: Project):
+    project("good", "--seeds", "1", "--datasets", "cora")
+    assert len(project.runs()) == 2
+    again = project("good", "--seeds", "1", "--datasets", "cora")
+    assert len(project.runs()) == 2
+    assert "83" not in again.stdout
+    assert "80.0 (1)" in again.stdout
+    project("good", "--seeds", "2", "--datasets", "cora")
+    assert project.runs()[2:] == ["easy cora bp 1 paper", "easy cora dfa 1 paper"]
+
+
+def test_runs_that_fail_or_kill_their_process_cost_no_other_and_leave_status_1(project: Project):
+    done = project("bad", "--seeds", "1", "--jobs", "2")
+    assert done.returncode == 1
+    assert "FAILED 1 x: ValueError: bad luck" in done.stderr
+    assert "FAILED 1 x: the process died" in done.stderr
+    text = (project.folder / "results" / "fake" / "bad.md").read_text()
+    shown = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in text.splitlines()[4:9]}
+    expected = {"easy": "80.0 (1)", "fails": "–", "dies": "–", "diverges": "– (1 not finite)", "other": "50.0 (1)"}
+    assert shown == expected
+    assert done.stdout.splitlines()[-1] == "results/report.html"
+
+
+def test_quick_runs_small_cells_on_embedded_data(project: Project):
+    done = project("--all", "--scale", "quick", "--out", "results/quick", "--seeds", "1")
+    assert "easy synthetic bp 0 quick" in project.runs()
+    assert not any("cora" in run for run in project.runs())
+    assert done.stdout.splitlines()[-1] == "results/quick/report.html"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["goood"], "no table is called 'goood'. There are: good, bad"),
+        ([], "say which tables to run, or --all. There are: good, bad"),
+        (["good", "--datasets", "coar"], "--datasets coar: good has no such data set. It has: cora, citeseer."),
+        (["good", "--seeds", "0"], "--seeds 0: must be at least 1."),
+        (["good", "--scale", "tiny"], "invalid choice 'tiny'"),
+        (["good", "--scale", "quick", "--datasets", "cora"], "--datasets has no meaning with --scale quick"),
+        (["good", "--out", "reproduce.py/x"], "cannot write reproduce.py/x"),
+    ],
+)
+def test_a_mistake_is_status_2_and_one_line(project: Project, arguments: list[str], message: str):
+    done = project(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_list_names_the_tables(project: Project):
+    done = project("--list")
+    assert done.returncode == 0
+    assert "good" in done.stdout
+    assert "Title of bad" in done.stdout
+
+
+def test_readme_blocks_are_checked_and_rewritten(finished):
+    project, _ = finished
+    path = project.folder / "README.md"
+    path.write_text("<!-- results:good -->\n<!-- /results -->\n")
+    check = project("--check-readme")
+    assert check.returncode == 1
+    assert "README.md differs" in check.stderr
+    assert project("--readme").returncode == 0
+    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |" in path.read_text()
+    assert project("--check-readme").returncode == 0
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and whether every element that is opened is closed."""
+
+    EMPTY = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_is_one_page_that_loads_nothing(finished):
+    project, _ = finished
+    text = (project.folder / "results" / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert "url(" not in text
+    assert "@import" not in text
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    pictures = [base64.b64decode(link.split(",", 1)[1]) for link in page.links if link.startswith("data:")]
+    assert len(pictures) == 2  # the table at a glance, and the task's own
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_the_report_shows_tables_notes_and_the_tasks_own_sections(finished):
+    project, _ = finished
+    page = Page((project.folder / "results" / "report.html").read_text())
+    for part in (
+        "Title of good",
+        "83.0 ± 3.6 (3)",
+        "81.5",
+        "Published numbers: nowhere.",
+        "Own <section>",
+        "A dot & more",
+    ):
+        assert part in page.text
+
+
+def test_a_task_whose_pictures_fail_still_gets_its_tables(project: Project):
+    (project.folder / "fake" / "report.py").write_text(
+        "def sections(results, context):\n    raise KeyError('curves')\n"
+    )
+    done = project("good", "--seeds", "1")
+    assert done.returncode == 1
+    assert "FAILED the pictures of fake in the report: KeyError: 'curves'" in done.stderr
+    assert "80.0 (1)" in (project.folder / "results" / "report.html").read_text()
