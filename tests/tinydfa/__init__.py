@@ -1,0 +1,1 @@
+"""Tests of `tinydfa`: each file one family of rules, each oracle plain torch."""
