@@ -90,7 +90,6 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
     model = build_model(preset, graph.features, graph.classes).to(device)
     attachment = attach(model, preset.method, seed=config.seed)
     optimizer = make_optimizer(model, preset)
-    target = torch.full_like(graph.y, -1).index_put_((graph.train,), graph.y[graph.train])
     history, done = History(), 0
     if run is not None and (state := run.restore()) is not None:
         done, history = state["step"], History(**state["history"])
@@ -100,7 +99,7 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
 
     for epoch in range(done + 1, preset.epochs + 1):
         if preset.method is Method.DRTP:
-            attachment.target = target
+            attachment.target = training_target(graph)
         loss = train_epoch(model, graph, optimizer)
         val, test = evaluate(model, graph)
         history.add(loss, val, test)
@@ -128,6 +127,11 @@ def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def training_target(graph: Graph) -> torch.Tensor:
+    """Class of each training node, -1 for every other node, ``[N]``: what drtp projects."""
+    return torch.full_like(graph.y, -1).index_put_((graph.train,), graph.y[graph.train])
 
 
 @torch.no_grad()

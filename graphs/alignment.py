@@ -1,0 +1,119 @@
+"""How far DFA's hidden gradients point along backpropagation's while a node classifier trains (Table A.2).
+
+    python -m graphs.alignment --model gcn --dataset cora
+
+Every ten epochs, with dropout off and the loss taken over all nodes of the graph, as in the published code. Reported
+is the mean cosine over the model's feedback points at the last measurement; the curves hold every point's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from graphs import train
+from graphs.graph import Graph
+from graphs.models import build_model
+from graphs.presets import PRESETS, Preset
+from harness.device import pick_device
+from harness.results import make_result
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from tinydfa import Method, attach, measure_alignment
+
+EVERY = 10  # epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(train.Config):
+    """Train a node classifier and measure the alignment of its gradients with backpropagation's."""
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean; DNAConv has its own here."""
+        if self.model == "dna" and self.preset is None:
+            preset = replace(PRESETS["dna_alignment"], method=self.method)
+            return preset if self.epochs is None else replace(preset, epochs=self.epochs)
+        return super().resolve()
+
+
+def measure(config: Config, run: Run | None = None) -> dict[str, Any]:
+    """Train as `config` says, and measure.
+
+    Returns:
+        The result; its metrics are the mean cosine over points at the last measurement ("alignment"), its spread over
+        nodes ("alignment_std"), the mean cosine at the first ("alignment_start"), and the test accuracy. The curves
+        hold "epoch", and the mean and spread of every point under its name and its name with "_std".
+    """
+    preset = config.resolve()
+    device = pick_device(config.device)
+    graph = train.load_preset_graph(preset, config).to(device)
+    seed_everything(config.seed)
+    start = perf_counter()
+    model = build_model(preset, graph.features, graph.classes).to(device)
+    attachment = attach(model, preset.method, seed=config.seed)
+    optimizer = train.make_optimizer(model, preset)
+    history, curves = train.History(), {}
+    for epoch in range(1, preset.epochs + 1):
+        if preset.method is Method.DRTP:
+            attachment.target = train.training_target(graph)
+        loss = train.train_epoch(model, graph, optimizer)
+        check_loss(loss, epoch)
+        history.add(loss, *train.evaluate(model, graph))
+        if epoch % EVERY == 0 or epoch == preset.epochs:
+            found = point_alignment(model, graph, list(attachment.points))
+            for name, value in (found | {"epoch": epoch}).items():
+                curves.setdefault(name, []).append(value)
+            if run is not None:
+                run.log(epoch, train_loss=loss, **found)
+
+    points = list(attachment.points)
+    metrics = {
+        "alignment": mean(curves[name][-1] for name in points),
+        "alignment_std": mean(curves[f"{name}_std"][-1] for name in points),
+        "alignment_start": mean(curves[name][0] for name in points),
+        "test_accuracy": history.metrics()["test_accuracy"],
+    }
+    about = {"model": preset.model, "dataset": config.dataset, "method": preset.method, "seed": config.seed}
+    outcome = {"metrics": metrics, "curves": curves, "device": device}
+    if run is not None:
+        return run.finish(**about, **outcome)
+    settings = train.resolved(config, preset)
+    return make_result(task="graphs", seconds=perf_counter() - start, config=settings, **about, **outcome)
+
+
+def point_alignment(model: nn.Module, graph: Graph, points: list[str]) -> dict[str, float]:
+    """Mean cosine over nodes of every point, and its spread under the name with "_std"; loss over all nodes."""
+
+    def loss_fn(model: nn.Module) -> torch.Tensor:
+        return F.cross_entropy(model(graph), graph.y)
+
+    model.eval()
+    found = measure_alignment(model, loss_fn)
+    return {name: found[name].mean for name in points} | {f"{name}_std": found[name].std for name in points}
+
+
+def mean(values: Any) -> float:
+    """The mean of some numbers."""
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def main(config: Config) -> None:
+    """Run the command. A run is short, so it starts over if interrupted."""
+    preset = config.resolve()
+    name = f"alignment_{preset.model}_{preset.method.value}-{config.dataset}-{config.seed}"
+    settings = train.resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    with Run("graphs", name, settings, config.out, config.resume) as run:
+        run.restore()
+        measure(config, run)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

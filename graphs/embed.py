@@ -1,0 +1,190 @@
+"""What the hidden layer sees: t-SNE maps of a graph convolution's activations under three methods (Figure 2).
+
+    python -m graphs.embed --dataset cora
+
+Writes one picture with backpropagation, DFA and shallow training side by side, and the silhouette score of the classes
+in each map (1: tight and apart, 0: overlapping, below: mixed up). tsnecuda computes the maps where it can be imported,
+as in the paper; else openTSNE does, on the CPU, and the same seed gives the same map.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphs import train
+from graphs.graph import Graph
+from graphs.models import GCN, build_model
+from graphs.presets import MODELS
+from harness.device import pick_device
+from harness.errors import UserError, writing
+from harness.results import make_result
+from harness.seeds import seed_everything
+from tinydfa import Method, attach
+
+TITLES = {Method.BP: "backpropagation", Method.DFA: "DFA", Method.SHALLOW: "shallow"}
+PERPLEXITY, LEARNING_RATE = 20, 100
+CLASS_NAMES = {
+    "cora": (
+        "Theory",
+        "Reinforcement learning",
+        "Genetic algorithms",
+        "Neural networks",
+        "Probabilistic methods",
+        "Case based",
+        "Rule learning",
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Draw the hidden layer of a graph convolution under bp, dfa and shallow."""
+
+    dataset: str = "synthetic"
+    """cora, citeseer, pubmed, or synthetic, which needs no files."""
+    seed: int = 0
+    """Seed of the training and of the map."""
+    epochs: int | None = None
+    """Full-batch steps; 250 if left out."""
+    iterations: int = 5000
+    """Steps of t-SNE; a tenth of them is added for its early exaggeration."""
+    data_dir: Path | None = None
+    """Data root; else $DFA_DATA, else the user's cache folder."""
+    out: Path = Path("embeddings.png")
+    """The picture."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+
+def embed(config: train.Config, iterations: int = 5000) -> dict[str, Any]:
+    """Train a graph convolution and map its hidden activations to the plane.
+
+    Returns:
+        The result: metrics "silhouette" (of the map) and "silhouette_hidden" (of the 16 activations), and curves "x",
+        "y" and "label", one entry a node.
+    """
+    start = perf_counter()
+    hidden, graph, accuracy = hidden_activations(config)
+    label = graph.y.cpu().numpy()
+    flat = tsne(hidden.cpu().numpy(), config.seed, iterations)
+    metrics = {
+        "silhouette": silhouette(flat, label),
+        "silhouette_hidden": silhouette(hidden.cpu().numpy(), label),
+        "test_accuracy": accuracy,
+    }
+    return make_result(
+        task="graphs",
+        model="gcn",
+        dataset=config.dataset,
+        method=config.method,
+        seed=config.seed,
+        metrics=metrics,
+        seconds=perf_counter() - start,
+        config=train.resolved(config, config.resolve()) | {"iterations": iterations},
+        device=graph.y.device,
+        curves={"x": flat[:, 0].round(2).tolist(), "y": flat[:, 1].round(2).tolist(), "label": label.tolist()},
+    )
+
+
+def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
+    """Hidden activations ``[N, 16]`` after the last epoch, the graph, and the test accuracy then."""
+    preset = config.resolve()
+    if preset.model != "gcn":
+        raise UserError(f"--model {preset.model}: Figure 2 is about gcn ({MODELS['gcn']}).")
+    device = pick_device(config.device)
+    graph = train.load_preset_graph(preset, config).to(device)
+    seed_everything(config.seed)
+    model = build_model(preset, graph.features, graph.classes).to(device)
+    assert isinstance(model, GCN)
+    attach(model, preset.method, seed=config.seed)
+    optimizer = train.make_optimizer(model, preset)
+    for _ in range(preset.epochs):
+        train.train_epoch(model, graph, optimizer)
+    _, accuracy = train.evaluate(model, graph)
+    with torch.no_grad():
+        return model.hidden(graph), graph, accuracy
+
+
+def tsne(points: np.ndarray, seed: int, iterations: int) -> np.ndarray:
+    """A map of ``[N, d]`` to ``[N, 2]`` that keeps neighbours together."""
+    try:
+        import tsnecuda  # type: ignore[import-not-found]
+    except (ImportError, OSError):
+        from openTSNE import TSNE
+
+        return np.asarray(
+            TSNE(
+                perplexity=PERPLEXITY,
+                learning_rate=LEARNING_RATE,
+                n_iter=iterations,
+                early_exaggeration_iter=iterations // 10,
+                random_state=seed,
+                n_jobs=1,
+            ).fit(points)
+        )
+    reducer = tsnecuda.TSNE(
+        n_components=2, perplexity=PERPLEXITY, learning_rate=LEARNING_RATE, n_iter=iterations, random_seed=seed
+    )
+    return reducer.fit_transform(points)
+
+
+def silhouette(points: np.ndarray, label: np.ndarray) -> float:
+    """Mean silhouette of the classes, -1 to 1; 0 if all points coincide."""
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(points, label)) if np.ptp(points) > 0 else 0.0
+
+
+def draw(results: list[dict[str, Any]]) -> bytes:
+    """The maps of `embed` side by side, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(results), 4.8), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+        x, y, label = (np.asarray(result["curves"][name]) for name in ("x", "y", "label"))
+        names = CLASS_NAMES.get(result["dataset"], ())
+        for number in range(int(label.max()) + 1):
+            mine = label == number
+            name = names[number] if number < len(names) else f"class {number}"
+            axes.scatter(x[mine], y[mine], s=3, color=f"C{number}", label=name, linewidths=0)
+        score = result["metrics"]["silhouette"]
+        axes.set_title(f"{TITLES[Method(result['method'])]}\nsilhouette {score:.2f}")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, markerscale=4, frameon=False)
+    picture = io.BytesIO()
+    canvas.print_png(picture)
+    return picture.getvalue()
+
+
+def main(config: Config) -> None:
+    """Run the command: three trainings, three maps, one picture."""
+    import json
+
+    common = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
+    common |= {"data_dir": config.data_dir, "device": config.device}
+    results = [embed(train.Config(method=method, **common), config.iterations) for method in TITLES]
+    with writing(config.out):
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        config.out.write_bytes(draw(results))
+    for result in results:
+        print(json.dumps({key: value for key, value in result.items() if key != "curves"}))
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)
