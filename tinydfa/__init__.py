@@ -3,6 +3,8 @@
 from tinydfa.alignment import Alignment, measure_alignment
 from tinydfa.attach import Attachment, attach
 from tinydfa.dfa import DFA, DFALayer, FeedbackPointsHandling
+from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
+from tinydfa.doctor import doctor
 from tinydfa.errors import DFAError
 from tinydfa.feedback import Distribution, Feedback, Scaling
 from tinydfa.hooks import attachment_of
@@ -14,12 +16,17 @@ __all__ = [
     "Attachment",
     "DFAError",
     "DFALayer",
+    "Diagnosis",
     "Distribution",
+    "Fault",
     "Feedback",
     "FeedbackPointsHandling",
+    "Finding",
     "Method",
     "Scaling",
+    "Status",
     "attach",
     "attachment_of",
+    "doctor",
     "measure_alignment",
 ]

@@ -1,0 +1,34 @@
+# `make reproduce` and `make test` need Python 3.11 to 3.13 and nothing else: they make .venv, install into it, and run.
+# PYTHON=python3.12 chooses another interpreter; ARGS="-k attach" is handed to pytest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONPATH := $(CURDIR)
+# Workers run side by side, so each keeps to one thread.
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := Agg
+
+.PHONY: reproduce test check readme clean
+.DEFAULT_GOAL := reproduce
+
+reproduce: .venv/installed  ## every table, small, on embedded data, and results/quick/report.html
+	$(BIN)/python -m reproduce --all --scale quick --out results/quick
+
+test: .venv/installed  ## the tests: no network, no GPU
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: .venv/installed  ## formatter, linter, types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+readme: .venv/installed  ## write the tables of all READMEs from results/
+	$(BIN)/python -m reproduce --readme
+
+clean:
+	rm -rf .venv results/quick
+
+# Stamped only when everything is in: an interrupted install starts over, a finished one installs nothing again.
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d: 3.11 to 3.13 is needed; name one with make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

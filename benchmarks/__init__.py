@@ -1,0 +1,1 @@
+"""Step time, memory and throughput: the methods against backpropagation, the project against its peers."""

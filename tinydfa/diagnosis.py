@@ -1,0 +1,87 @@
+"""What `doctor` found: data for tests, a table for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What trains a parameter."""
+
+    METHOD = "method"  # the signal of the method in force
+    BP = "bp"  # exactly the backpropagated gradient
+    ZERO = "zero"  # a gradient, but all zeros
+    NONE = "none"  # no gradient at all
+    FROZEN = "frozen"  # asked for none
+
+
+class Fault(StrEnum):
+    """What can be wrong."""
+
+    CUT_OFF = "cut off from every gradient"
+    ZERO_GRADIENT = "gradient is zero"
+    TRAINED_BY_BP = "trained by backpropagation"
+    UNFED_POINT = "feedback point without a head"
+    COMPILE_DIFFERS = "compiled step differs from eager"
+    COMPILE_FAILED = "does not compile"
+    AUTOCAST_DIFFERS = "autocast changes the gradient"
+    AUTOCAST_FAILED = "does not run under autocast"
+    RANKS_DIFFER = "feedback differs between ranks"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to change: what, where, and how."""
+
+    fault: Fault
+    where: tuple[str, ...]
+    repair: str
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.where[:6]) + (f" and {len(self.where) - 6} more" if len(self.where) > 6 else "")
+        return f"{self.fault}: {shown}. {self.repair}"
+
+
+@dataclass
+class Diagnosis:
+    """The state of a model on one batch.
+
+    Attributes:
+        method: The method in force.
+        parameters: What trains each parameter.
+        points: Width of every feedback point (None: it did not run).
+        agreement: Smallest cosine over parameters between the eager float32 gradients and those of a compiled step
+            and of a bfloat16 autocast step (absent where not tried).
+        feedback_bytes: Memory of all feedback matrices.
+        findings: What to change; empty when all is well.
+    """
+
+    method: str
+    parameters: dict[str, Status] = field(default_factory=dict)
+    points: dict[str, int | None] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    feedback_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        return not self.findings
+
+    def faults(self) -> set[Fault]:
+        return {finding.fault for finding in self.findings}
+
+    def __str__(self) -> str:
+        width = max([len(name) for name in [*self.parameters, *self.points, "parameter"]])
+        lines = [f"method {self.method}; feedback {self.feedback_bytes / 2**20:.2f} MiB", ""]
+        lines += [
+            f"{'parameter':<{width}}  trained by",
+            *(f"{n:<{width}}  {s}" for n, s in self.parameters.items()),
+            "",
+        ]
+        if self.points:
+            lines += [f"{'point':<{width}}  width"]
+            lines += [*(f"{name:<{width}}  {size or 'did not run'}" for name, size in self.points.items()), ""]
+        lines += [f"{kind} agrees with eager: cosine {value:.4f}" for kind, value in self.agreement.items()]
+        lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
+        return "\n".join(lines)

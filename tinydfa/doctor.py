@@ -1,0 +1,246 @@
+"""`doctor`: on one batch, what trains each parameter, and what is wrong.
+
+It compares four gradients of the same loss at the same weights: the method's, backpropagation's, the method's with
+its projection switched off (what is left below a point then came around the points, by backpropagation), and the
+method's in a compiled and in an autocast step. Nothing of the model is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinydfa.alignment import method_of, observed, state_kept
+from tinydfa.attach import Attachment
+from tinydfa.dfa import DFA
+from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
+from tinydfa.layerwise import swapped_class
+from tinydfa.methods import Method
+from tinydfa.points import DFALayer, Tape
+
+Gradients = dict[str, Tensor | None]
+LossFn = Callable[[nn.Module, Any], Tensor]
+
+
+def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = True, autocast: bool = True) -> Diagnosis:
+    """Examine a model that a method is at work on.
+
+    Args:
+        model: A model with a `DFA` head, or one that `attach` was called on; also after `torch.compile`.
+        batch: Handed to `loss_fn` as it is.
+        loss_fn: ``loss_fn(model, batch)`` calls the model once and returns the loss, a scalar. Under `drtp` it also
+            sets ``attachment.target``.
+        compile: Also take a compiled step: of `model` itself if it is compiled, else of a freshly compiled one.
+        autocast: Also take a step under bfloat16 autocast.
+
+    Returns:
+        A `Diagnosis`: print it, or look at its `findings`.
+
+    Raises:
+        DFAError: No method is at work on `model`.
+
+    Example:
+        >>> from tinydfa import attach
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> attachment = attach(net, "dfa", points=["1"])
+        >>> report = doctor(net, torch.randn(5, 4), lambda net, x: net(x).square().mean(), compile=False)
+        >>> report.parameters["0.weight"].value, report.parameters["2.weight"].value, report.healthy
+        ('method', 'bp', True)
+    """
+    eager = getattr(model, "_orig_mod", model)
+    attachment, tape = method_of(eager)
+    examined = Examination(eager, batch, loss_fn, tape)
+    diagnosis = Diagnosis(method=str(tape.method if attachment is None else attachment.method))
+    ours = examined.gradients()
+    with attachment.backprop() if attachment is not None else tape.backprop():
+        truth, below = examined.gradients(), examined.below_points()
+    around = examined.around_points() if tape.method.cuts else {}
+    diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
+    diagnosis.points = {point.label: point.width for point in examined.points}
+    diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
+    diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, eager, below, around), *unfed(eager)]
+    if compile:
+        compare_compiled(diagnosis, examined, model, ours)
+    if autocast:
+        compare_autocast(diagnosis, examined, ours)
+    diagnosis.findings += ranks(feedback_of(eager, attachment))
+    return diagnosis
+
+
+class Examination:
+    """One model, one batch, and the ways its gradients can be taken without leaving a trace."""
+
+    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFn, tape: Tape) -> None:
+        self.model, self.batch, self.loss_fn, self.tape = model, batch, loss_fn, tape
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        with observed(tape) as seen, state_kept(model), torch.no_grad(), tape.backprop():
+            loss_fn(model, batch)
+        self.points = list(dict.fromkeys(point for point, _ in seen))
+
+    def gradients(self, runner: nn.Module | None = None) -> Gradients:
+        with state_kept(self.model), torch.enable_grad():
+            loss = self.loss_fn(runner or self.model, self.batch)
+            return self._of(loss)
+
+    def below_points(self) -> set[str]:
+        """Parameters that some point depends on; to be called while nothing is cut."""
+        with state_kept(self.model), observed(self.tape) as seen, torch.enable_grad():
+            self.loss_fn(self.model, self.batch)
+            values = [value.float().sum() for _, value in seen if value.requires_grad]
+            found = self._of(torch.stack(values).sum()) if values else {}
+        return {name for name, gradient in found.items() if gradient is not None}
+
+    def around_points(self) -> Gradients:
+        """What is left of the gradients when the head feeds nothing."""
+        method, self.tape.method = self.tape.method, Method.SHALLOW
+        try:
+            return self.gradients()
+        finally:
+            self.tape.method = method
+
+    def _of(self, loss: Tensor) -> Gradients:
+        found = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
+        return dict(zip(self.trained, found, strict=True))
+
+
+def status(name: str, ours: Gradients, truth: Gradients) -> Status:
+    if name not in ours:
+        return Status.FROZEN
+    gradient, reference = ours[name], truth[name]
+    if gradient is None:
+        return Status.NONE
+    if not gradient.any():
+        return Status.ZERO
+    if reference is not None and torch.allclose(gradient, reference, rtol=1e-4, atol=1e-12):
+        return Status.BP
+    return Status.METHOD
+
+
+def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
+    if diagnosis.method == Method.SHALLOW:
+        return
+    for kind, fault in ((Status.NONE, Fault.CUT_OFF), (Status.ZERO, Fault.ZERO_GRADIENT)):
+        names = tuple(name for name, found in diagnosis.parameters.items() if found is kind)
+        if names:
+            yield Finding(
+                fault,
+                names,
+                "Look for a point above it that the head does not feed, a detach, or an output it does not reach.",
+            )
+
+
+def backpropagated(diagnosis: Diagnosis, model: nn.Module, below: set[str], around: Gradients) -> Iterator[Finding]:
+    """Parameters that backpropagation trains although a method is in force; one layer above the last point may be."""
+    method = Method(diagnosis.method)
+    if method.cuts:
+        past = {name for name, gradient in around.items() if gradient is not None and bool(gradient.any())}
+        leaks = tuple(name for name in diagnosis.parameters if name in past and name in below)
+        if leaks:
+            yield Finding(
+                Fault.TRAINED_BY_BP, leaks, "A path to the output leads around the points: place a point on it."
+            )
+        above = tuple(name for name, found in diagnosis.parameters.items() if found is Status.BP and name not in below)
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in above if is_matrix(model, name)))
+        if len(layers) > 1 and method is not Method.SHALLOW:
+            yield Finding(
+                Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
+            )
+    elif method.layerwise:
+        kept = [name for name, module in model.named_modules() if has_matrix(module) and not is_swapped(module)]
+        if kept:
+            yield Finding(
+                Fault.TRAINED_BY_BP,
+                tuple(kept),
+                f"{method} replaces Linear and Conv layers; these go by their weights.",
+            )
+
+
+def is_matrix(model: nn.Module, name: str) -> bool:
+    return model.get_parameter(name).dim() > 1
+
+
+def has_matrix(module: nn.Module) -> bool:
+    return any(p.dim() > 1 for p in module.parameters(recurse=False)) and not isinstance(module, nn.Embedding)
+
+
+def is_swapped(module: nn.Module) -> bool:
+    return hasattr(module, "walk_method") or swapped_class(module) is not None
+
+
+def unfed(model: nn.Module) -> Iterator[Finding]:
+    names = tuple(n for n, m in model.named_modules() if isinstance(m, DFALayer) and m.tape is None)
+    if names:
+        yield Finding(Fault.UNFED_POINT, names, "Add it to the head's list, DFA([...]), or remove it from the model.")
+
+
+def compare_compiled(diagnosis: Diagnosis, examined: Examination, model: nn.Module, ours: Gradients) -> None:
+    compiled: Any = model if model is not examined.model else torch.compile(examined.model, backend="aot_eager")
+    try:
+        theirs = examined.gradients(compiled)
+    except Exception as error:  # whatever the compiler raises is what the user wants to read
+        diagnosis.findings.append(Finding(Fault.COMPILE_FAILED, (first_line(error),), "Run it without compile."))
+        return
+    diagnosis.agreement["compiled"], differing = agreement(ours, theirs, least=0.999)
+    if differing:
+        repair = "Hooks set after compiling are skipped: attach first, then torch.compile (or torch.compiler.reset())."
+        diagnosis.findings.append(Finding(Fault.COMPILE_DIFFERS, differing, repair))
+
+
+def compare_autocast(diagnosis: Diagnosis, examined: Examination, ours: Gradients) -> None:
+    kind = next(examined.model.parameters()).device.type
+    try:
+        with torch.autocast(kind, dtype=torch.bfloat16):
+            theirs = examined.gradients()
+    except Exception as error:
+        diagnosis.findings.append(Finding(Fault.AUTOCAST_FAILED, (first_line(error),), "Train in float32."))
+        return
+    diagnosis.agreement["bfloat16"], differing = agreement(ours, theirs, least=0.9)
+    if differing:
+        repair = "Keep these layers, or those below them, in float32: torch.autocast(..., enabled=False)."
+        diagnosis.findings.append(Finding(Fault.AUTOCAST_DIFFERS, differing, repair))
+
+
+def agreement(ours: Gradients, theirs: Gradients, least: float) -> tuple[float, tuple[str, ...]]:
+    """Smallest cosine between two sets of gradients, and the names of those below `least`."""
+    cosines = {name: cosine(gradient, theirs[name]) for name, gradient in ours.items()}
+    return min(cosines.values(), default=1.0), tuple(name for name, value in cosines.items() if value < least)
+
+
+def cosine(one: Tensor | None, other: Tensor | None) -> float:
+    if one is None or other is None:
+        return 1.0 if one is other else 0.0
+    one, other = one.double().flatten(), other.double().flatten()
+    size = one.norm() * other.norm()
+    return float(one @ other / size) if size > 0 else float(one.norm() == other.norm())
+
+
+def feedback_of(model: nn.Module, attachment: Attachment | None) -> list[Tensor]:
+    """Every feedback matrix at work."""
+    heads = [attachment.head] if attachment is not None else [m for m in model.modules() if isinstance(m, DFA)]
+    found = [head.feedback_matrix for head in heads if head is not None and head.feedback_matrix is not None]
+    walks = [getattr(module, "walk_feedback", None) for module in model.modules()]
+    return found + [tensor for tensor in walks if tensor is not None]
+
+
+def ranks(feedback: list[Tensor]) -> Iterator[Finding]:
+    """Compare checksums of the feedback over all processes, if there are several."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    digest = hashlib.sha256()
+    for tensor in feedback:
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    digests: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(digests, digest.hexdigest())
+    strange = tuple(f"rank {rank}" for rank, other in enumerate(digests) if other != digests[0])
+    if strange:
+        yield Finding(
+            Fault.RANKS_DIFFER, strange, "Their gradients are averaged into nonsense: use one seed, and one checkpoint."
+        )
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
