@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphs import train
+from graphs.config import conclude
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import PRESETS, Preset
 from harness.device import pick_device
-from harness.results import make_result
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach, measure_alignment
@@ -57,7 +57,8 @@ def measure(config: Config, run: Run | None = None) -> dict[str, Any]:
     model = build_model(preset, graph.features, graph.classes).to(device)
     attachment = attach(model, preset.method, seed=config.seed)
     optimizer = train.make_optimizer(model, preset)
-    history, curves = train.History(), {}
+    history = train.History()
+    curves: dict[str, list[float]] = {}
     for epoch in range(1, preset.epochs + 1):
         if preset.method is Method.DRTP:
             attachment.target = train.training_target(graph)
@@ -78,12 +79,16 @@ def measure(config: Config, run: Run | None = None) -> dict[str, Any]:
         "alignment_start": mean(curves[name][0] for name in points),
         "test_accuracy": history.metrics()["test_accuracy"],
     }
-    about = {"model": preset.model, "dataset": config.dataset, "method": preset.method, "seed": config.seed}
-    outcome = {"metrics": metrics, "curves": curves, "device": device}
-    if run is not None:
-        return run.finish(**about, **outcome)
-    settings = train.resolved(config, preset)
-    return make_result(task="graphs", seconds=perf_counter() - start, config=settings, **about, **outcome)
+    return conclude(
+        config,
+        run,
+        train.resolved(config, preset),
+        model=preset.model,
+        metrics=metrics,
+        curves=curves,
+        device=device,
+        seconds=perf_counter() - start,
+    )
 
 
 def point_alignment(model: nn.Module, graph: Graph, points: list[str]) -> dict[str, float]:

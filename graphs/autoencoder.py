@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.config import RunConfig
+from graphs.config import RunConfig, conclude
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.links import LinkSplit, split_links
@@ -24,7 +24,6 @@ from graphs.models import Encoder
 from graphs.presets import AutoencoderPreset, find_autoencoder_preset
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.results import make_result
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
@@ -76,13 +75,15 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
             states = {"model": encoder.state_dict(), "attachment": attachment.state_dict()}
             run.save(epoch, **states, optimizer=optimizer.state_dict(), curves=curves)
 
-    about = {"model": "gae", "dataset": config.dataset, "method": preset.method, "seed": config.seed}
-    metrics = {name: values[-1] for name, values in curves.items()}
-    outcome = {"metrics": metrics, "curves": curves, "device": device}
-    if run is not None:
-        return run.finish(**about, **outcome)
-    return make_result(
-        task="graphs", seconds=perf_counter() - start, config=resolved(config, preset), **about, **outcome
+    return conclude(
+        config,
+        run,
+        resolved(config, preset),
+        model="gae",
+        metrics={name: values[-1] for name, values in curves.items()},
+        curves=curves,
+        device=device,
+        seconds=perf_counter() - start,
     )
 
 

@@ -1,11 +1,16 @@
-"""Arguments that every command of this task takes."""
+"""What every command of this task shares: its arguments, and how its result is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from harness.errors import UserError
+from harness.results import make_result
+from harness.run import Run
 from tinydfa import Method
 
 
@@ -36,3 +41,22 @@ class RunConfig:
         for option, value in (("--epochs", self.epochs), ("--checkpoint-every", self.checkpoint_every)):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
+
+
+def conclude(
+    config: RunConfig,
+    run: Run | None,
+    settings: dict[str, Any],
+    *,
+    model: str,
+    metrics: dict[str, float],
+    curves: dict[str, list[float]],
+    device: torch.device,
+    seconds: float,
+) -> dict[str, Any]:
+    """The result of a training: written and printed by its `run` if there is one, else only returned."""
+    about: dict[str, Any] = {"model": model, "dataset": config.dataset, "seed": config.seed, "device": device}
+    about |= {"method": settings["method"], "metrics": metrics, "curves": curves}
+    if run is not None:
+        return run.finish(**about)
+    return make_result(task="graphs", config=settings, seconds=seconds, **about)

@@ -41,11 +41,19 @@ def load_graph(
     x, edge_index, y, masks = synthetic_citations() if dataset == "synthetic" else read_planetoid(dataset, data_dir)
     if normalise_features:
         x = x / x.sum(dim=1, keepdim=True).clamp(min=1.0)
-    names = ("train", "val", "test")
-    parts = stratified_folds(y, seed) if five_folds else [masks[name].nonzero().squeeze(1) for name in names]
-    split = dict(zip(names, parts, strict=True))
-    classes = int(y.max()) + 1
-    return Graph(name=dataset, x=SparseMatrix.from_dense(x), edge_index=edge_index, y=y, classes=classes, **split)
+    public = [masks[name].nonzero().squeeze(1) for name in ("train", "val", "test")]
+    parts = stratified_folds(y, seed) if five_folds else public
+    train, val, test = parts
+    return Graph(
+        name=dataset,
+        x=SparseMatrix.from_dense(x),
+        edge_index=edge_index,
+        y=y,
+        classes=int(y.max()) + 1,
+        train=train,
+        val=val,
+        test=test,
+    )
 
 
 def stratified_folds(y: Tensor, seed: int) -> list[Tensor]:

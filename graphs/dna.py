@@ -54,7 +54,7 @@ def attention_pattern(graph: Graph, heads: int, layers: int) -> Pattern:
 class DNAConv(pyg.DNAConv):
     """PyG's layer with its products in another order; see the module."""
 
-    def forward(self, x: Tensor, graph: Graph) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """``[N, L, channels] -> [N, channels]``, from all earlier representations of the nodes."""
         attention = self.multi_head
         nodes, layers, channels = x.shape

@@ -116,7 +116,7 @@ def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
 def tsne(points: np.ndarray, seed: int, iterations: int) -> np.ndarray:
     """A map of ``[N, d]`` to ``[N, 2]`` that keeps neighbours together."""
     try:
-        import tsnecuda  # type: ignore[import-not-found]
+        import tsnecuda
     except (ImportError, OSError):
         from openTSNE import TSNE
 
@@ -173,7 +173,7 @@ def main(config: Config) -> None:
     """Run the command: three trainings, three maps, one picture."""
     import json
 
-    common = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
+    common: dict[str, Any] = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
     common |= {"data_dir": config.data_dir, "device": config.device}
     results = [embed(train.Config(method=method, **common), config.iterations) for method in TITLES]
     with writing(config.out):

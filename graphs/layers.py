@@ -23,7 +23,7 @@ Features = Tensor | SparseMatrix
 class GCNConv(pyg.GCNConv):
     """``A (X W) + b`` with A the normalised adjacency (Kipf and Welling 2017)."""
 
-    def forward(self, x: Features, graph: Graph) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Features, graph: Graph) -> Tensor:
         """``[N, i] -> [N, o]``."""
         return graph.operator(gcn_adjacency) @ (x @ self.lin.weight.t()) + self.bias
 
@@ -34,7 +34,7 @@ class ChebConv(pyg.ChebConv):
     Evaluated from the highest k down (Clenshaw), so that L multiplies matrices of the output's width.
     """
 
-    def forward(self, x: Features, graph: Graph) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Features, graph: Graph) -> Tensor:
         """``[N, i] -> [N, o]``."""
         laplacian = graph.operator(scaled_laplacian)
         first, *higher = [x @ lin.weight.t() for lin in self.lins]

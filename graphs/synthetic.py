@@ -2,8 +2,8 @@
 
 A contextual stochastic block model with corrected degrees: Cora's class sizes, 5,278 undirected edges of which about
 81 % join nodes of one class, a heavy-tailed degree distribution without isolated nodes, and about 18 of 1,433 binary
-words a node, some drawn from the words of its class and the others from all by popularity. The shares were chosen so
-that a graph convolution scores about what it scores on Cora. Not a sample of any real data.
+words a node, some drawn from the words of its topic (mostly that of its class), the others from all by popularity.
+The shares were chosen so that a graph convolution scores about what it scores on Cora. Not a sample of any real data.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 CLASS_SIZES = (351, 217, 418, 818, 426, 298, 180)  # as in Cora
 EDGES = 5278  # undirected
 WORDS = 1433
-SAME_CLASS = 0.80  # chance that an edge is drawn within a class
-TOPIC_SHARE = 0.22  # chance that a word is drawn from the words of the class
-TOPIC_WORDS = 150  # words of a class
+SAME_CLASS = 0.82  # chance that an edge is drawn within a class
+TOPIC_SHARE = 0.40  # chance that a word is drawn from the words of the node's topic
+TOPIC_WORDS = 60  # words of a topic; there is one topic per class
+OFF_TOPIC = 0.38  # chance that a node's topic is drawn at random and not that of its class
 
 
 def synthetic_citations(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
@@ -39,7 +40,7 @@ def synthetic_citations(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, dict[str
 
 def _edges(generator: np.random.Generator, y: np.ndarray) -> np.ndarray:
     """Distinct undirected edges ``[2, EDGES]``, smaller node first; every node has one."""
-    fame = generator.pareto(1.8, size=y.size) + 0.3  # how often a node is cited, relative
+    fame = generator.pareto(1.7, size=y.size) + 0.3  # how often a node is cited, relative
     count = EDGES * 3
     source = np.concatenate([np.arange(y.size), _draw(generator, fame, count)])
     within = generator.random(source.size) < SAME_CLASS
@@ -68,11 +69,12 @@ def _words(generator: np.random.Generator, y: np.ndarray) -> np.ndarray:
     node = np.repeat(np.arange(y.size), length)
     word = _draw(generator, popularity, node.size)
     topical = generator.random(node.size) < TOPIC_SHARE
+    about = np.where(generator.random(y.size) < OFF_TOPIC, generator.integers(0, len(CLASS_SIZES), y.size), y)
     for label in range(len(CLASS_SIZES)):
         topic = np.zeros(WORDS)
         chosen = generator.choice(WORDS, TOPIC_WORDS, replace=False)
         topic[chosen] = popularity[chosen] ** 0.5
-        mine = topical & (y[node] == label)
+        mine = topical & (about[node] == label)
         word[mine] = _draw(generator, topic, int(mine.sum()))
     x = np.zeros((y.size, WORDS), dtype=np.float32)
     x[node, word] = 1.0

@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphs.config import RunConfig
+from graphs.config import RunConfig, conclude
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import Preset, find_preset
 from harness.device import pick_device
-from harness.results import make_result
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
@@ -111,12 +110,16 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
             states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
             run.save(epoch, **states, optimizer=optimizer.state_dict(), history=vars(history))
 
-    about = {"model": preset.model, "dataset": config.dataset, "method": preset.method, "seed": config.seed}
-    outcome = {"metrics": history.metrics(), "curves": vars(history), "device": device}
-    if run is not None:
-        return run.finish(**about, **outcome)
-    seconds = perf_counter() - start
-    return make_result(task="graphs", seconds=seconds, config=resolved(config, preset), **about, **outcome)
+    return conclude(
+        config,
+        run,
+        resolved(config, preset),
+        model=preset.model,
+        metrics=history.metrics(),
+        curves=vars(history),
+        device=device,
+        seconds=perf_counter() - start,
+    )
 
 
 def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:
@@ -148,7 +151,8 @@ def make_optimizer(model: nn.Module, preset: Preset) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), lr=preset.lr, weight_decay=preset.weight_decay)
     first = [p for name, p in model.named_parameters() if name.startswith("conv1.")]
     others = [p for name, p in model.named_parameters() if not name.startswith("conv1.")]
-    return torch.optim.Adam([{"params": first, "weight_decay": preset.weight_decay}, {"params": others}], lr=preset.lr)
+    groups: list[dict[str, Any]] = [{"params": first, "weight_decay": preset.weight_decay}, {"params": others}]
+    return torch.optim.Adam(groups, lr=preset.lr)
 
 
 def load_preset_graph(preset: Preset, config: Config) -> Graph:
