@@ -23,7 +23,7 @@ import tyro
 from harness import aggregate, cli, execute, readme, render
 from harness.errors import UserError, writing
 from harness.execute import Job, Outcome
-from harness.report import Section, summary_table, table_section, write_report
+from harness.report import Section, table_section, write_report
 from harness.tables import RunContext, Table
 
 ROOT = Path(__file__).resolve().parent
@@ -107,6 +107,8 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
 
 def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:
     """Run what is missing, then show and write everything; status 1 if a run failed."""
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
     context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
     seeds = config.seeds or SEEDS[config.scale]
     jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
@@ -114,7 +116,7 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
     for table in chosen:
         lines = execute.lines_of(table, config.out, config.scale)
         show_table(table, lines)
-        write_text(table.path(config.out).with_suffix(".md"), render.markdown(table, lines))
+        write_markdown(tables[table.name], config)
     complaints = explain(failures)
     path, troubles = make_report(tables, [table.name for table in chosen], config, context)
     for line in complaints + troubles:
@@ -180,7 +182,7 @@ def make_report(
         generated = [table_section(t, results, small) for t in shown if t.task == task and t.name not in covered]
         groups[task] = generated + own
     path = config.out / "report.html"
-    write_report(path, "Training without backpropagation", LEAD, summary_table(shown, results, small), groups)
+    write_report(path, "Training without backpropagation", LEAD, shown, groups, results, small)
     return path, troubles
 
 
@@ -218,12 +220,15 @@ def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
     from rich.table import Table as Grid
 
     header, rows = render.grid(table, lines)
-    grid = Grid(title=f"{table.title} ({table.unit})", caption="\n".join(render.remarks(table, lines)))
+    grid = Grid(title=f"{table.title} ({table.unit})", title_justify="left")
     for index, head in enumerate(header):
         grid.add_column(head, justify="left" if index < 2 else "right")
     for row in rows:
         grid.add_row(*row)
-    Console().print(grid)
+    console = Console()
+    console.print(grid)
+    for remark in render.remarks(table, lines):
+        console.print(f"  {remark}", markup=False, highlight=False)
 
 
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
@@ -246,11 +251,13 @@ def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
         sys.exit(1)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, folders included."""
+def write_markdown(table: Table, config: Config) -> None:
+    """Write the whole table as Markdown, also where the command ran a part of it."""
+    whole = aggregate.quick(table) if config.scale == "quick" else table
+    path = table.path(config.out).with_suffix(".md")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(render.markdown(whole, execute.lines_of(whole, config.out, config.scale)), encoding="utf-8")
 
 
 def cores() -> int:

@@ -24,16 +24,16 @@ def run(config_class: type[Config], main: Callable[[Config], Any], argv: Sequenc
         argv: The arguments without the program's name.
     """
     config = parse(config_class, argv)
-    from tinydfa import DFAError  # after the parsing: it loads torch, and --help should not wait for that
-
     try:
         main(config)
-    except (UserError, DFAError) as error:
-        _leave(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        from tinydfa import DFAError  # here: it loads torch, and not every command should wait for that
+
+        if isinstance(error, UserError | DFAError):
+            _leave(str(error))
         traceback.print_exc()
         sys.exit(1)
     sys.exit(0)

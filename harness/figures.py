@@ -70,6 +70,16 @@ def curves_png(
     return _png(figure)
 
 
+def curves_of(lines: Sequence[dict[str, Any]], name: str, row: str, column: str) -> dict[str, list[list[float | None]]]:
+    """What `curves_png` draws: the curve called `name` of every run in a cell of a results file, by method."""
+    runs: dict[str, list[list[float | None]]] = {}
+    for line in lines:
+        curve = (line["result"].get("curves") or {}).get(name)
+        if curve and (line["row"], line["column"]) == (row, column):
+            runs.setdefault(line["method"], []).append(curve)
+    return runs
+
+
 def scatter_png(panels: Mapping[str, tuple[Any, Any]], *, width: float = 3.2) -> bytes:
     """Embeddings side by side, coloured by class.
 

@@ -13,12 +13,11 @@ METHODS = {"bp": "BP", "dfa": "DFA", "shallow": "Shallow", "sdfa": "sDFA", "tdfa
 def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of `table` with the numbers of `lines`.
 
-    Every column of the table gives two here, what was published and what we found, except where nothing at all is
-    published (small scale), which gives one.
+    Every column of the table gives two here, what was published and what we found; at small scale only the latter.
     """
     columns = list(dict.fromkeys(cell.column for cell in table.cells))
     cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
-    compared = any(cell.published is not None for cell in table.cells)
+    compared = not is_small(table)
     header = ["", "method"]
     for column in columns:
         header += [f"{column}, paper", f"{column}, ours"] if compared else [column]
@@ -28,6 +27,11 @@ def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...]
         texts = [text for pair in found for text in (pair if compared else pair[1:])]
         rows.append((row, METHODS.get(method, method), *texts))
     return tuple(header), rows
+
+
+def is_small(table: Table) -> bool:
+    """Whether this is `harness.aggregate.quick` of a table: embedded data only."""
+    return all(cell.dataset == "synthetic" for cell in table.cells)
 
 
 def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
@@ -45,12 +49,14 @@ def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
 
 def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
     """Source, gaps, notes of the table, and where our numbers come from."""
-    found = [f"Published numbers: {table.source}."]
-    if any(cell.published is None for cell in table.cells) and any(cell.published is not None for cell in table.cells):
+    found = [f"Small runs of {table.source}, on embedded data: not comparable with the published numbers."]
+    if not is_small(table):
+        found = [f"Published numbers: {table.source}."]
+    if any(cell.published is None for cell in table.cells) and not is_small(table):
         found.append(f"{NOTHING} under paper: no number is published, or it could not be read.")
     missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
     if missing:
-        found.append(f"{NOTHING} under ours: not run yet ({missing} of {len(table.cells)} cells).")
+        found.append(f"{NOTHING} among ours: not run yet ({missing} of {len(table.cells)} cells).")
     return found + list(table.notes) + ([provenance(lines)] if lines else [])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from harness.aggregate import quick, summarise
 from harness.errors import writing
 from harness.execute import lines_of
-from harness.render import METHODS, grid, remarks
+from harness.render import METHODS, grid, is_small, remarks
 from harness.tables import Table
 
 
@@ -71,14 +71,33 @@ def table_section(table: Table, results: Path, small: Path | None) -> Section:
         small: Folder of the small runs; None if there are none.
     """
     published = lines_of(table, results, "paper")
-    shown = [_view(table, published, "The published data")]
-    figures = [_dots(table, published, "Paper and ours")]
     little = quick(table)
     lines = lines_of(little, small, "quick") if small else []
+    views, figures = [_view(table, published, "The published data")], []
+    if published or any(cell.published is not None for cell in table.cells):
+        figures.append(_dots(table, published, "The published data"))
     if lines:
-        shown.append(_view(little, lines, "Small, on embedded data: nothing downloaded, not comparable with the paper"))
+        views.append(_view(little, lines, "Small, on embedded data: not comparable with the paper"))
         figures.append(_dots(little, lines, "Small, on embedded data"))
-    return Section(table.title, f"In {table.unit}.", tuple(shown), tuple(figures), tuple(remarks(table, published)))
+    lead = " ".join(["In " + table.unit + ".", headline(table, published), headline(little, lines)])
+    return Section(table.title, lead, tuple(views), tuple(figures), tuple(remarks(table, published)))
+
+
+def headline(table: Table, lines: Sequence[dict[str, Any]]) -> str:
+    """One sentence that compares the methods: means over the cells that every method has a number for."""
+    methods = list(dict.fromkeys(cell.method for cell in table.cells))
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in table.cells:
+        mean = summarise(table, cell, lines).mean
+        if mean is not None:
+            found.setdefault((cell.row, cell.column), {})[cell.method] = mean
+    whole = [means for means in found.values() if len(means) == len(methods)]
+    if len(methods) < 2 or not whole or len({cell.metric for cell in table.cells}) > 1:
+        return ""
+    means = [(METHODS.get(m, m), sum(each[m] for each in whole) / len(whole)) for m in methods]
+    numbers = ", ".join(f"{name} {mean:.{table.decimals}f}" for name, mean in means)
+    where = "small runs on embedded data" if is_small(table) else "our runs on the published data"
+    return f"In {where}, averaged over {len(whole)} {'cells' if len(whole) > 1 else 'cell'}: {numbers}."
 
 
 def summary_table(tables: Sequence[Table], results: Path, small: Path | None) -> ReportTable:
@@ -93,15 +112,41 @@ def summary_table(tables: Sequence[Table], results: Path, small: Path | None) ->
     return ReportTable("What is here", header, tuple(rows))
 
 
-def write_report(path: Path, title: str, lead: str, summary: ReportTable, groups: dict[str, list[Section]]) -> None:
+def tiles(tables: Sequence[Table], results: Path, small: Path | None) -> list[tuple[str, str]]:
+    """The size of it in a few numbers: (number, what it counts)."""
+    lines = [line for table in tables for line in lines_of(table, results, "paper")]
+    little = [line for table in tables for line in (lines_of(quick(table), small, "quick") if small else [])]
+    minutes = sum(line["result"].get("seconds") or 0 for line in lines + little) / 60
+    time = f"{minutes / 60:.1f}" if minutes > 90 else f"{minutes:.1f}"
+    unit = "hours of training" if minutes > 90 else "minutes of training"
+    return [
+        (str(len(tables)), "published tables"),
+        (str(sum(len(table.cells) for table in tables)), "numbers to reproduce"),
+        (str(len(lines)), "runs on the published data"),
+        (str(len(little)), "small runs on embedded data"),
+        (time, unit),
+    ]
+
+
+def write_report(
+    path: Path,
+    title: str,
+    lead: str,
+    tables: Sequence[Table],
+    groups: dict[str, list[Section]],
+    results: Path,
+    small: Path | None,
+) -> None:
     """Write the page.
 
     Args:
         path: Where to; its folder is made.
         title: Of the page.
         lead: What the page is, in a sentence or two.
-        summary: The table at the top.
+        tables: What the summary counts.
         groups: Name of a task to its sections.
+        results: Folder of the runs at the published scale.
+        small: Folder of the small runs; None if there are none.
     """
     import jinja2
 
@@ -118,7 +163,15 @@ def write_report(path: Path, title: str, lead: str, summary: ReportTable, groups
     }
     dots = {METHODS.get(method, method): colour for method, colour in COLOURS.items()}
     template = environment.get_template("report.html.j2")
-    page = template.render(title=title, lead=lead, summary=summary, groups=groups, facts=facts, dots=dots)
+    page = template.render(
+        title=title,
+        lead=lead,
+        tiles=tiles(tables, results, small),
+        summary=summary_table(tables, results, small),
+        groups=groups,
+        facts=facts,
+        dots=dots,
+    )
     temporary = path.with_name(path.name + ".tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,12 +86,19 @@ def test_paper_and_ours_stand_side_by_side_and_gaps_stay_gaps():
     ]
 
 
+def test_where_nothing_could_be_read_the_papers_column_is_there_and_empty():
+    unread = replace(TABLE, cells=tuple(replace(c, published=None) for c in CELLS))
+    header, rows = render.grid(unread, [])
+    assert header[2:4] == ("Cora, paper", "Cora, ours")
+    assert rows[0][2:4] == ("–", "–")
+
+
 def test_markdown_says_source_gaps_notes_and_where_ours_come_from():
     text = render.markdown(TABLE, [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, 0.9)])
     assert "| GCN | BP | 81.5 | 85.0 ± 7.1 (2) | – | – |" in text
     assert "- Published numbers: the paper.\n" in text
     assert "- – under paper: no number is published, or it could not be read.\n" in text
-    assert "- – under ours: not run yet (4 of 5 cells).\n" in text
+    assert "- – among ours: not run yet (4 of 5 cells).\n" in text
     assert "- A note.\n" in text
     assert "- Ours: 2 runs, 1.0 minutes in all, on cpu; torch 2.13.0; commit abc.\n" in text
 
@@ -103,6 +110,7 @@ def test_quick_runs_each_row_and_method_once_on_synthetic_data_and_claims_no_pub
         ("GCN", "dfa", "synthetic", "synthetic", None),
         ("GAT", "bp", "synthetic", "synthetic", None),
     ]
+    assert "not comparable with the published numbers" in render.markdown(small, [])
     header, _ = render.grid(small, [])
     assert header == ("", "method", "synthetic")
 

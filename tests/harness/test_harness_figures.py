@@ -1,0 +1,83 @@
+"""Figures are pictures at twice the size they are shown at, with one colour per method."""
+
+import io
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from harness import figures, report
+from harness.errors import UserError
+from harness.tables import Cell, Table
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return matplotlib.image.imread(io.BytesIO(png))[:, :, :3]
+
+
+def shows(png: bytes, colour: str) -> bool:
+    return bool((np.abs(pixels(png) - np.array(to_rgb(colour))).max(axis=2) < 0.01).any())
+
+
+def table(*cells: tuple[str, float | None]) -> Table:
+    parts = tuple(
+        Cell(row="a row", column="Cora", method=method, preset=method, dataset="cora", metric="m", published=published)
+        for method, published in cells
+    )
+    return Table(name="t", title="T", task="fake", unit="%", cells=parts, source="s", run=lambda *_: {})
+
+
+def line(method: str, seed: int, value: float, dataset: str = "cora", **result: object) -> dict:
+    names = {"row": "a row", "column": "Cora", "preset": method, "dataset": dataset, "method": method, "seed": seed}
+    return names | {"scale": "paper", "result": {"metrics": {"m": value}} | result}
+
+
+def test_every_method_has_a_colour_of_its_own():
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS) == 10
+
+
+def test_curves_show_each_method_in_its_colour_at_twice_the_size():
+    png = figures.curves_png({"bp": [[1, 2, 3], [2, 3]], "dfa": [[0, None, 1]]}, xlabel="epoch", ylabel="loss")
+    assert pixels(png).shape[:2] == (720, 1200)  # 6 x 3.6 inches at 100 dots per inch, twice
+    assert report.Figure("t", "c", png).width == 600
+    assert shows(png, figures.COLOURS["bp"])
+    assert shows(png, figures.COLOURS["dfa"])
+    assert not shows(png, figures.COLOURS["drtp"])
+
+
+def test_dots_show_ours_and_without_runs_only_what_is_published():
+    pair = table(("bp", 80.0), ("dfa", None))
+    published = figures.dots_png(pair, [])
+    both = figures.dots_png(pair, [line("dfa", 0, 70.0)])
+    assert published != both
+    assert shows(both, figures.COLOURS["dfa"])
+
+
+def test_a_scatter_has_a_panel_per_embedding():
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    one = figures.scatter_png({"BP": (points, np.zeros(50, int))})
+    two = figures.scatter_png({"BP": (points, np.zeros(50, int)), "DFA": (points, np.arange(50))})
+    assert pixels(two).shape[1] == 2 * pixels(one).shape[1]
+
+
+def test_curves_are_gathered_by_method_from_the_runs_of_a_cell():
+    lines = [line("bp", seed, 1.0, curves={"loss": [seed, 1.0]}) for seed in (0, 1)] + [line("dfa", 0, 1.0)]
+    lines.append(line("bp", 2, 1.0, curves={"loss": [9.0]}) | {"column": "PubMed"})
+    assert figures.curves_of(lines, "loss", "a row", "Cora") == {"bp": [[0, 1.0], [1, 1.0]]}
+
+
+def test_the_headline_compares_methods_over_the_cells_that_all_of_them_have():
+    three = table(("bp", None), ("dfa", None))
+    assert report.headline(three, [line("bp", 0, 80.0)]) == ""
+    lines = [line("bp", 0, 80.0), line("bp", 1, 82.0), line("dfa", 0, 70.0)]
+    assert (
+        report.headline(three, lines) == "In our runs on the published data, averaged over 1 cell: BP 81.0, DFA 70.0."
+    )
+
+
+def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        report.write_report(tmp_path / "file" / "r.html", "t", "l", [], {}, tmp_path, None)
