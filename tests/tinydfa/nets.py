@@ -7,6 +7,7 @@ slice shows. Letters: B samples, c outputs, D width of the widest point, d width
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Mlp(nn.Module):
     def __init__(self, widths: tuple[int, ...] = WIDTHS, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        pairs = list(zip(widths[:-2], widths[1:-1], strict=True))
+        pairs = list(pairwise(widths[:-1]))
         self.hidden = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairs)
         self.points = nn.ModuleList(DFALayer() for _ in pairs)
         self.top = nn.Linear(widths[-2], widths[-1])
@@ -91,7 +92,7 @@ def mlp_rule(
     output = activations[-1] @ net.top.weight.T + net.top.bias
     error = error_of(output, y)
     gradients = {"top.weight": error.T @ activations[-1], "top.bias": error.sum(0)}
-    for number, (below, h) in enumerate(zip(activations[:-1], activations[1:], strict=True)):
+    for number, (below, h) in enumerate(pairwise(activations)):
         width = h.shape[1]
         delta = signal(error) @ matrix[:, :width] * scale(width) * (1 - h**2)
         gradients[f"hidden.{number}.weight"] = delta.T @ below
