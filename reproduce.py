@@ -133,7 +133,7 @@ def run_jobs(jobs: Sequence[Job], tables: dict[str, Table], config: Config) -> l
 
     console = Console(stderr=True)
     if not jobs:
-        console.print("Every run is there already.")
+        console.print(f"Every run is in {config.out} already; delete it to run them again.", markup=False)
         return []
     failures: list[Outcome] = []
     workers = min(config.jobs or cores(), len(jobs))

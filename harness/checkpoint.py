@@ -17,15 +17,18 @@ from harness.errors import UserError
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 TEMPORARY = "checkpoint.pt.tmp"
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
 def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     """Write `content` (tensors, numbers, strings, lists and dicts of them) as the newest checkpoint of `folder`.
 
     Raises:
+        TypeError: `content` holds something else; names it.
         UserError: it could not be written. The checkpoint written before is intact and no temporary file is left.
     """
     path, temporary = folder / NAME, folder / TEMPORARY
+    _refuse_objects(content, "checkpoint")
     try:
         with open(temporary, "wb") as file:
             torch.save(content, file)
@@ -72,6 +75,22 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "step" not in content:
         raise ValueError("no step in it")
     return content
+
+
+def _refuse_objects(value: Any, name: str) -> None:
+    """Raise for what `torch.load(weights_only=True)` would refuse: better now than after the crash."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_objects(key, f"key of {name}")
+            _refuse_objects(item, f"{name}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        for index, item in enumerate(value):
+            _refuse_objects(item, f"{name}[{index}]")
+    elif not isinstance(value, torch.Tensor) and type(value) not in PLAIN:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"{name} is a {kind}; a checkpoint holds tensors and plain values: use float(), str() or .value"
+        )
 
 
 def sync_folder(folder: Path) -> None:

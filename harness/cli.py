@@ -23,9 +23,8 @@ def run(config_class: type[Config], main: Callable[[Config], Any], argv: Sequenc
         main: What to do. What it returns is dropped.
         argv: The arguments without the program's name.
     """
-    config = parse(config_class, argv)
     try:
-        main(config)
+        main(parse(config_class, argv))  # a config's own checks raise in here, too
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)

@@ -98,12 +98,10 @@ def _check(path: Path, file: RemoteFile) -> None:
 
 def _nowhere(what: str, missing: Sequence[RemoteFile], roots: Sequence[Path], failures: Sequence[str]) -> str:
     """All of a failed search in one message."""
-    names = ", ".join(file.path for file in missing)
+    names = ", ".join(file.path for file in missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
     places = " and ".join(dict.fromkeys(str(root) for root in roots))
-    first = missing[0]
-    sources = ", ".join(first.urls) or "no address known"
     return (
         f"{what} is not there: looked for {names} below {places}, and could not download it ({'; '.join(failures)}). "
-        f"Get the files elsewhere ({first.path}: {sources}), put them below a folder and give that as --data-dir, "
-        f"or use --dataset synthetic, which needs nothing."
+        f"Get the files from these addresses on another day or machine, put them below a folder and give that as "
+        f"--data-dir, or use --dataset synthetic, which needs nothing."
     )

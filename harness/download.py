@@ -8,6 +8,7 @@ sha256 they should have: they are of use whichever mirror sends the rest. A file
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,5 +139,7 @@ def _short(error: Exception) -> str:
     response = getattr(error, "response", None)
     if response is not None:
         return f"the server answered {response.status_code}"
-    text = str(error).split("(Caused by")[-1].strip("() ")
-    return text.rsplit(": ", 1)[-1].strip("\"')") or type(error).__name__
+    text = str(error)
+    if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
+        return system[1]
+    return text.split("(Caused by")[-1].strip("() ").rsplit(": ", 1)[-1].strip("\"')") or type(error).__name__

@@ -109,6 +109,7 @@ class Run:
             **state: State dicts, tensors, numbers, strings, and lists or dicts of them.
 
         Raises:
+            TypeError: something in `state` could not be read back without running code from the file; names it.
             UserError: it could not be written; the checkpoint before it is intact.
         """
         from harness.checkpoint import write_checkpoint
@@ -164,7 +165,7 @@ class Run:
             metrics=metrics,
             seconds=self.seconds,
             config=self.config,
-            device=device if device is not None else pick_device(getattr(self.config, "device", None) or "auto"),
+            device=device if device is not None else pick_device(plain(self.config).get("device") or "auto"),
             curves=curves,
         )
         self._write("result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")

@@ -89,6 +89,24 @@ def test_a_number_that_is_none_is_named(capsys: pytest.CaptureFixture):
     assert "'many'" in message
 
 
+@dataclass
+class Checked:
+    """A config that checks itself."""
+
+    epochs: int = 3
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UserError(f"--epochs {self.epochs}: give at least 1.")
+
+
+def test_a_config_that_refuses_its_values_is_status_2(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(Checked, print, ["--epochs", "0"])
+    assert exit_.value.code == 2
+    assert one_line(capsys) == "error: --epochs 0: give at least 1."
+
+
 def test_help_is_status_0(capsys: pytest.CaptureFixture):
     assert leave(print, "--help") == 0
     assert "How hidden layers are trained." in capsys.readouterr().out

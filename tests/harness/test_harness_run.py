@@ -150,6 +150,28 @@ def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path: Path, m
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("value", [np.float64(0.5), np.zeros(2), Path("x"), Payload(), {"a": [Payload()]}])
+def test_what_could_not_be_read_back_is_refused_when_saved(tmp_path: Path, value: object):
+    run = started(tmp_path / "run")
+    with pytest.raises(TypeError, match=r"checkpoint\['state'\]\['best'\].* is a .*; a checkpoint holds tensors"):
+        run.save(2, best=value)
+
+
+def test_state_dicts_of_optimizers_and_schedulers_are_restored(tmp_path: Path):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    run = Run("task", "name", Config(), tmp_path / "run")
+    run.save(1, optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict(), shape=weight.shape, best=None)
+    state = Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+    assert state is not None
+    assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+    assert state["scheduler"] == scheduler.state_dict()
+    assert (state["shape"], state["best"]) == (torch.Size([2]), None)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run: Not a directory.*--out"):
