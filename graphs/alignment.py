@@ -41,8 +41,8 @@ class Config(train.Config):
         return super().resolve()
 
 
-def measure(config: Config, run: Run | None = None) -> dict[str, Any]:
-    """Train as `config` says, and measure.
+def measure(config: Config, run: Run | None = None, graph: Graph | None = None) -> dict[str, Any]:
+    """Train as `config` says, and measure; for the arguments see `graphs.train.train`.
 
     Returns:
         The result; its metrics are the mean cosine over points at the last measurement ("alignment"), its spread over
@@ -51,7 +51,7 @@ def measure(config: Config, run: Run | None = None) -> dict[str, Any]:
     """
     preset = config.resolve()
     device = pick_device(config.device)
-    graph = train.load_preset_graph(preset, config).to(device)
+    graph = (graph or train.load_preset_graph(preset, config)).to(device)
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
@@ -113,9 +113,11 @@ def main(config: Config) -> None:
     preset = config.resolve()
     name = f"alignment_{preset.model}_{preset.method.value}-{config.dataset}-{config.seed}"
     settings = train.resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    graph = train.load_preset_graph(preset, config)
+    pick_device(config.device)
     with Run("graphs", name, settings, config.out, config.resume) as run:
         run.restore()
-        measure(config, run)
+        measure(config, run, graph)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,11 @@ class Config(RunConfig):
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 
 
-def train(config: Config, run: Run | None = None) -> dict[str, Any]:
+def train(config: Config, run: Run | None = None, whole: Graph | None = None) -> dict[str, Any]:
     """Train as `config` says; for the arguments see `graphs.train.train`."""
     preset = config.resolve()
     device = pick_device(config.device)
-    whole = load_graph(config.dataset, config.data_dir).to(device)
+    whole = (whole or load_graph(config.dataset, config.data_dir)).to(device)
     links = split_links(whole, preset.val_edges, preset.test_edges, config.seed)
     graph = whole.with_edges(links.train)
     seed_everything(config.seed)
@@ -135,8 +135,10 @@ def main(config: Config) -> None:
     preset = config.resolve()
     name = f"gae_{preset.method.value}-{config.dataset}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    graph = load_graph(config.dataset, config.data_dir)
+    pick_device(config.device)
     with Run("graphs", name, settings, config.out, config.resume) as run:
-        train(config, run)
+        train(config, run, graph)
 
 
 if __name__ == "__main__":

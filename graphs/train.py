@@ -68,12 +68,13 @@ class History:
         }
 
 
-def train(config: Config, run: Run | None = None) -> dict[str, Any]:
+def train(config: Config, run: Run | None = None, graph: Graph | None = None) -> dict[str, Any]:
     """Train as `config` says.
 
     Args:
         config: The run.
         run: Its folder; None: nothing is written or printed.
+        graph: The graph, if it was loaded already.
 
     Returns:
         The result (see `harness.results.make_result`), with curves per epoch.
@@ -83,7 +84,7 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
     """
     preset = config.resolve()
     device = pick_device(config.device)
-    graph = load_preset_graph(preset, config).to(device)
+    graph = (graph or load_preset_graph(preset, config)).to(device)
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
@@ -142,7 +143,8 @@ def evaluate(model: nn.Module, graph: Graph) -> tuple[float, float]:
     """Accuracies on the validation and the test nodes, fractions, from one forward pass."""
     model.eval()
     correct = model(graph).argmax(dim=1) == graph.y
-    return correct[graph.val].float().mean().item(), correct[graph.test].float().mean().item()
+    val, test = (correct[nodes].sum().item() / len(nodes) for nodes in (graph.val, graph.test))
+    return val, test
 
 
 def make_optimizer(model: nn.Module, preset: Preset) -> torch.optim.Optimizer:
@@ -176,8 +178,10 @@ def main(config: Config) -> None:
     preset = config.resolve()
     name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    graph = load_preset_graph(preset, config)  # before the folder is made: a missing file should not leave one behind
+    pick_device(config.device)
     with Run("graphs", name, settings, config.out, config.resume) as run:
-        train(config, run)
+        train(config, run, graph)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,162 @@
+"""Training: what it learns, and that an interrupted run ends like one that was not interrupted."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphs import alignment, autoencoder, train
+from graphs.presets import PRESETS, find_preset
+from graphs.train import Config, History
+from harness.errors import UserError
+from harness.run import Run
+from tinydfa import Method
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def accuracy(method, epochs=100, **options):
+    return train.train(Config(method=method, epochs=epochs, **options))["metrics"]["test_accuracy"]
+
+
+def test_backpropagation_learns_and_dfa_learns_far_more_than_shallow():
+    bp, dfa, shallow = (accuracy(method) for method in (Method.BP, Method.DFA, Method.SHALLOW))
+    assert bp > 0.75 and dfa > 0.70
+    assert shallow < dfa - 0.25
+
+
+@pytest.mark.parametrize("method", [Method.SDFA, Method.TDFA, Method.DRTP])
+def test_other_direct_feedback_beats_shallow(method):
+    assert accuracy(method) > accuracy(Method.SHALLOW) + 0.15
+
+
+@pytest.mark.data
+def test_cora_and_citeseer_come_out_as_known(data_dir):
+    for dataset, bp, dfa in (("cora", 0.79, 0.75), ("citeseer", 0.68, 0.65)):
+        assert accuracy(Method.BP, 250, dataset=dataset, data_dir=data_dir) > bp
+        assert accuracy(Method.DFA, 250, dataset=dataset, data_dir=data_dir) > dfa
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, again, other = (train.train(Config(epochs=5, seed=seed))["curves"]["train_loss"] for seed in (0, 0, 1))
+    assert first == again and first != other
+
+
+def test_reported_is_the_test_accuracy_at_the_first_best_validation_epoch():
+    history = History(train_loss=[3, 2, 1, 0], val_accuracy=[0.1, 0.5, 0.5, 0.4], test_accuracy=[0.9, 0.6, 0.7, 0.8])
+    metrics = history.metrics()
+    assert (metrics["test_accuracy"], metrics["best_epoch"], metrics["final_test_accuracy"]) == (0.6, 2, 0.8)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("model", ["gcn", "gat", "spline"])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(model, tmp_path, monkeypatch, capsys):
+    config = Config(model=model, epochs=9, checkpoint_every=4, seed=5)
+    whole = train.train(config)
+
+    steps = iter(range(100))
+    train_epoch = train.train_epoch
+
+    def killed_in_the_seventh_epoch(*arguments):
+        if next(steps) == 6:
+            raise KilledError
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(train, "train_epoch", killed_in_the_seventh_epoch)
+    with pytest.raises(KilledError):
+        train.main(replace(config, out=tmp_path))
+    monkeypatch.setattr(train, "train_epoch", train_epoch)
+    torch.manual_seed(999)
+    train.main(replace(config, out=tmp_path, resume=True))
+
+    resumed = json.loads((tmp_path / "result.json").read_text())
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["curves"] == whole["curves"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == resumed
+
+
+def test_a_resumed_auto_encoder_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
+    config = autoencoder.Config(epochs=5, checkpoint_every=2)
+    whole = autoencoder.train(config)
+    settings = autoencoder.resolved(config, config.resolve())
+    half = replace(config, epochs=4)
+    with Run("graphs", "half", settings, tmp_path) as run:
+        monkeypatch.setattr(Run, "finish", lambda self, **result: result)
+        autoencoder.train(half, run)
+    monkeypatch.undo()
+    with Run("graphs", "half", settings, tmp_path, resume=True) as run:
+        resumed = autoencoder.train(config, run)
+    assert resumed["metrics"] == whole["metrics"]
+
+
+def test_alignment_grows_while_dfa_trains_and_is_one_under_backpropagation():
+    metrics = alignment.measure(alignment.Config(epochs=60))["metrics"]
+    assert metrics["alignment"] > metrics["alignment_start"] + 0.1 > 0.1
+    backprop = alignment.measure(alignment.Config(method=Method.BP, epochs=10))["metrics"]
+    assert backprop["alignment"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_alignment_measurements_do_not_change_the_training():
+    config = alignment.Config(model="gat", epochs=12)
+    assert alignment.measure(config)["metrics"]["test_accuracy"] == train.train(config)["metrics"]["test_accuracy"]
+
+
+def test_alignment_of_dna_uses_its_own_learning_rate():
+    assert alignment.Config(model="dna").resolve() == PRESETS["dna_alignment"]
+    assert PRESETS["dna_alignment"].lr == 0.005 and PRESETS["dna_dfa"].lr == 0.01
+
+
+def test_methods_without_published_settings_use_those_of_dfa():
+    assert find_preset("gat", Method.SDFA) == replace(PRESETS["gat_dfa"], method=Method.SDFA)
+    assert find_preset("gat", Method.BP) == PRESETS["gat_bp"]
+
+
+def test_layer_wise_methods_are_refused_with_the_reason():
+    with pytest.raises(UserError, match=r"--method fa .*graph convolutions are neither"):
+        Config(method=Method.FA).resolve()
+
+
+@pytest.mark.parametrize("changes", [{"lr": 0.0}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}])
+def test_an_impossible_preset_is_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        replace(PRESETS["gcn_dfa"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "corra"], "--dataset corra: no such data set"),
+        (["--model", "mlp"], "--model mlp: no such model"),
+        (["--preset", "gcn_xyz"], "--preset gcn_xyz: no such preset"),
+        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--dataset", "cora", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
+        (["--method", "fa"], "--method fa replaces the weights"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
+    from harness import cli
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(Config, train.main, arguments)
+    complaint = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert message in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_runs_and_prints_its_result_last(tmp_path):
+    command = [sys.executable, "-m", "graphs.train", "--epochs", "2", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["model"], result["dataset"], result["method"]) == ("gcn", "synthetic", "dfa")
+    assert result == json.loads((tmp_path / "run" / "result.json").read_text())
