@@ -97,7 +97,9 @@ def test_the_synthetic_graph_looks_like_cora():
     assert (graph.nodes, graph.features, graph.classes, undirected(graph)) == (2708, 1433, 7, 5278)
     assert tuple(torch.bincount(graph.y).tolist()) == CLASS_SIZES
     assert 0.79 < same_class(graph) < 0.83
-    assert degree.min() >= 1 and degree.median() == 3 and 60 < degree.max() < 250
+    assert degree.min() >= 1
+    assert degree.median() == 3
+    assert 60 < degree.max() < 250
     assert [len(graph.train), len(graph.val), len(graph.test)] == [140, 500, 1000]
     assert 17 < graph.x.value.numel() / graph.nodes < 20
     assert torch.bincount(graph.y[graph.train]).tolist() == [20] * 7
@@ -122,5 +124,6 @@ def test_stratified_folds_are_disjoint_cover_all_and_keep_the_class_shares():
 
 def test_the_folds_follow_the_seed_of_the_run():
     parts = [load_graph("synthetic", five_folds=True, seed=seed).train for seed in (0, 0, 1)]
-    assert torch.equal(parts[0], parts[1]) and not torch.equal(parts[0], parts[2])
+    assert torch.equal(parts[0], parts[1])
+    assert not torch.equal(parts[0], parts[2])
     assert 540 <= len(parts[0]) <= 543

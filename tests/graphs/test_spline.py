@@ -62,7 +62,8 @@ def test_sparse_and_dense_features_give_the_same(small):
 def test_amounts_of_an_edge_add_up_to_one():
     amount, knot = spline_basis(torch.rand(50, 3), kernel_size=4)
     torch.testing.assert_close(amount.sum(dim=1), torch.ones(50))
-    assert knot.min() >= 0 and knot.max() < 64
+    assert knot.min() >= 0
+    assert knot.max() < 64
 
 
 def test_coordinates_outside_the_unit_range_are_refused():
