@@ -10,19 +10,16 @@ Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give
 
 import importlib
 import importlib.util
-import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from harness import aggregate, cli, execute, readme, render
+from harness import aggregate, cli, execute, readme, render, terminal
 from harness.errors import UserError, writing
-from harness.execute import Job, Outcome
 from harness.report import Section, table_section, write_report
 from harness.tables import RunContext, Table
 
@@ -65,7 +62,7 @@ def main(config: Config) -> None:
     """Do what the options say."""
     tables = discover()
     if config.list:
-        show_list(tables)
+        terminal.show_list(tables)
     elif config.readme or config.check_readme:
         refresh_readmes(tables, config)
     else:
@@ -112,59 +109,18 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
     context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
     seeds = config.seeds or SEEDS[config.scale]
     jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
-    failures = run_jobs(jobs, {table.name: table for table in chosen}, config)
+    failures = terminal.run_jobs(jobs, {table.name: table for table in chosen}, config.out, config.jobs)
     for table in chosen:
         lines = execute.lines_of(table, config.out, config.scale)
-        show_table(table, lines)
+        terminal.show_table(table, lines)
         write_markdown(tables[table.name], config)
-    complaints = explain(failures)
+    complaints = terminal.explain(failures)
     path, troubles = make_report(tables, [table.name for table in chosen], config, context)
     for line in complaints + troubles:
         print(line, file=sys.stderr)
     print(path)
     if complaints or troubles:
         sys.exit(1)
-
-
-def run_jobs(jobs: Sequence[Job], tables: dict[str, Table], config: Config) -> list[Outcome]:
-    """Run the jobs behind a progress bar, keeping each result as it comes; returns those that failed."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not jobs:
-        console.print(f"Every run is in {config.out} already; delete it to run them again.", markup=False)
-        return []
-    failures: list[Outcome] = []
-    workers = min(config.jobs or cores(), len(jobs))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{len(jobs)} runs, {workers} at a time", total=len(jobs))
-        for done, outcome in enumerate(execute.execute(jobs, workers), start=1):
-            if outcome.result is None:
-                failures.append(outcome)
-            else:
-                execute.keep(tables[outcome.job.table], config.out, outcome)
-            console.print(f"[{done}/{len(jobs)}] {sentence(tables[outcome.job.table], outcome)}", markup=False)
-            progress.advance(bar)
-    return failures
-
-
-def sentence(table: Table, outcome: Outcome) -> str:
-    """One line about a finished run."""
-    if outcome.result is None:
-        return f"{outcome.job}: FAILED"
-    value = outcome.result["metrics"].get(outcome.job.cell.metric)
-    number = "not finite" if value is None else f"{value * table.scale:.{table.decimals}f} {table.unit}"
-    return f"{outcome.job}: {number} ({outcome.result['seconds']:.1f} s)"
-
-
-def explain(failures: Iterable[Outcome]) -> list[str]:
-    """Why runs failed, each reason once."""
-    failures = list(failures)
-    counts = Counter(outcome.failure for outcome in failures)
-    first = {outcome.failure: outcome.job for outcome in reversed(failures)}
-    return [f"FAILED {count} x: {reason} (first: {first[reason]})" for reason, count in counts.items()]
 
 
 def make_report(
@@ -203,34 +159,6 @@ def task_sections(task: str, out: Path, context: RunContext, troubles: list[str]
         return []
 
 
-def show_list(tables: dict[str, Table]) -> None:
-    """Print what there is to run."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    grid = Grid("table", "task", "title", "cells", "data it needs", "time", title="python -m reproduce TABLE")
-    for table in tables.values():
-        grid.add_row(table.name, table.task, table.title, str(len(table.cells)), table.needs, table.time)
-    Console().print(grid)
-
-
-def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
-    """Print paper beside ours."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    header, rows = render.grid(table, lines)
-    grid = Grid(title=f"{table.title} ({table.unit})", title_justify="left")
-    for index, head in enumerate(header):
-        grid.add_column(head, justify="left" if index < 2 else "right")
-    for row in rows:
-        grid.add_row(*row)
-    console = Console()
-    console.print(grid)
-    for remark in render.remarks(table, lines):
-        console.print(f"  {remark}", markup=False, highlight=False)
-
-
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
     """Rewrite, or only compare, the blocks of the README files."""
 
@@ -258,11 +186,6 @@ def write_markdown(table: Table, config: Config) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render.markdown(whole, execute.lines_of(whole, config.out, config.scale)), encoding="utf-8")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import NonFiniteLoss, UserError, writing
+from harness.metrics import MetricsFile
 from harness.results import make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss"]
@@ -63,6 +64,7 @@ class Run:
     def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
         self.task, self.name, self.config, self.resume = task, name, config, resume
         self.folder = Path(out) if out is not None else Path("runs") / task / name
+        self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
         self._earlier = 0.0  # seconds spent before the interruption
         self._start = time.perf_counter()
@@ -91,7 +93,7 @@ class Run:
             NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
         """
         numbers = {name: _number(value) for name, value in scalars.items()}
-        self._append(json.dumps({"step": step} | plain(numbers)) + "\n")
+        self._metrics.append({"step": step} | plain(numbers))
         with writing(self.folder):
             for name, value in numbers.items():
                 self._tensorboard().add_scalar(name, value, step)
@@ -118,7 +120,7 @@ class Run:
         if self._board is not None:
             with writing(self.folder):
                 self._board.flush()
-        metrics_bytes = self._sync_metrics()
+        metrics_bytes = self._metrics.sync()
         generators = generator_states()
         content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}
         write_checkpoint(self.folder, content | {"state": state})
@@ -134,9 +136,9 @@ class Run:
 
         content = read_checkpoint(self.folder) if self.resume else None
         if content is None:
-            self._cut_metrics(0)
+            self._metrics.cut(0)
             return None
-        self._cut_metrics(content["metrics_bytes"])
+        self._metrics.cut(content["metrics_bytes"])
         self._last_step = content["step"]
         self._earlier, self._start = content["seconds"], time.perf_counter()
         set_generator_states(content["generators"])
@@ -173,9 +175,13 @@ class Run:
         return result
 
     def _open_folder(self) -> None:
-        """Refuse a folder that is taken, make it otherwise, and write `config.yaml`."""
+        """Refuse a folder that is taken, make it otherwise, and write `config.yaml`.
+
+        A run that ended before its first number, because its data was not there, has taken nothing.
+        """
         with writing(self.folder, "Choose another folder with --out"):
-            taken = (self.folder / "config.yaml").exists()
+            taken = any((self.folder / name).exists() for name in ("result.json", "checkpoint.pt"))
+            taken = taken or self._metrics.size() > 0
             self.folder.mkdir(parents=True, exist_ok=True)
         if taken and not self.resume:
             state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
@@ -216,26 +222,6 @@ class Run:
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-
-    def _append(self, text: str) -> None:
-        path = self.folder / "metrics.jsonl"
-        way_out = "Free some space, then continue with --resume"
-        with writing(path, way_out), open(path, "ab") as file:
-            file.write(text.encode())
-
-    def _sync_metrics(self) -> int:
-        """Bytes of `metrics.jsonl`, all of them on the disk: a checkpoint must never be ahead of it."""
-        path = self.folder / "metrics.jsonl"
-        with writing(path), open(path, "ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def _cut_metrics(self, size: int) -> None:
-        path = self.folder / "metrics.jsonl"
-        with writing(path), open(path, "ab") as file:
-            if file.tell() < size:
-                raise UserError(f"{path} is shorter than when the checkpoint was written. Start over with --out.")
-            file.truncate(size)
 
     def _tensorboard(self) -> Any:
         if self._board is None:

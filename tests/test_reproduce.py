@@ -144,6 +144,12 @@ def test_readme_blocks_are_checked_and_rewritten(finished):
     assert project("--check-readme").returncode == 0
 
 
+def test_the_readmes_of_the_project_say_what_its_results_say():
+    command = [sys.executable, "-m", "reproduce", "--check-readme"]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 class Page(HTMLParser):
     """Collects what a browser would load, and whether every element that is opened is closed."""
 

@@ -6,7 +6,7 @@ import torch
 from harness import progress
 from harness.device import describe_device, pick_device
 from harness.errors import UserError
-from harness.seeds import seed_everything
+from harness.seeds import generator_states, seed_everything, set_generator_states
 
 
 def test_auto_is_the_gpu_if_there_is_one():
@@ -47,6 +47,17 @@ def test_one_seed_sets_every_generator():
         seed_everything(7)
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_generator_of_a_gpu_goes_on_where_it_was():
+    seed_everything(1)
+    states = generator_states()
+    expected = torch.rand(3, device="cuda")
+    seed_everything(2)
+    set_generator_states(states)
+    assert torch.equal(torch.rand(3, device="cuda"), expected)
 
 
 def test_progress_passes_every_item_and_is_silent_without_a_terminal(capsys: pytest.CaptureFixture):

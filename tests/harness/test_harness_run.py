@@ -100,6 +100,12 @@ def test_a_taken_folder_is_refused_with_both_ways_out(tmp_path: Path):
         Run("task", "name", Config(), tmp_path / "run")
 
 
+def test_a_run_that_ended_before_its_first_number_does_not_take_the_folder(tmp_path: Path):
+    Run("task", "name", Config(), tmp_path / "run")  # its data was not there, say
+    Run("task", "name", Config(lr=0.2), tmp_path / "run")
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["lr"] == 0.2
+
+
 def test_another_configuration_is_not_resumed(tmp_path: Path):
     started(tmp_path / "run")
     with pytest.raises(UserError, match=r"another configuration \(lr: 0.1 -> 0.2\)"):
