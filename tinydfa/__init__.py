@@ -1,7 +1,8 @@
 """Train any PyTorch model by direct feedback alignment and its relatives."""
 
 from tinydfa.alignment import Alignment, measure_alignment
-from tinydfa.attach import Attachment, attach
+from tinydfa.attach import attach
+from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA, DFALayer, FeedbackPointsHandling
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.doctor import doctor

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinydfa.attach import Attachment
+from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError
 from tinydfa.hooks import attachment_of

@@ -32,9 +32,10 @@ class Rule(NamedTuple):
 
     method: Method
     outputs: int
-    starts: tuple[int, ...]
+    starts: tuple[int, ...]  # the tuples run over the points
     widths: tuple[int, ...]
-    factors: tuple[float, ...]  # of each point
+    factors: tuple[float, ...]
+    which: tuple[int, ...]  # index tensor that maps a point's rows to samples, -1: none
     error_sum: bool
     threshold: float | None
     loss_scale: float | None
@@ -42,7 +43,7 @@ class Rule(NamedTuple):
     name: str
 
     @staticmethod
-    def of(head: DFA, method: Method, layout: Layout) -> Rule:
+    def of(head: DFA, method: Method, layout: Layout, which: tuple[int, ...]) -> Rule:
         feedback = head.feedback
         factors = [feedback.scale(layout.outputs, layout.largest, width) for width in layout.widths]
         return Rule(
@@ -51,6 +52,7 @@ class Rule(NamedTuple):
             starts=tuple(layout.starts),
             widths=tuple(layout.widths),
             factors=tuple(factors) if head.normalization else (1.0,) * len(factors),
+            which=which,
             error_sum=feedback.error_sum,
             threshold=feedback.threshold,
             loss_scale=head.tape.loss_scale,
@@ -63,26 +65,30 @@ class Broadcast(torch.autograd.Function):
     """Output: the model's output, unchanged. Gradients: e for the output, a projection of it for every point."""
 
     @staticmethod
-    def forward(  # one index (or None) per point, then the points
+    def forward(  # the different index tensors, then the points
         ctx: Any,
         rule: Rule,
         tape: Tape | None,
         matrix: Tensor,
         target: Tensor | None,
         output: Tensor,
-        *tensors: Tensor | None,
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.rule, ctx.tape = rule, tape
-        points = len(rule.widths)
-        index, values = tensors[:points], tensors[points:]
-        ctx.like = [(value.shape, value.dtype, value.device, value.is_leaf) for value in values if value is not None]
-        ctx.save_for_backward(matrix, target, *index)
+        indices = max(rule.which, default=-1) + 1
+        ctx.like = [(value.shape, value.dtype, value.device, value.is_leaf) for value in tensors[indices:]]
+        if torch.compiler.is_compiling():
+            ctx.save_for_backward(matrix, target, *tensors[:indices])
+        else:  # a recomputed pass has neither target nor points, and must save as many tensors as the first
+            ctx.save_for_backward(matrix)
+            ctx.kept = (target, *tensors[:indices])
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (error,) = gradients
-        matrix, target, *index = ctx.saved_tensors
+        matrix, *kept = ctx.saved_tensors
+        target, *index = kept or ctx.kept
         rule: Rule = ctx.rule
         rows = error.reshape(-1, rule.outputs)
         if rule.check_finite:
@@ -91,7 +97,8 @@ class Broadcast(torch.autograd.Function):
             if target is None:
                 target = ctx.tape.take_target()
             rows = target_rows(target, rows)
-        signals = project(rule, signal(rule, rows), matrix, ctx.like, index)
+        places = [None if which < 0 else index[which] for which in rule.which]
+        signals = project(rule, signal(rule, rows), matrix, ctx.like, places)
         return (None, None, None, None, error, *[None for _ in index], *signals)
 
 
@@ -134,8 +141,13 @@ def spread(part: Tensor, rows: int, index: Tensor | None) -> Tensor:
     """Repeat every sample's signal over its k rows, divided by sqrt(k): ``[B, d]`` to ``[rows, d]``."""
     samples = part.shape[0]
     if index is not None:
-        times = torch.bincount(index, minlength=samples).clamp_min(1).to(part.dtype)
-        return (part * times.rsqrt()[:, None])[index]
+        if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= samples)).any()):
+            raise ShapeError(
+                f"the index that says which sample each row of a point belongs to has entries from {int(index.min())} "
+                f"to {int(index.max())}, but there are {samples} samples: 0 to {samples - 1}."
+            )
+        times = part.new_zeros(samples).index_add_(0, index, part.new_ones(rows))
+        return (part * times.clamp_min(1).rsqrt()[:, None])[index]
     if rows == samples:
         return part
     times_each = rows // samples
@@ -147,7 +159,7 @@ def target_rows(target: Tensor | None, like: Tensor) -> Tensor:
     if target is None:
         raise missing_target()
     samples, outputs = like.shape
-    if target.is_floating_point() or target.numel() != samples:
+    if target.is_floating_point() or target.numel() != samples or outputs == 1:
         if target.numel() != like.numel():
             raise ShapeError(
                 f"drtp was given a target of shape {tuple(target.shape)} for an output of {samples} samples and "
@@ -155,6 +167,11 @@ def target_rows(target: Tensor | None, like: Tensor) -> Tensor:
             )
         return target.reshape(samples, outputs).to(like)
     ids = target.reshape(-1, 1).to(like.device)
+    if not torch.compiler.is_compiling() and bool((ids >= outputs).any()):
+        raise ShapeError(
+            f"drtp was given class id {int(ids.max())} for an output of {outputs} classes: 0 to {outputs - 1}, or "
+            "negative for no label."
+        )
     rows = torch.zeros_like(like).scatter_(1, ids.clamp_min(0), 1.0)
     return rows * (ids >= 0)
 

@@ -39,6 +39,21 @@ class FeedbackPointsHandling(Enum):
     REDUCE = "REDUCE"
 
 
+def distinct(tensors: list[Tensor | None]) -> tuple[list[Tensor], tuple[int, ...]]:
+    """The different tensors of a list, and for every entry which of them it is (-1: none)."""
+    found: list[Tensor] = []
+    which = []
+    for tensor in tensors:
+        if tensor is None:
+            which.append(-1)
+            continue
+        place = next((i for i, other in enumerate(found) if other is tensor), len(found))
+        if place == len(found):
+            found.append(tensor)
+        which.append(place)
+    return found, tuple(which)
+
+
 class DFA(nn.Module):
     """The head of direct feedback alignment, placed where the error is taken (usually the model's output).
 
@@ -84,7 +99,6 @@ class DFA(nn.Module):
         batch_dims: tuple[int, ...] | None = (0,),
         *,
         feedback: Feedback | None = None,
-        tape: Tape | None = None,
     ) -> None:
         super().__init__()
         if len(dfa_layers) == 0:
@@ -96,7 +110,7 @@ class DFA(nn.Module):
         self.feedback_points_handling = FeedbackPointsHandling(feedback_points_handling)
         self.batch_dims = batch_dims
         self.feedback = feedback or Feedback()
-        self.tape = tape or Tape()
+        self.tape = Tape()
         self._planned: Any = (None, None, None)
         self.register_buffer("feedback_matrix", None)
         for number, layer in enumerate(self.points):
@@ -110,29 +124,38 @@ class DFA(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return `input`; in the backward pass its gradient also goes to the points of this forward pass."""
         tape = self.tape
-        reached, records = tape.reached, tape.take()
-        target = tape.take_target()
+        records, target = tape.take(), tape.take_target()
         method = Method.SHALLOW if self.no_training else tape.active_method
-        if not torch.is_grad_enabled() or not method.cuts:
+        training = torch.is_grad_enabled()
+        if not method.cuts:
             return input
-        if in_backward():  # recomputed: the node is only there so that it saves what the first one saved
-            return self._node(method, input, target, [])
-        if reached == 0 and input.requires_grad:
+        if in_backward():  # recomputed: this node is only there to save what the first one saved
+            return self._node(method, input, None, []) if training and method.broadcasts else input
+        if training and not records and input.requires_grad:
             raise PointError(
                 "the forward pass reached the head without passing any of its feedback points: "
                 f"{self._names()}. Place them in the model's forward, below the head, or attach with other points."
             )
+        if training:
+            for record in records:
+                record.point.skipped = not record.graded
         if records and records[-1].passed is input:  # a point at the output itself is the output
-            input = records.pop().value
-        if method is Method.SHALLOW or not records:
+            last = records.pop().value
+            assert last is not None
+            input = last
+        if method is Method.SHALLOW:
+            return input
+        if all(record.value is None for record in records):
+            if self.feedback_matrix is None and records:
+                self._matrix(measure(self, input, records), input.device)
             return input
         return self._node(method, input, target, records)
 
     def _node(self, method: Method, output: Tensor, target: Tensor | None, records: list[Record]) -> Tensor:
         """Join `output` and the points of this pass in one autograd node."""
-        if method is Method.SHALLOW:
-            return output
-        layout, rule = self._plan(method, output, records)
+        fed = [record for record in records if record.value is not None]
+        index, which = distinct([record.rows_of for record in fed])
+        layout, rule = self._plan(method, output, records, which)
         matrix = self._matrix(layout, output.device)
         if self.tape.loss_scale is None and method.ignores_loss_scale:
             refuse_half_precision(method, output)
@@ -140,21 +163,25 @@ class DFA(nn.Module):
         if waits and torch.compiler.is_compiling():
             raise missing_target()
         rows = batch_first(output, layout.output_dims)
-        values = [batch_first(r.value, dims) for r, dims in zip(records, layout.point_dims, strict=True)]
-        index = [record.rows_of for record in records]
+        values = [batch_first(r.value, dims) for r, dims in zip(fed, layout.point_dims, strict=True)]  # type: ignore[arg-type]
         joined = Broadcast.apply(rule, self.tape if waits else None, matrix, target, rows, *index, *values)
         return joined if rows is output else joined.movedim(tuple(range(len(layout.output_dims))), layout.output_dims)
 
-    def _plan(self, method: Method, output: Tensor, records: list[Record]) -> tuple[Layout, Rule]:
+    def _plan(
+        self, method: Method, output: Tensor, records: list[Record], which: tuple[int, ...]
+    ) -> tuple[Layout, Rule]:
         """Layout and rule of this pass; those of the pass before where nothing they depend on has changed."""
         if torch.compiler.is_compiling():
             layout = measure(self, output, records)
-            return layout, Rule.of(self, method, layout)
-        points = [(r.point, r.value.shape, r.point.batch_dims, r.rows_of is None or r.rows_of.shape) for r in records]
-        key = (method, output.shape, points, self.batch_dims, self.normalization, self.feedback, self.tape.loss_scale)
+            return layout, Rule.of(self, method, layout, which)
+        points = [(r.point, r.shape, r.value is None, r.point.batch_dims) for r in records]
+        indexed = [record.rows_of.shape for record in records if record.rows_of is not None]
+        matrix = self.feedback_matrix
+        settings = (method, self.batch_dims, self.normalization, self.feedback, self.tape.loss_scale)
+        key = (settings, output.shape, points, which, indexed, matrix is None or matrix.shape)
         if key != self._planned[0]:
             layout = measure(self, output, records)
-            self._planned = (key, layout, Rule.of(self, method, layout))
+            self._planned = (key, layout, Rule.of(self, method, layout, which))
         return self._planned[1:]
 
     def _matrix(self, layout: Layout, device: torch.device) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.alignment import method_of, observed, state_kept
-from tinydfa.attach import Attachment
+from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
-from tinydfa.layerwise import swapped_class
+from tinydfa.layerwise import keeps_its_weights
 from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Tape
 
@@ -150,7 +150,7 @@ def backpropagated(diagnosis: Diagnosis, model: nn.Module, below: set[str], arou
                 Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
             )
     elif method.layerwise:
-        kept = [name for name, module in model.named_modules() if has_matrix(module) and not is_swapped(module)]
+        kept = [name for name, module in model.named_modules() if keeps_its_weights(module)]
         if kept:
             yield Finding(
                 Fault.TRAINED_BY_BP,
@@ -161,14 +161,6 @@ def backpropagated(diagnosis: Diagnosis, model: nn.Module, below: set[str], arou
 
 def is_matrix(model: nn.Module, name: str) -> bool:
     return model.get_parameter(name).dim() > 1
-
-
-def has_matrix(module: nn.Module) -> bool:
-    return any(p.dim() > 1 for p in module.parameters(recurse=False)) and not isinstance(module, nn.Embedding)
-
-
-def is_swapped(module: nn.Module) -> bool:
-    return hasattr(module, "walk_method") or swapped_class(module) is not None
 
 
 def unfed(model: nn.Module) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from tinydfa.errors import PointError
 from tinydfa.points import DFALayer, Tape
 
 if TYPE_CHECKING:
-    from tinydfa.attach import Attachment
+    from tinydfa.attachment import Attachment
     from tinydfa.dfa import DFA
 
 
@@ -39,6 +39,7 @@ class HeadHook:
 
     def _take(self, output: Tensor) -> Tensor:
         if output.dim() == 0:
+            self.head.tape.take()
             raise PointError(
                 f"{self.where} is a single number, a loss it seems, and the error is taken at the output before it. "
                 "Name the submodule that computes the output: attach(..., output='lm_head'), say."
@@ -54,9 +55,8 @@ class Begin:
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         tape = self.attachment.tape
-        if tape.depth == 0:
-            tape.clear()
-        tape.depth += 1
+        tape.records = []
+        tape.open = True
 
 
 class End:
@@ -66,12 +66,8 @@ class End:
         self.tape = tape
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        tape = self.tape
-        tape.depth = max(tape.depth - 1, 0)
-        if tape.depth > 0:
-            return
-        left = [record.point.label for record in tape.records]
-        tape.clear()
+        self.tape.open = False
+        left = [record.point.label for record in self.tape.take() if record.value is not None]
         if left and output is not None:
             raise PointError(
                 f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error "

@@ -17,6 +17,7 @@ Layers are swapped in place, by their class, and swapped back: parameters, their
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -79,9 +80,11 @@ class _ConvForward(_Walk):
             mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
             input = F.pad(input, conv._reversed_padding_repeated_twice, mode=mode)
             padding = (0,) * len(conv.stride)
-        tensors, scale = self.walk_inputs(input)
+        alone = input.dim() == len(conv.stride) + 1  # one sample without a batch dimension
+        tensors, scale = self.walk_inputs(input.unsqueeze(0) if alone else input)
         shape = (list(conv.stride), list(padding), list(conv.dilation), conv.groups)
-        return _Conv.apply(self.walk_method, scale, shape, *tensors)
+        output = _Conv.apply(self.walk_method, scale, shape, *tensors)
+        return output.squeeze(0) if alone else output
 
 
 class FeedbackConv1d(_ConvForward, nn.Conv1d):
@@ -142,7 +145,20 @@ def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, 
         layer.register_buffer("walk_feedback", None if fixed is None else fixed.to(weight), persistent=False)
         layer.register_buffer("walk_passes", passes.clone().to(weight.device), persistent=False)
         layer.__class__ = swapped_class(layer)
+    left = [name for name, module in model.named_modules() if keeps_its_weights(module)]
+    if left:
+        warnings.warn(
+            f"{method} replaces the backward pass of Linear and Conv layers. The signal still passes these by their "
+            f"own weights, as in backpropagation: {', '.join(left)}.",
+            stacklevel=4,
+        )
     return layers
+
+
+def keeps_its_weights(module: nn.Module) -> bool:
+    """Whether a signal on its way down meets this module's own weight matrices."""
+    matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
+    return matrices and not isinstance(module, _Walk | nn.Embedding | nn.EmbeddingBag)
 
 
 def swap_back(layers: dict[str, nn.Module], state: dict[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """The sizes of one forward pass; the lists run over its points."""
+    """The sizes of one forward pass; the lists run over the points that a gradient is asked for."""
 
     output_dims: tuple[int, ...]
     samples: int  # B
@@ -40,6 +40,8 @@ class Layout:
 def measure(head: DFA, output: Tensor, records: list[Record]) -> Layout:
     """The layout of a forward pass that ended in `output`; it also notes every point's width on the point.
 
+    A point counts towards D whether it is trained or frozen, so that unfreezing a layer changes no scale.
+
     Raises:
         ShapeError: A point's rows are not a whole number per sample, or its index has another length.
         PointError: A point without a width although it must be given columns of its own.
@@ -47,21 +49,25 @@ def measure(head: DFA, output: Tensor, records: list[Record]) -> Layout:
     dims = head.batch_dims if head.batch_dims is not None else tuple(range(max(output.dim() - 1, 1)))
     output_dims = leading(dims, output.dim())
     samples, outputs = count(output.shape, output_dims)
-    point_dims, widths = [], []
-    for point, value, _, index in records:
-        own = leading(dims if point.batch_dims is None else point.batch_dims, value.dim())
-        rows, width = count(value.shape, own)
-        check_rows(point, rows, samples, index)
-        point.width = width
-        point_dims.append(own)
-        widths.append(width)
+    point_dims, widths, fed = [], [], []
+    for record in records:
+        point, shape = record.point, record.shape
+        own = leading(dims if point.batch_dims is None else point.batch_dims, len(shape))
+        rows, point.width = count(shape, own)
+        if record.value is not None:
+            check_rows(point, rows, samples, record.rows_of)
+            fed.append(point)
+            point_dims.append(own)
+            widths.append(point.width)
     largest = max([point.width or 0 for point in head.points])
-    columns, starts = (largest, [0] * len(records)) if head.feedback.shared else own_columns(head, records)
-    names = [record.point.label for record in records]
+    columns, starts = (largest, [0] * len(fed)) if head.feedback.shared else own_columns(head, fed)
+    if head.feedback.shared and head.feedback_matrix is not None:
+        largest = head.feedback_matrix.shape[1]
+    names = [point.label for point in fed]
     return Layout(output_dims, samples, outputs, largest, columns, names, point_dims, widths, starts)
 
 
-def own_columns(head: DFA, records: list[Record]) -> tuple[int, list[int]]:
+def own_columns(head: DFA, fed: list[DFALayer]) -> tuple[int, list[int]]:
     """Columns side by side in the order of the head's points, when each has its own."""
     starts: dict[str, int] = {}
     columns = 0
@@ -73,7 +79,7 @@ def own_columns(head: DFA, records: list[Record]) -> tuple[int, list[int]]:
             )
         starts[point.label] = columns
         columns += point.width
-    return columns, [starts[record.point.label] for record in records]
+    return columns, [starts[point.label] for point in fed]
 
 
 def leading(dims: Sequence[int], total: int) -> tuple[int, ...]:

@@ -22,24 +22,29 @@ class Record(NamedTuple):
     """One point in one forward pass."""
 
     point: DFALayer
-    value: Tensor  # what came in, with its graph
-    passed: Tensor  # what went on: `value` detached
+    shape: torch.Size
+    value: Tensor | None  # what came in, with its graph; None where no gradient is asked for
+    passed: Tensor | None  # what went on: `value` detached
     rows_of: Tensor | None  # for every row of `value`, the row of the output it belongs to
+    graded: bool  # gradients were being recorded
 
 
 class Tape:
     """What the points and the head of one model share.
 
     A plain object, not a module: it is no part of the model's tree, and `copy.deepcopy` of a model copies it along.
+
+    A pass of an attached model is known to begin and to end, also by an exception (`scoped`, `tinydfa.hooks`). Of a
+    head without `attach` only the end is known. There a point that runs again before the head means that a new pass
+    has begun and that the one before was broken off, so everything on the tape is dropped.
     """
 
-    def __init__(self, method: Method = Method.DFA, scoped: bool = False) -> None:
+    def __init__(self, method: Method = Method.DFA) -> None:
         self.method = method
-        self.scoped = scoped  # the model's beginning and end are known (`attach`)
-        self.depth = 0  # forward passes of the model in progress; only counted when scoped
+        self.scoped = False
+        self.open = False  # a pass of an attached model is in progress
         self.suspended = 0  # blocks of `backprop()` in progress
         self.records: list[Record] = []
-        self.reached = 0  # points that ran in this pass, recorded or not
         self.index: Tensor | None = None
         self.target: Tensor | None = None
         self.loss_scale: float | None = None
@@ -50,11 +55,13 @@ class Tape:
         return Method.BP if self.suspended else self.method
 
     def write(self, record: Record) -> None:
-        """Keep a point for the head. Where a pass has no known end, a point's newer record replaces its older one:
-        the older belongs to a pass that never reached the head."""
+        """Keep a point for the head."""
         if not self.scoped:
-            self.records = [kept for kept in self.records if kept.point is not record.point]
-        elif self.depth == 0:
+            if any(kept.point is record.point for kept in self.records):
+                self.records = []
+        elif not self.open:
+            if record.value is None:
+                return
             raise PointError(
                 f"feedback point {record.point.label!r} ran outside a call of the attached model, so no head feeds it "
                 "and everything below it would keep its weights. Call model(...) itself, or attach to the submodule "
@@ -66,12 +73,7 @@ class Tape:
         """The records of this pass, which are then off the tape."""
         records = self.records
         self.records = []
-        self.reached = 0
         return records
-
-    def clear(self) -> None:
-        self.records = []
-        self.reached = 0
 
     def take_target(self) -> Tensor | None:
         target = self.target
@@ -112,6 +114,7 @@ class DFALayer(nn.Module):
         self.batch_dims = batch_dims
         self.passthrough = passthrough
         self.width: int | None = None
+        self.skipped = False  # in the last pass that trained, this point ran without gradients
         self.tape: Tape | None = None
 
     @property
@@ -136,12 +139,24 @@ class DFALayer(nn.Module):
         if not tape.active_method.cuts:
             return input
         passed = input if self.passthrough else input.detach()
+        recording = torch.is_grad_enabled()
         if in_backward():
+            if self.skipped and recording and input.requires_grad:
+                raise self._reentrant()
             return passed
-        tape.reached += 1
-        if input.requires_grad and torch.is_grad_enabled():
-            tape.write(Record(self, input, passed, tape.index if index is None else index))
+        rows_of = tape.index if index is None else index
+        if recording and input.requires_grad:
+            tape.write(Record(self, input.shape, input, passed, rows_of, recording))
+        else:
+            tape.write(Record(self, input.shape, None, None, rows_of, recording))
         return passed
+
+    def _reentrant(self) -> PointError:
+        return PointError(
+            f"feedback point {self.label!r} lies in a region that torch.utils.checkpoint ran without gradients "
+            "(use_reentrant=True), so no head feeds it and the layers below it would keep their weights. Pass "
+            "use_reentrant=False."
+        )
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, width={self.width}"
