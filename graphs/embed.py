@@ -165,7 +165,7 @@ def draw(results: list[dict[str, Any]]) -> bytes:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, markerscale=4, frameon=False)
     picture = io.BytesIO()
-    canvas.print_png(picture)
+    canvas.figure.savefig(picture, format="png", dpi=200)
     return picture.getvalue()
 
 
