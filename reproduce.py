@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,17 +126,22 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
 def make_report(
     tables: dict[str, Table], chosen: Sequence[str], config: Config, context: RunContext
 ) -> tuple[Path, list[str]]:
-    """Write report.html; returns its path, and what went wrong in a task's own sections."""
+    """Write report.html; returns its path, and what went wrong in a task's own sections.
+
+    It shows the chosen tables and all that have results: at the published scale, and the small runs if these were made.
+    """
     results = config.out if config.scale == "paper" else ROOT / "results"
     small = config.out if config.scale == "quick" else None
     groups: dict[str, list[Section]] = {}
     troubles: list[str] = []
     shown = [table for table in tables.values() if table.name in chosen or table.path(results).exists()]
     for task in dict.fromkeys(table.task for table in shown):
-        own = task_sections(task, config.out, context, troubles)
+        own = task_sections(task, results, replace(context, scale="paper"), troubles, "published data")
+        if small:
+            own = task_sections(task, small, context, troubles, "small runs") + own
         covered = {view.name for section in own for view in section.tables}
         generated = [table_section(t, results, small) for t in shown if t.task == task and t.name not in covered]
-        groups[task] = generated + own
+        groups[task] = own + generated
     path = config.out / "report.html"
     write_report(path, "Training without backpropagation", LEAD, shown, groups, results, small)
     return path, troubles
@@ -148,15 +153,16 @@ LEAD = (
 )
 
 
-def task_sections(task: str, out: Path, context: RunContext, troubles: list[str]) -> list[Section]:
+def task_sections(task: str, folder: Path, context: RunContext, troubles: list[str], label: str) -> list[Section]:
     """What a task adds to the report; a task that fails here costs the report its pictures, not the tables."""
     if importlib.util.find_spec(f"{task}.report") is None:
         return []
     try:
-        return list(importlib.import_module(f"{task}.report").sections(out, context))
+        own = importlib.import_module(f"{task}.report").sections(folder, context)
     except Exception as error:
-        troubles.append(f"FAILED the pictures of {task} in the report: {type(error).__name__}: {error}")
+        troubles.append(f"FAILED the pictures of {task} in the report ({label}): {type(error).__name__}: {error}")
         return []
+    return [replace(section, title=f"{section.title} ({label})") for section in own]
 
 
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:

@@ -210,5 +210,5 @@ def test_a_task_whose_pictures_fail_still_gets_its_tables(project: Project):
     )
     done = project("good", "--seeds", "1")
     assert done.returncode == 1
-    assert "FAILED the pictures of fake in the report: KeyError: 'curves'" in done.stderr
+    assert "FAILED the pictures of fake in the report (published data): KeyError: 'curves'" in done.stderr
     assert "80.0 (1)" in (project.folder / "results" / "report.html").read_text()
