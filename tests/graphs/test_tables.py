@@ -1,0 +1,120 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphs import embed, tables
+from graphs.presets import MODELS, PRESETS
+from graphs.report import sections
+from graphs.train import Config
+from harness.errors import UserError
+from harness.tables import RunContext
+from tinydfa import Method
+
+QUICK = RunContext(scale="quick")
+
+
+def named(name):
+    [table] = [table for table in tables.TABLES if table.name == name]
+    return table
+
+
+def small(cell):
+    return replace(cell, dataset="synthetic")
+
+
+def test_every_published_table_of_the_task_is_there_with_a_row_per_model():
+    assert [table.name for table in tables.TABLES] == ["table3", "tableA4", "tableA2", "table4", "figure2"]
+    for name in ("table3", "tableA4", "tableA2"):
+        assert list(dict.fromkeys(cell.row for cell in named(name).cells)) == list(MODELS.values())
+
+
+def test_cells_name_presets_of_their_method_and_hold_no_published_number():
+    for name in ("table3", "tableA4", "tableA2"):
+        for cell in named(name).cells:
+            assert PRESETS[cell.preset].method is Method(cell.method)
+    assert all(cell.published is None for table in tables.TABLES for cell in table.cells)
+
+
+def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", dict.fromkeys(MODELS, 2))
+    for name in ("table3", "tableA2", "table4"):
+        cell = named(name).cells[1]
+        result = named(name).run(small(cell), 0, QUICK)
+        assert result["dataset"] == "synthetic"
+        assert 0 <= result["metrics"][cell.metric] <= 1
+        json.dumps(result, allow_nan=False)
+
+
+def test_curves_are_kept_for_the_first_seeds_only(monkeypatch):
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", dict.fromkeys(MODELS, 2))
+    cell = small(named("table3").cells[0])
+    kept = ["curves" in named("table3").run(cell, seed, QUICK) for seed in (0, 2, 3)]
+    assert kept == [True, True, False]
+
+
+@pytest.fixture(scope="module")
+def maps():
+    methods = (Method.BP, Method.DFA, Method.SHALLOW)
+    return [embed.embed(Config(method=method, epochs=60), iterations=100) for method in methods]
+
+
+def test_trained_hidden_layers_separate_the_classes_better_than_shallow_ones(maps):
+    bp, dfa, shallow = (result["metrics"]["silhouette"] for result in maps)
+    assert bp > shallow + 0.05
+    assert dfa > shallow + 0.05
+
+
+def test_a_map_is_the_same_for_the_same_seed(maps):
+    again = embed.embed(Config(method=Method.DFA, epochs=60), iterations=100)
+    assert again["curves"] == maps[1]["curves"]
+
+
+def test_the_picture_is_a_png_of_three_maps(maps):
+    assert embed.draw(maps).startswith(b"\x89PNG")
+
+
+def test_embedding_another_model_is_refused():
+    with pytest.raises(UserError, match="Figure 2 is about gcn"):
+        embed.embed(Config(model="gat"))
+
+
+def test_points_that_coincide_have_silhouette_zero():
+    assert embed.silhouette(np.zeros((6, 2)), np.array([0, 0, 0, 1, 1, 1])) == 0.0
+
+
+def test_the_report_draws_what_was_run_and_nothing_else(maps, tmp_path):
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    assert sections(tmp_path, QUICK) == []
+
+    def write(name, row, result, **curves):
+        line = {"row": row, "dataset": "synthetic", "method": result["method"], "scale": "quick", "seed": 0}
+        line["result"] = result | {"curves": curves or result["curves"]}
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    write("table3", "GraphConv", maps[0], val_accuracy=[0.1, 0.4, 0.5])
+    write("tableA4", "GraphConv", maps[2], val_accuracy=[0.1, 0.2, 0.2])
+    write("tableA2", "DNAConv", maps[1], epoch=[10, 20], a=[0.1, 0.5], a_std=[0.1, 0.1], b=[0.0, 0.2], b_std=[0, 0])
+    for result in maps:
+        write("figure2", "GraphConv", result)
+    [section] = sections(tmp_path, QUICK)
+    assert [figure.title.split(",")[0] for figure in section.figures] == ["Learning curves", "Alignment", "Embeddings"]
+    assert all(figure.png.startswith(b"\x89PNG") for figure in section.figures)
+    assert sections(tmp_path, RunContext(scale="paper")) == []
+
+
+def test_the_embedding_command_writes_its_picture(tmp_path, capsys):
+    out = tmp_path / "new" / "maps.png"
+    embed.main(embed.Config(epochs=2, iterations=10, out=out))
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert str(out) in capsys.readouterr().out
+
+
+def test_the_readme_has_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+    for table in tables.TABLES:
+        assert f"<!-- results:{table.name} -->" in text
