@@ -1,9 +1,11 @@
 """A table as text: paper beside ours, one line per row and method. Markdown, terminal and report share the cells."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from harness.aggregate import Summary, summarise
+from harness.aggregate import RunKey, Summary, key_of, summarise
+from harness.results import PLACES
 from harness.tables import Cell, Table
 
 NOTHING = "–"
@@ -57,7 +59,22 @@ def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
     missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
     if missing:
         found.append(f"{NOTHING} among ours: not run yet ({missing} of {len(table.cells)} cells).")
+    if mixed := mixed_cells(lines):
+        found.append(f"Runs made with different settings are averaged in: {', '.join(mixed)}. Delete the old lines.")
     return found + list(table.notes) + ([provenance(lines)] if lines else [])
+
+
+def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Cells whose runs differ in more than the seed, because a preset changed after some of them were made."""
+    settings: dict[RunKey, set[str]] = {}
+    names: dict[RunKey, str] = {}
+    for line in lines:
+        config = line["result"].get("config") or {}
+        deciding = {name: value for name, value in config.items() if name not in PLACES and name != "seed"}
+        cell = (*key_of(line)[:3], 0)
+        names[cell] = f"{line['row']} {METHODS.get(line['method'], line['method'])} on {line['dataset']}"
+        settings.setdefault(cell, set()).add(json.dumps(deciding, sort_keys=True))
+    return [names[cell] for cell, found in settings.items() if len(found) > 1]
 
 
 def provenance(lines: Sequence[dict[str, Any]]) -> str:

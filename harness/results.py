@@ -25,6 +25,8 @@ from typing import Any
 from harness.errors import UserError, writing
 
 PACKAGES = ("torch", "numpy", "scipy", "torch-geometric", "scikit-learn", "openTSNE")
+# Fields of a configuration that decide where a run takes place, not what it finds.
+PLACES = frozenset({"data_dir", "out", "resume", "device"})
 ROOT = Path(__file__).resolve().parent.parent
 
 

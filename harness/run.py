@@ -32,12 +32,9 @@ from typing import Any
 
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.metrics import MetricsFile
-from harness.results import make_result, plain
+from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss"]
-
-# A resumed run may differ from the interrupted one in these fields alone: they decide where, not what.
-PLACES = frozenset({"data_dir", "out", "resume", "device"})
 
 
 def check_loss(loss: float, step: int, hint: str = "Lower the learning rate") -> None:

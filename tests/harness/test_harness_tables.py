@@ -86,6 +86,13 @@ def test_paper_and_ours_stand_side_by_side_and_gaps_stay_gaps():
     ]
 
 
+def test_a_mean_over_runs_of_different_settings_is_called_out():
+    same = [line(CELLS[0], seed, 0.8, config={"lr": 0.1, "seed": seed, "out": str(seed)}) for seed in (0, 1)]
+    assert "different settings" not in render.markdown(TABLE, same)
+    other = line(CELLS[0], 2, 0.8, config={"lr": 0.2, "seed": 2, "out": None})
+    assert "different settings are averaged in: GCN BP on cora." in render.markdown(TABLE, [*same, other])
+
+
 def test_where_nothing_could_be_read_the_papers_column_is_there_and_empty():
     unread = replace(TABLE, cells=tuple(replace(c, published=None) for c in CELLS))
     header, rows = render.grid(unread, [])
