@@ -74,7 +74,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_at_random_steps_ends_as_if_left_alone(undisturbed: Path, tmp_path: Path, seed: int):
     draw, folder, kills = random.Random(seed), tmp_path / "run", 0
-    while kills < 4:
+    while kills < 3:
         target = lines_in(folder) + draw.randint(1, 12)
         process = start(folder, "--resume")
         if not kill_when(process, lambda count=target: lines_in(folder) >= count, draw.random() / 100):
