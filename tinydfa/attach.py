@@ -1,7 +1,7 @@
 """`attach` makes a model train by a method, without changing it.
 
 Points are the model's own `DFALayer`s or any of its submodules, by name. Hooks bring the points' outputs to the tape
-and the model's output to the head; they are objects, not closures, so that a copied or pickled model carries them.
+and a `forward` on the instance the model's output to the head.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError, PointError, UnregisteredPointError
 from tinydfa.feedback import Distribution, Feedback
-from tinydfa.hooks import Begin, End, HeadHook, PointHook, attachment_of
+from tinydfa.hooks import HeadHook, PointHook, attachment_of
 from tinydfa.methods import Method
 from tinydfa.naming import find_modules, no_points, suggest
 from tinydfa.points import DFALayer
@@ -52,6 +52,7 @@ def attach(
         DFAError: Unknown method, pattern or output; no points; points that no head would feed; already attached.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
         >>> attachment = attach(net, "dfa", points=["1", "3"])
         >>> net(torch.ones(3, 4)).sum().backward()
@@ -67,9 +68,9 @@ def attach(
     for point in own_points(model).values():
         attachment.remember(point, "name", "batch_dims", "tape")
     try:
-        head = own_head(model) if points is None and output is None else None
-        if head is not None:
-            attachment.head = head
+        own = own_head(model) if points is None and output is None else None
+        if own is not None:
+            attachment.head = own
         else:
             hooked = points_to_hook(model, method, points)
             attachment.head = new_head(model, hooked)
@@ -80,10 +81,8 @@ def attach(
         attachment.detach()
         raise
     attachment.tape.scoped = True
-    attachment._handles += [
-        model.register_forward_pre_hook(Begin(attachment), prepend=True),
-        model.register_forward_hook(End(attachment.tape), always_call=True),
-    ]
+    at_return = own is None and output is None
+    attachment.enter(attachment.head if at_return else None)
     return attachment
 
 
@@ -164,16 +163,14 @@ def take_over(attachment: Attachment, batch_dims: BatchDims) -> None:
 
 
 def hook_up(attachment: Attachment, hooked: Mapping[str, nn.Module], output: str | None) -> None:
-    """Bring the outputs of the points to the tape, and the model's output to the head."""
+    """Bring the outputs of the hooked submodules to the tape, and that of a named one to the head."""
     head, model = attachment.head, attachment.model
     if head is None:
         return
-    where, module = "the model's return value", model
-    if output is not None:
-        where, module = f"the output of {output!r}", output_module(model, output)
     for point, submodule in zip(head.points, hooked.values(), strict=False):
-        attachment._handles.append(submodule.register_forward_hook(PointHook(point)))
-    attachment._handles.append(module.register_forward_hook(HeadHook(head, where)))
+        attachment.hook(submodule, PointHook(point))
+    if output is not None:
+        attachment.hook(output_module(model, output), HeadHook(head, f"the output of {output!r}"))
 
 
 def output_module(model: nn.Module, name: str) -> nn.Module:

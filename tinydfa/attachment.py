@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from tinydfa.dfa import DFA
 from tinydfa.errors import PointError
 from tinydfa.feedback import Feedback
+from tinydfa.hooks import AttachedForward, HeadHook, PointHook
 from tinydfa.layerwise import passes, swap, swap_back
 from tinydfa.methods import Method
 from tinydfa.naming import no_points
@@ -35,7 +36,7 @@ class Attachment:
         self.head: DFA | None = None
         self.feedback = feedback
         self._no_tape = Tape(Method.BP)
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | AttachedForward] = []
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swapped: dict[str, nn.Module] = {}
         self._walk_state: dict[str, Tensor] = {}
@@ -113,11 +114,23 @@ class Attachment:
             self._swapped = {}
         for handle in self._handles:
             handle.remove()
+        vars(self.model).pop("_attachment", None)
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
                 setattr(thing, name, value)
         self._handles, self._before = [], []
         self._method = Method.BP
+
+    def hook(self, module: nn.Module, hook: PointHook | HeadHook) -> None:
+        """Set a forward hook that `detach` removes."""
+        self._handles.append(module.register_forward_hook(hook))
+
+    def enter(self, head: DFA | None) -> None:
+        """Take over the model's `forward`; with a head, the error is taken at its return value."""
+        forward = AttachedForward(self, head)
+        self._handles.append(forward)
+        vars(self.model)["forward"] = forward
+        vars(self.model)["_attachment"] = self
 
     def remember(self, thing: Any, *attributes: str) -> None:
         """Note what `detach` is to put back."""

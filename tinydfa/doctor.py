@@ -83,7 +83,7 @@ class Examination:
 
     def gradients(self, runner: nn.Module | None = None) -> Gradients:
         with state_kept(self.model), torch.enable_grad():
-            loss = self.loss_fn(runner or self.model, self.batch)
+            loss = self.loss_fn(self.model if runner is None else runner, self.batch)
             return self._of(loss)
 
     def below_points(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""The hooks with which `attach` reaches into a model: objects, so that `copy.deepcopy` of a model copies them along."""
+"""How `attach` reaches into a model: callable objects, so that a copied or pickled model carries its own."""
 
 from __future__ import annotations
 
@@ -47,33 +47,53 @@ class HeadHook:
         return self.head(output)
 
 
-class Begin:
-    """Opens a forward pass of the model: what an earlier, broken one may have left does not count."""
+class AttachedForward:
+    """The `forward` of an attached model: it knows where a pass begins and ends, also one that raises.
 
-    def __init__(self, attachment: Attachment) -> None:
+    It stands on the instance rather than in the module's hooks because `torch.compile` runs the hooks of its outermost
+    module outside the graph, and points and head belong in one graph.
+    """
+
+    def __init__(self, attachment: Attachment, head: DFA | None) -> None:
         self.attachment = attachment
+        self.head = HeadHook(head, "the model's return value") if head is not None else None
+        self.before = vars(attachment.model).get("forward")  # an instance may have one already
 
-    def __call__(self, module: nn.Module, inputs: Any) -> None:
-        tape = self.attachment.tape
-        tape.records = []
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        model, tape = self.attachment.model, self.attachment.tape
+        tape.records = []  # of a pass that was broken off
         tape.open = True
-
-
-class End:
-    """Closes a forward pass, also one that raised; then `output` is None."""
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.tape.open = False
-        left = [record.point.label for record in self.tape.take() if record.value is not None]
-        if left and output is not None:
-            raise PointError(
-                f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error "
-                "did not come after them, so everything below them would keep its weights. Name a later output, or "
-                "remove these points."
+        try:
+            output = (
+                type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
             )
+            if self.head is not None:
+                output = self.head(model, args, output)
+            refuse_unfed(tape)
+        finally:
+            tape.open = False
+            tape.records = []
+            tape.target = None
+        return output
+
+    def remove(self) -> None:
+        """Give the model its own `forward` back."""
+        model = self.attachment.model
+        if self.before is not None:
+            model.forward = self.before
+        elif vars(model).get("forward") is self:
+            del model.forward
+
+
+def refuse_unfed(tape: Tape) -> None:
+    """Points that are still on the tape at the end of a pass have no head."""
+    left = [record.point.label for record in tape.records if record.value is not None]
+    if left:
+        raise PointError(
+            f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error did not "
+            "come after them, so everything below them would keep its weights. Name a later output, or remove these "
+            "points."
+        )
 
 
 def with_first_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -102,6 +122,5 @@ def is_signal(value: Any) -> bool:
 
 def attachment_of(model: nn.Module) -> Attachment | None:
     """The attachment at work on `model` (also on a copy of an attached model), or None."""
-    model = getattr(model, "_orig_mod", model)
-    hooks = model._forward_pre_hooks.values()
-    return next((hook.attachment for hook in hooks if isinstance(hook, Begin)), None)
+    attachment: Attachment | None = vars(getattr(model, "_orig_mod", model)).get("_attachment")
+    return attachment

@@ -23,8 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
 
-from tinydfa.errors import PointError
+from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Distribution, Feedback
 from tinydfa.methods import Method
 from tinydfa.points import in_backward
@@ -99,7 +101,7 @@ class FeedbackConv3d(_ConvForward, nn.Conv3d):
     """A `Conv3d` whose input gradient goes through B."""
 
 
-_SWAPS: dict[type, type] = {
+_SWAPS: dict[type, Any] = {
     nn.Linear: FeedbackLinear,
     nn.Conv1d: FeedbackConv1d,
     nn.Conv2d: FeedbackConv2d,
@@ -108,10 +110,18 @@ _SWAPS: dict[type, type] = {
 
 
 def swapped_class(layer: nn.Module) -> type | None:
-    """The feedback class for a layer, or None. PyTorch Geometric's own `Linear` computes what torch's does."""
-    kind = type(layer)
-    if kind not in _SWAPS and f"{kind.__module__}.{kind.__qualname__}" == "torch_geometric.nn.dense.linear.Linear":
-        _SWAPS[kind] = type("FeedbackLinear", (_Walk, kind), {"forward": FeedbackLinear.forward})
+    """The feedback class for a layer, or None.
+
+    A subclass counts as long as it keeps its base's `forward`; so does the `Linear` of PyTorch Geometric, which
+    computes what torch's does. The projection inside `nn.MultiheadAttention` does not: its `forward` is never called.
+    """
+    kind: Any = type(layer)
+    if kind not in _SWAPS:
+        base = next((base for base in _SWAPS if issubclass(kind, base) and kind.forward is vars(base)["forward"]), None)
+        if f"{kind.__module__}.{kind.__qualname__}" == "torch_geometric.nn.dense.linear.Linear":
+            base = nn.Linear
+        if base is not None and kind is not NonDynamicallyQuantizableLinear:
+            _SWAPS[kind] = type(f"Feedback{kind.__name__}", (_Walk, kind), {"forward": _SWAPS[base].forward})
     return _SWAPS.get(kind)
 
 
@@ -123,7 +133,14 @@ def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, 
 
     Raises:
         PointError: `model` has no layer of those kinds.
+        DFAError: A lazy layer has no shape yet.
     """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise DFAError(
+            f"{', '.join(lazy)} have no shape yet, so {method} cannot draw matrices of the same shape. Run the model "
+            "once, then attach."
+        )
     layers = {name: layer for name, layer in model.named_modules() if swapped_class(layer) is not None}
     if not layers:
         raise PointError(

@@ -162,7 +162,6 @@ def test_checkpointed_region_with_point_and_the_layer_above_it():
     nets = [Mlp(), Mlp()]
     x, y = batch()
     for net, use in zip(nets, (False, True), strict=True):
-        attach(net, "dfa")
 
         def run(h, net=net):
             h = net.points[1](torch.tanh(net.hidden[1](h)))
@@ -174,6 +173,7 @@ def test_checkpointed_region_with_point_and_the_layer_above_it():
             return net.top(net.points[2](h))
 
         net.forward = forward
+        attach(net, "dfa")
         cross_entropy(net(x), y).backward()
     assert_gradients(nets[1], {name: p.grad for name, p in nets[0].named_parameters()})
 
