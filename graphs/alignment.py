@@ -20,7 +20,7 @@ from graphs import train
 from graphs.config import conclude
 from graphs.graph import Graph
 from graphs.models import build_model
-from graphs.presets import PRESETS, Preset
+from graphs.presets import PRESETS, Preset, find_preset
 from harness.device import pick_device
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -36,7 +36,7 @@ class Config(train.Config):
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
         if self.model == "dna" and self.preset is None:
-            preset = replace(PRESETS["dna_alignment"], method=self.method)
+            preset = replace(find_preset("dna", self.method), lr=PRESETS["dna_alignment"].lr)
             return preset if self.epochs is None else replace(preset, epochs=self.epochs)
         return super().resolve()
 

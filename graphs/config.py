@@ -20,8 +20,8 @@ class RunConfig:
 
     dataset: str = "synthetic"
     """cora, citeseer, pubmed, or synthetic, which needs no files."""
-    method: Method = Method.DFA
-    """How hidden layers learn."""
+    method: Method | None = None
+    """How hidden layers learn; dfa if left out."""
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""
     epochs: int | None = None

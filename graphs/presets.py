@@ -128,16 +128,15 @@ def check_method(method: Method) -> None:
         )
 
 
-def find_preset(model: str, method: Method, name: str | None = None) -> Preset:
-    """The preset called `name`, or the one of a model and a method.
+def find_preset(model: str | None, method: Method | None, name: str | None = None) -> Preset:
+    """The preset called `name`, or the one of a model (gcn if None) and a method (dfa if None).
 
     Raises:
-        UserError: there is no such preset, model or method here.
+        UserError: there is no such preset, model or method here, or the preset has another model or method.
     """
     if name is not None:
-        if name not in PRESETS:
-            raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
-        return PRESETS[name]
+        return _named(name, model, method)
+    model, method = model or "gcn", method or Method.DFA
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(method)
@@ -145,8 +144,21 @@ def find_preset(model: str, method: Method, name: str | None = None) -> Preset:
     return replace(base, method=method)
 
 
-def find_autoencoder_preset(dataset: str, method: Method) -> AutoencoderPreset:
-    """The preset of a data set and a method; CiteSeer has its own."""
+def _named(name: str, model: str | None, method: Method | None) -> Preset:
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
+    preset = PRESETS[name]
+    if model not in (None, preset.model):
+        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
+    if method not in (None, preset.method):
+        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
+        raise UserError(f"{chosen}. Leave one of them out.")
+    return preset
+
+
+def find_autoencoder_preset(dataset: str, method: Method | None) -> AutoencoderPreset:
+    """The preset of a data set and a method (dfa if None); CiteSeer has its own."""
+    method = method or Method.DFA
     check_method(method)
     bp, dfa = (gae_bp_citeseer, gae_dfa_citeseer) if dataset == "citeseer" else (gae_bp, gae_dfa)
     return bp if method is Method.BP else replace(dfa, method=method)

@@ -31,10 +31,10 @@ from tinydfa import Method, attach
 class Config(RunConfig):
     """Train a node classifier on a citation graph."""
 
-    model: str = "gcn"
-    """cheb, gcn, spline, gat or dna."""
+    model: str | None = None
+    """cheb, gcn, spline, gat or dna; gcn if left out."""
     preset: str | None = None
-    """A named preset; decides model, method and hyper-parameters."""
+    """A named preset, such as gcn_dfa, in place of model and method."""
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""

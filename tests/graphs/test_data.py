@@ -1,8 +1,11 @@
 import hashlib
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from graphs import planetoid
 from graphs.data import load_graph, stratified_folds
@@ -68,6 +71,60 @@ def test_a_damaged_file_is_named_and_not_opened(data_dir, tmp_path, monkeypatch)
     monkeypatch.setattr("pickle.load", lambda *a, **k: pytest.fail("unpickled a file before checking it"))
     with pytest.raises(UserError, match=r"ind\.cora\.graph.*sha256"):
         load_graph("cora", tmp_path)
+
+
+@pytest.fixture
+def little_pubmed(tmp_path, monkeypatch):
+    """PubMed's eight files with 620 nodes in place of 19,717: 60 to train, 500 to validate, the last 40 to test."""
+    generator = np.random.default_rng(0)
+    x = (generator.random((620, 9)) < 0.3).astype(np.float32)
+    y = np.eye(3, dtype=np.int32)[np.arange(620) % 3]
+    order = 580 + generator.permutation(40)  # the test rows are stored in this order
+    graph = {
+        node: [(node + 1) % 620, (node - 1) % 620, node] for node in range(620)
+    }  # a ring; self loops are to be dropped
+    parts = {
+        "x": csr_matrix(x[:60]),
+        "y": y[:60],
+        "allx": csr_matrix(x[:580]),
+        "ally": y[:580],
+        "tx": csr_matrix(x[order]),
+        "ty": y[order],
+        "graph": graph,
+    }
+    raw = tmp_path / "planetoid" / "PubMed" / "raw"
+    raw.mkdir(parents=True)
+    for name, part in parts.items():
+        (raw / f"ind.pubmed.{name}").write_bytes(pickle.dumps(part))
+    (raw / "ind.pubmed.test.index").write_text("".join(f"{node}\n" for node in order))
+    content = (raw / "ind.pubmed.allx").read_bytes()
+    for path in raw.iterdir():
+        name = path.name.removeprefix("ind.")
+        if planetoid.SHA256[name] is not None:
+            monkeypatch.setitem(planetoid.SHA256, name, hashlib.sha256(path.read_bytes()).hexdigest())
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    monkeypatch.setattr(planetoid, "PUBMED_ALLX_BLOB", blob)
+    return tmp_path, x, y.argmax(axis=1)
+
+
+def test_pubmed_files_are_read_with_test_rows_put_in_order(little_pubmed):
+    root, x, y = little_pubmed
+    graph = load_graph("pubmed", root, normalise_features=False)
+    torch.testing.assert_close(graph.x.to_dense(), torch.from_numpy(x))
+    assert graph.y.tolist() == y.tolist()
+    assert undirected(graph) == 620
+    assert (graph.train.tolist(), graph.test.tolist()) == (list(range(60)), list(range(580, 620)))
+    assert graph.val.tolist() == list(range(60, 560))
+
+
+def test_files_may_lie_partly_below_the_root_and_partly_in_the_cache(little_pubmed, tmp_path, monkeypatch):
+    root, _, _ = little_pubmed
+    monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path / "cache"))
+    there = tmp_path / "cache" / "data" / "planetoid" / "PubMed" / "raw"
+    there.mkdir(parents=True)
+    moved = root / "planetoid" / "PubMed" / "raw" / "ind.pubmed.graph"
+    shutil.move(moved, there / moved.name)
+    assert load_graph("pubmed", root).nodes == 620
 
 
 def test_a_pubmed_file_of_another_git_id_is_named(tmp_path, monkeypatch):

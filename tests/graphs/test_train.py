@@ -140,6 +140,8 @@ def test_an_impossible_preset_is_refused(changes):
         (["--dataset", "corra"], "--dataset corra: no such data set"),
         (["--model", "mlp"], "--model mlp: no such model"),
         (["--preset", "gcn_xyz"], "--preset gcn_xyz: no such preset"),
+        (["--preset", "gcn_bp", "--method", "dfa"], "--preset gcn_bp trains by bp and --method says dfa"),
+        (["--preset", "gcn_bp", "--model", "gat"], "--preset gcn_bp is about gcn and --model says gat"),
         (["--epochs", "0"], "--epochs 0: give at least 1"),
         (["--dataset", "cora", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["--method", "fa"], "--method fa replaces the weights"),
