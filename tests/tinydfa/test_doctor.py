@@ -1,0 +1,185 @@
+"""`doctor` finds what it promises to find, and nothing in a healthy model."""
+
+from __future__ import annotations
+
+import copy
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.tinydfa.nets import batch
+from tinydfa import DFAError, DFALayer, Fault, Method, Status, attach, attachment_of, doctor
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def loss(model: nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
+    attachment = attachment_of(model)
+    if attachment is not None and attachment.method is Method.DRTP:
+        attachment.target = data[1]
+    return F.cross_entropy(model(data[0]), data[1])
+
+
+def where(diagnosis, fault: Fault) -> set[str]:
+    return {name for finding in diagnosis.findings if finding.fault is fault for name in finding.where}
+
+
+@pytest.mark.parametrize("method", [method for method in Method if method.broadcasts or method.layerwise])
+def test_a_healthy_model_has_no_findings(method):
+    net = mlp()
+    attach(net, method, points=["1", "3"])
+    diagnosis = doctor(net, batch(), loss, autocast=False)
+    assert diagnosis.findings == []
+    assert diagnosis.parameters["4.weight"] is Status.BP
+    assert {diagnosis.parameters[name] for name in ("0.weight", "0.bias", "2.weight")} == {Status.METHOD}
+    assert diagnosis.agreement["compiled"] > 0.9999
+
+
+def test_a_layer_cut_off_from_every_gradient_is_named():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.middle, self.top, self.point = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3), DFALayer()
+
+        def forward(self, x):
+            return self.top(self.point(torch.tanh(self.middle(self.low(x).detach()))))
+
+    net = Cut()
+    attach(net, "dfa")
+    diagnosis = doctor(net, batch(), loss, compile=False)
+    assert where(diagnosis, Fault.CUT_OFF) == {"low.weight", "low.bias"}
+    assert diagnosis.parameters["low.weight"] is Status.NONE
+
+
+def test_layers_without_a_point_above_them_are_still_trained_by_bp():
+    net = mlp()
+    attach(net, "dfa", points=["1"])
+    diagnosis = doctor(net, batch(), loss, compile=False)
+    assert where(diagnosis, Fault.TRAINED_BY_BP) == {"2", "4"}
+    assert diagnosis.parameters["2.weight"] is Status.BP
+
+
+def test_a_path_around_the_points_is_trained_by_bp():
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.top, self.point = nn.Linear(6, 5), nn.Linear(5, 3), DFALayer()
+
+        def forward(self, x):
+            h = self.low(x)
+            return self.top(self.point(h) + h)
+
+    net = Skip()
+    attach(net, "dfa")
+    assert where(doctor(net, batch(), loss, compile=False), Fault.TRAINED_BY_BP) == {"low.weight", "low.bias"}
+
+
+def test_a_dead_layer_has_a_zero_gradient():
+    net = mlp()
+    net[1] = nn.ReLU()
+    with torch.no_grad():
+        net[0].bias.fill_(-1000.0)
+    attach(net, "dfa", points=["1", "3"])
+    assert where(doctor(net, batch(), loss, compile=False), Fault.ZERO_GRADIENT) >= {"0.weight", "0.bias"}
+
+
+class Compiled(nn.Module):
+    """What a compiler leaves that captured the model before the hooks were set: the graph of the plain model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+        self.graph = torch.fx.symbolic_trace(copy.deepcopy(model))
+
+    def forward(self, x):
+        modules = dict(self._orig_mod.named_parameters())
+        return torch.func.functional_call(self.graph, modules, (x,))
+
+
+def test_hooks_that_compile_skipped_are_found():
+    net = mlp()
+    compiled = Compiled(net)
+    attach(net, "dfa", points=["1", "3"])
+    diagnosis = doctor(compiled, batch(), loss)
+    assert where(diagnosis, Fault.COMPILE_DIFFERS) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_attaching_after_a_compiled_run_is_seen_by_the_compiler():
+    net = mlp()
+    compiled = torch.compile(net, backend="aot_eager")
+    loss(compiled, batch()).backward()
+    attach(net, "dfa", points=["1", "3"])
+    assert doctor(compiled, batch(), loss).findings == []
+
+
+def test_a_point_that_the_head_does_not_know_is_named():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+            self.forgotten = DFALayer()
+
+        def forward(self, x):
+            return self.net(self.forgotten(x))
+
+    net = Forgetful()
+    attach(net, "dfa", points=["net.1", "net.3"])
+    assert where(doctor(net, batch(), loss, compile=False), Fault.UNFED_POINT) == {"forgotten"}
+
+
+def rank_process(rank: int, port: int, seeds: tuple[int, int], results) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    try:
+        net = mlp()
+        attach(net, "dfa", points=["1", "3"], seed=seeds[rank])
+        diagnosis = doctor(net, batch(), loss, compile=False, autocast=False)
+        results[rank] = [str(finding) for finding in diagnosis.findings]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_feedback_that_differs_between_ranks_is_found(seeds):
+    with mp.get_context("spawn").Manager() as manager:
+        results = manager.dict()
+        mp.spawn(rank_process, (free_port(), seeds, results), nprocs=2)
+        for findings in dict(results).values():
+            assert any("feedback differs between ranks: rank 1" in text for text in findings) is (seeds == (0, 1))
+
+
+def test_nothing_of_the_model_changes():
+    net = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3))
+    attach(net, "dfa", points=["3"])
+    before, generator = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    doctor(net, batch(), loss, compile=False)
+    assert torch.equal(generator, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_the_table_names_parameters_points_and_findings():
+    net = mlp()
+    attach(net, "dfa", points=["1"])
+    text = str(doctor(net, batch(), loss, compile=False))
+    assert "0.weight   method" in text
+    assert "! trained by backpropagation: 2, 4" in text
+
+
+def test_a_model_that_no_method_is_at_work_on_is_refused():
+    with pytest.raises(DFAError, match="no method is at work on Sequential.*attach"):
+        doctor(mlp(), batch(), loss)
