@@ -61,13 +61,21 @@ class DNAConv(pyg.DNAConv):
         heads = attention.heads
         pattern = graph.operator(attention_pattern, heads, layers)
         query = attention.lin_q(x[:, -1:]).view(nodes * heads, -1)
-        key = attention.lin_k(x).view(nodes * layers * heads, -1)
-        value = attention.lin_v(x).view(nodes * layers * heads, -1)
+        key, value = (out.view(nodes * layers * heads, -1) for out in project(x, attention.lin_k, attention.lin_v))
 
         score = _Scores.apply(pattern.places, query / math.sqrt(channels // heads), key).view(-1, layers)
         share = F.dropout(restricted_softmax(score), attention.dropout, self.training)
         mixed = _Mixture.apply(pattern.places, (share * pattern.weight).view(-1), value)
         return mixed.view(nodes, channels)
+
+
+def project(x: Tensor, *linears: Any) -> list[Tensor]:
+    """PyG's grouped linear maps of one input, multiplied at once: ``[..., channels] -> [rows, channels]`` each."""
+    groups, inputs, outputs = linears[0].weight.shape
+    by_group = x.reshape(-1, groups, inputs).transpose(0, 1)
+    products = (by_group @ torch.cat([linear.weight for linear in linears], dim=2)).transpose(0, 1)
+    parts = products.split(outputs, dim=2)
+    return [part.reshape(-1, groups * outputs) + linear.bias for part, linear in zip(parts, linears, strict=True)]
 
 
 def restricted_softmax(score: Tensor) -> Tensor:
