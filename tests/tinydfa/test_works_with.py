@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from torch.utils.checkpoint import checkpoint
 
-from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, gradients_of, mlp_rule, one_hot
+from tests.tinydfa.nets import Mlp, assert_gradients, batch, gradients_of
 from tests.tinydfa.works_with import (
     CONDITIONS,
     LINEAR,
@@ -19,6 +19,7 @@ from tests.tinydfa.works_with import (
     NOTES,
     SEED,
     attached,
+    by_hand,
     ddp_worker,
     matrix_markdown,
     reference,
@@ -48,56 +49,11 @@ def eager(method: str) -> None:
     net, attachment = attached(method)
     x, y = batch()
     for number in range(2):
-        expected = by_hand(method, net, x, y, attachment, number)
+        expected = by_hand(method, net, x, y, number)
         net.zero_grad()
         step(net, attachment, x, y)
         assert_gradients(net, expected)
         torch.optim.SGD(net.parameters(), lr=0.1).step()
-
-
-def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, attachment, number: int) -> dict[str, Tensor]:
-    if method in ("dfa", "sdfa", "tdfa", "drtp", "shallow"):
-        signal = {
-            "dfa": lambda e: e, "shallow": lambda e: e, "sdfa": torch.sign, "drtp": lambda e: one_hot(y),
-            "tdfa": lambda e: e.sign() * (e.abs() > e.abs().mean()),
-        }[method]  # fmt: skip
-        drawn = torch.rand(3, 7, generator=torch.Generator().manual_seed(SEED)) * 2 - 1
-        rule = mlp_rule(net, x, y, drawn, signal)
-        return {name: g for name, g in rule.items() if method != "shallow" or name.startswith("top")}
-    return walk_down(net, x, y, matrices(method, net, x, number))
-
-
-def matrices(method: str, net: Mlp, x: Tensor, number: int) -> dict[str, Tensor]:
-    """What each layer sends its signal through: the weight, or B read off a twin in the same pass."""
-    layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
-    if method == "bp":
-        return {name: layer.weight.detach() for name, layer in layers.items()}
-    twin, seen = Mlp(), {}
-    twin.load_state_dict(net.state_dict())
-    twin, _ = attached(method, twin)
-    for name, layer in twin.named_modules():
-        if isinstance(layer, nn.Linear):
-            layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))
-    for _ in range(number + 1):
-        twin(x.clone().requires_grad_())
-    units = {name: torch.eye(layer.out_features) for name, layer in layers.items()}
-    return {
-        name: torch.stack([torch.autograd.grad(o, i, u.expand_as(o), retain_graph=True)[0][0] for u in units[name]])
-        for name, (i, o) in seen.items()
-    }
-
-
-@torch.no_grad()
-def walk_down(net: Mlp, x: Tensor, y: Tensor, matrix: dict[str, Tensor]) -> dict[str, Tensor]:
-    h = [x]
-    for layer in net.hidden:
-        h.append(torch.tanh(h[-1] @ layer.weight.T + layer.bias))
-    delta = error_of(h[-1] @ net.top.weight.T + net.top.bias, y)
-    expected = {"top.weight": delta.T @ h[-1], "top.bias": delta.sum(0)}
-    for number, above in ((2, "top"), (1, "hidden.2"), (0, "hidden.1")):
-        delta = delta @ matrix[above] * (1 - h[number + 1] ** 2)
-        expected |= {f"hidden.{number}.weight": delta.T @ h[number], f"hidden.{number}.bias": delta.sum(0)}
-    return expected
 
 
 def compiled(method: str, backend: str = "aot_eager") -> None:
@@ -165,6 +121,15 @@ def ddp(method: str, ranks) -> None:
     assert matrices[0] is matrices[1] is None or torch.equal(*matrices)
     layerwise = [state["state"]["layerwise"] for state in (one, two)]
     assert all(torch.equal(layerwise[0][name], layerwise[1][name]) for name in layerwise[0])
+
+
+@pytest.mark.parametrize("kind", ["own head", "attached after"])
+def test_ddp_with_a_head_of_its_own_or_attached_after_wrapping(kind, ranks):
+    for rank in ranks:
+        expected = reference("dfa")
+        assert rank[kind].keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(rank[kind][name], gradient)
 
 
 def mean(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

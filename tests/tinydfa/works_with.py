@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.tinydfa.nets import Mlp, batch, gradients_of
-from tinydfa import Attachment, Feedback, Method, attach
+from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
+from tinydfa import DFA, Attachment, Feedback, Method, attach
 
 METHODS = [str(method) for method in Method]
 CONDITIONS = {
@@ -93,6 +93,53 @@ def reference(method: str, *parts: slice, passes_before: int = 0) -> dict[str, T
     return gradients_of(net)
 
 
+def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
+    """Gradients of step `number` (from 0) of a network with `attached`'s feedback."""
+    if method in ("dfa", "sdfa", "tdfa", "drtp", "shallow"):
+        signal = {
+            "dfa": lambda e: e, "shallow": lambda e: e, "sdfa": torch.sign, "drtp": lambda e: one_hot(y),
+            "tdfa": lambda e: e.sign() * (e.abs() > e.abs().mean()),
+        }[method]  # fmt: skip
+        drawn = torch.rand(3, 7, generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+        rule = mlp_rule(net, x, y, drawn, signal)
+        return {name: g for name, g in rule.items() if method != "shallow" or name.startswith("top")}
+    return walk_down(net, x, y, matrices(method, net, x, number))
+
+
+def matrices(method: str, net: Mlp, x: Tensor, number: int) -> dict[str, Tensor]:
+    """What each layer sends its signal through: the weight, or B read off a twin in the same pass."""
+    layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
+    if method == "bp":
+        return {name: layer.weight.detach() for name, layer in layers.items()}
+    twin, seen = Mlp(), {}
+    twin.load_state_dict(net.state_dict())
+    twin, _ = attached(method, twin)
+    for name, layer in twin.named_modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))
+    for _ in range(number + 1):
+        twin(x.clone().requires_grad_())
+    units = {name: torch.eye(layer.out_features) for name, layer in layers.items()}
+    return {
+        name: torch.stack([torch.autograd.grad(o, i, u.expand_as(o), retain_graph=True)[0][0] for u in units[name]])
+        for name, (i, o) in seen.items()
+    }
+
+
+@torch.no_grad()
+def walk_down(net: Mlp, x: Tensor, y: Tensor, matrix: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients when the signal goes down through ``matrix[layer]`` in place of the layer's weight."""
+    h = [x]
+    for layer in net.hidden:
+        h.append(torch.tanh(h[-1] @ layer.weight.T + layer.bias))
+    delta = error_of(h[-1] @ net.top.weight.T + net.top.bias, y)
+    expected = {"top.weight": delta.T @ h[-1], "top.bias": delta.sum(0)}
+    for number, above in ((2, "top"), (1, "hidden.2"), (0, "hidden.1")):
+        delta = delta @ matrix[above] * (1 - h[number + 1] ** 2)
+        expected |= {f"hidden.{number}.weight": delta.T @ h[number], f"hidden.{number}.bias": delta.sum(0)}
+    return expected
+
+
 def ddp_worker(rank: int, folder: str) -> None:
     """One of two ranks: a step of every method on its half of the batch, gradients and feedback left in `folder`."""
     store = f"file://{folder}/store"
@@ -111,5 +158,21 @@ def ddp_worker(rank: int, folder: str) -> None:
         step(ddp, attachment, x[mine], y[mine])
         state = attachment.state_dict()
         results[method] = {"first": first, "second": gradients_of(net), "state": state}
+    results |= {kind: ddp_variant(kind, rank) for kind in ("own head", "attached after")}
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def ddp_variant(kind: str, rank: int) -> dict[str, Tensor]:
+    """Gradients by `dfa` when the head is written into the model, or when `attach` comes after the wrapping."""
+    torch.manual_seed(rank)
+    net = Mlp()
+    model = nn.Sequential(net, DFA(list(net.points), feedback=Feedback(seed=SEED))) if kind == "own head" else net
+    ddp = nn.parallel.DistributedDataParallel(model)
+    if kind == "attached after":
+        attached("dfa", net)
+    x, y = (data[4 * rank : 4 * rank + 4] for data in batch())
+    for _ in range(2):
+        net.zero_grad()
+        cross_entropy(ddp(x), y).backward()
+    return gradients_of(net)
