@@ -11,8 +11,8 @@ degrees). Source of the measure: `alignment.py` of the code release of arXiv 200
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from tinydfa.errors import DFAError
 from tinydfa.hooks import attachment_of
 from tinydfa.measured2020 import AlignmentMeasurement
 from tinydfa.points import DFALayer, Tape
+from tinydfa.state import state_kept
 
 __all__ = ["Alignment", "AlignmentMeasurement", "measure_alignment"]
 
@@ -144,17 +145,3 @@ def observed(tape: Tape) -> Iterator[list[tuple[DFALayer, Tensor]]]:
         yield tape.observed
     finally:
         tape.observed = None
-
-
-@contextmanager
-def state_kept(model: nn.Module) -> Iterator[None]:
-    """Put back the generators and the model's buffers (batch norm's statistics) at the end of the block."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices: list[Any] = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        yield
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            if name in buffers:
-                buffer.copy_(buffers[name])

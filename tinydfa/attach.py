@@ -68,7 +68,12 @@ def attach(
     for point in own_points(model).values():
         attachment.remember(point, "name", "batch_dims", "tape")
     try:
-        own = own_head(model) if points is None and output is None else None
+        own = own_head(model)
+        if own is not None and (points is not None or output is not None):
+            raise DFAError(
+                f"{type(model).__name__} has a DFA head of its own, which decides its points and its output. Leave out "
+                "points= and output=, or take the head out of the model."
+            )
         if own is not None:
             attachment.head = own
         else:

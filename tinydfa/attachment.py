@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -60,7 +61,8 @@ class Attachment:
             swap_back(self._swapped, self._walk_state)
             self._swapped = {}
         if new.layerwise:
-            self._swapped = swap(self.model, new, self.feedback, self._walk_state)
+            with torch.inference_mode(False):
+                self._swapped = swap(self.model, new, self.feedback, self._walk_state)
         self.tape.method = new
         self._method = new
 
@@ -127,7 +129,7 @@ class Attachment:
 
     def enter(self, head: DFA | None) -> None:
         """Take over the model's `forward`; with a head, the error is taken at its return value."""
-        forward = AttachedForward(self, head)
+        forward = AttachedForward().take_over(self, head)
         self._handles.append(forward)
         vars(self.model)["forward"] = forward
         vars(self.model)["_attachment"] = self

@@ -208,6 +208,7 @@ def checked(error: Tensor, rule: Rule) -> Tensor:
 
 
 def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
+    error = error.detach()
     size = float((error.abs() if scale_matters else error).sum())
     if size - size != 0.0:  # infinite or not a number
         broken = int((~torch.isfinite(error)).any(dim=1).sum())

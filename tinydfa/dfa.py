@@ -125,7 +125,9 @@ class DFA(nn.Module):
         """Return `input`; in the backward pass its gradient also goes to the points of this forward pass."""
         tape = self.tape
         records, target = tape.take(), tape.take_target()
-        method = Method.SHALLOW if self.no_training else tape.active_method
+        method = tape.active_method
+        if self.no_training and method.cuts:
+            method = Method.SHALLOW
         training = torch.is_grad_enabled()
         if not method.cuts:
             return input
@@ -187,7 +189,7 @@ class DFA(nn.Module):
     def _matrix(self, layout: Layout, device: torch.device) -> Tensor:
         matrix = self.feedback_matrix
         if matrix is None:
-            matrix = self.feedback.draw(layout.outputs, layout.columns)
+            matrix = self._draw(layout)
             self.feedback_matrix = matrix
         if matrix.shape[0] != layout.outputs:
             raise ShapeError(
@@ -209,16 +211,26 @@ class DFA(nn.Module):
             self.feedback_matrix = matrix
         return matrix
 
+    def _draw(self, layout: Layout) -> Tensor:
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            return self.feedback.draw(layout.outputs, layout.columns)
+        with torch.inference_mode(False):  # evaluated before it trains: the matrix must still serve a backward pass
+            return self.feedback.draw(layout.outputs, layout.columns)
+
     def _names(self) -> str:
         return ", ".join(repr(layer.label) for layer in self.points)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over a saved matrix of any size, also when this model has not run yet."""
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *rest: Any
+    ) -> None:
+        """Take over a saved matrix of any size, also before the first pass; weights saved without one keep ours."""
         saved = state_dict.get(prefix + "feedback_matrix")
         if saved is not None and (self.feedback_matrix is None or self.feedback_matrix.shape != saved.shape):
             like = self.feedback_matrix if self.feedback_matrix is not None else saved
             self.feedback_matrix = torch.empty_like(saved, device=like.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
+        if saved is None and prefix + "feedback_matrix" in missing:
+            missing.remove(prefix + "feedback_matrix")
 
     def extra_repr(self) -> str:
         return f"method={self.tape.method}, points=[{self._names()}], feedback={self.feedback}"

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.alignment import method_of, observed, state_kept
+from tinydfa.alignment import method_of, observed
 from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.layerwise import keeps_its_weights
 from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Tape
+from tinydfa.state import state_kept
 
 Gradients = dict[str, Tensor | None]
 LossFn = Callable[[nn.Module, Any], Tensor]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.points import DFALayer, Tape
+from tinydfa.points import DFALayer, Tape, in_backward
 
 if TYPE_CHECKING:
     from tinydfa.attachment import Attachment
@@ -52,29 +53,28 @@ class AttachedForward:
 
     It stands on the instance rather than in the module's hooks because `torch.compile` runs the hooks of its outermost
     module outside the graph, and points and head belong in one graph.
+
+    Every instance is of a class of its own, with a copy of the code: the compiler counts its recompilations per code
+    object, and models that share one would share its limit.
     """
 
-    def __init__(self, attachment: Attachment, head: DFA | None) -> None:
+    attachment: Attachment
+    head: HeadHook | None
+    before: Any
+
+    def __new__(cls) -> AttachedForward:
+        call = FunctionType(forward_pass.__code__.replace(), forward_pass.__globals__, "__call__")
+        return object.__new__(type("AttachedForward", (AttachedForward,), {"__call__": call}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AttachedForward, (), vars(self)
+
+    def take_over(self, attachment: Attachment, head: DFA | None) -> AttachedForward:
+        """Stand in for the model's forward; with a head, the error is taken at its return value."""
         self.attachment = attachment
         self.head = HeadHook(head, "the model's return value") if head is not None else None
         self.before = vars(attachment.model).get("forward")  # an instance may have one already
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        model, tape = self.attachment.model, self.attachment.tape
-        tape.records = []  # of a pass that was broken off
-        tape.open = True
-        try:
-            output = (
-                type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
-            )
-            if self.head is not None:
-                output = self.head(model, args, output)
-            refuse_unfed(tape)
-        finally:
-            tape.open = False
-            tape.records = []
-            tape.target = None
-        return output
+        return self
 
     def remove(self) -> None:
         """Give the model its own `forward` back."""
@@ -83,6 +83,24 @@ class AttachedForward:
             model.forward = self.before
         elif vars(model).get("forward") is self:
             del model.forward
+
+
+def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
+    """One forward pass of an attached model."""
+    model, tape = self.attachment.model, self.attachment.tape
+    tape.records = []  # of a pass that was broken off
+    tape.open = True
+    try:
+        output = type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
+        if self.head is not None:
+            output = self.head(model, args, output)
+        refuse_unfed(tape)
+    finally:
+        tape.open = False
+        tape.records = []
+        if not in_backward():  # the target may yet be set for a pass that is being recomputed
+            tape.target = None
+    return output
 
 
 def refuse_unfed(tape: Tape) -> None:

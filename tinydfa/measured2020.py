@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError
 from tinydfa.points import DFALayer
+from tinydfa.state import state_kept
 
 
 class AlignmentMeasurement:
@@ -58,7 +59,7 @@ class AlignmentMeasurement:
             self.bp_model.load_state_dict(self.dfa_model.state_dict())
         self.bp_model.to(self.bp_device)
         try:
-            with self.head.tape.backprop():
+            with self.head.tape.backprop(), state_kept(self.bp_model):
                 bp = output_gradients(self.bp_model, input.to(self.bp_device), target.to(self.bp_device), loss_function)
         finally:
             if self.bp_model is self.dfa_model:

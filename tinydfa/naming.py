@@ -20,7 +20,7 @@ def find_modules(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
     Raises:
         PointError: A pattern matches nothing; the message lists names that do exist.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
+    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     found: set[str] = set()
     for pattern in patterns:
         matches = [name for name in modules if matcher(pattern).fullmatch(name)]
@@ -29,7 +29,11 @@ def find_modules(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
                 f"points: {pattern!r} matches no submodule of {type(model).__name__}. {suggest(pattern, modules)}"
             )
         found.update(matches)
-    return {name: module for name, module in modules.items() if name in found}
+    matched: dict[nn.Module, str] = {}
+    for name, module in modules.items():
+        if name in found:
+            matched.setdefault(module, name)  # a module may stand in several places, under several names
+    return {name: module for module, name in matched.items()}
 
 
 def matcher(pattern: str) -> re.Pattern[str]:
