@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, gradients_of, mlp_rule, one_hot
-from tinydfa import DFA, DFAError, attach, attachment_of
+from tinydfa import DFA, DFAError, DFALayer, attach, attachment_of
 
 
 def headed() -> nn.Sequential:
@@ -164,3 +164,17 @@ def test_inplace_activations_above_a_point():
         cross_entropy(model(x), y).backward()
         found.append(gradients_of(model))
     assert_gradients(net, found[1])
+
+
+def test_points_at_leaf_tensors_do_not_share_their_gradients():
+    """Learned tables and inputs keep what the head sends them, and both read the same columns of the projection."""
+    a, b, top = nn.Parameter(torch.randn(8, 4)), nn.Parameter(torch.randn(8, 4)), nn.Linear(4, 3)
+    points, (_, y) = [DFALayer(), DFALayer()], batch()
+    head = DFA(points)
+    cross_entropy(head(top(points[0](a) + points[1](b))), y).backward()
+    expected = error_of(top(a + b).detach(), y) @ head.feedback_matrix / 2
+    a.grad.zero_()
+    torch.testing.assert_close(b.grad, expected)
+    cross_entropy(head(top(points[0](a) + points[1](b))), y).backward()
+    torch.testing.assert_close(a.grad, expected)
+    torch.testing.assert_close(b.grad, 2 * expected)
