@@ -37,7 +37,8 @@ class Attachment:
         self.head: DFA | None = None
         self.feedback = feedback
         self._no_tape = Tape(Method.BP)
-        self._handles: list[RemovableHandle | AttachedForward] = []
+        self._handles: list[RemovableHandle] = []
+        self._forward: AttachedForward | None = None
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swapped: dict[str, nn.Module] = {}
         self._walk_state: dict[str, Tensor] = {}
@@ -65,6 +66,8 @@ class Attachment:
                 self._swapped = swap(self.model, new, self.feedback, self._walk_state)
         self.tape.method = new
         self._method = new
+        if self._forward is not None:
+            self._forward = self._forward.of(new)
 
     @property
     def points(self) -> dict[str, int | None]:
@@ -116,6 +119,9 @@ class Attachment:
             self._swapped = {}
         for handle in self._handles:
             handle.remove()
+        if self._forward is not None:
+            self._forward.remove()
+        self._forward = None
         vars(self.model).pop("_attachment", None)
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
@@ -129,9 +135,7 @@ class Attachment:
 
     def enter(self, head: DFA | None) -> None:
         """Take over the model's `forward`; with a head, the error is taken at its return value."""
-        forward = AttachedForward().take_over(self, head)
-        self._handles.append(forward)
-        vars(self.model)["forward"] = forward
+        self._forward = AttachedForward().take_over(self, head)
         vars(self.model)["_attachment"] = self
 
     def remember(self, thing: Any, *attributes: str) -> None:

@@ -124,15 +124,17 @@ class DFA(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return `input`; in the backward pass its gradient also goes to the points of this forward pass."""
         tape = self.tape
-        records, target = tape.take(), tape.take_target()
+        records = tape.take()
         method = tape.active_method
         if self.no_training and method.cuts:
             method = Method.SHALLOW
         training = torch.is_grad_enabled()
         if not method.cuts:
+            tape.target = None
             return input
         if in_backward():  # recomputed: this node is only there to save what the first one saved
             return self._node(method, input, None, []) if training and method.broadcasts else input
+        target = tape.take_target()
         if training and not records and input.requires_grad:
             raise PointError(
                 "the forward pass reached the head without passing any of its feedback points: "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
+from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Tape, in_backward
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AttachedForward:
     attachment: Attachment
     head: HeadHook | None
     before: Any
+    by_method: dict[Method, AttachedForward]
 
     def __new__(cls) -> AttachedForward:
         call = FunctionType(forward_pass.__code__.replace(), forward_pass.__globals__, "__call__")
@@ -74,15 +76,29 @@ class AttachedForward:
         self.attachment = attachment
         self.head = HeadHook(head, "the model's return value") if head is not None else None
         self.before = vars(attachment.model).get("forward")  # an instance may have one already
+        self.by_method = {attachment.method: self}
+        vars(attachment.model)["forward"] = self
         return self
+
+    def of(self, method: Method) -> AttachedForward:
+        """The same for another method: with code of its own, so that what was compiled for each stays compiled."""
+        place = vars(self.attachment.model)
+        other = self.by_method.get(method)
+        if other is None:
+            other = self.by_method[method] = AttachedForward()
+            vars(other).update(vars(self))
+        if place.get("forward") is not self:  # somebody wrapped it since
+            return self
+        place["forward"] = other
+        return other
 
     def remove(self) -> None:
         """Give the model its own `forward` back."""
-        model = self.attachment.model
-        if self.before is not None:
-            model.forward = self.before
-        elif vars(model).get("forward") is self:
-            del model.forward
+        place = vars(self.attachment.model)
+        if place.get("forward") is self:
+            del place["forward"]
+            if self.before is not None:
+                place["forward"] = self.before
 
 
 def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
