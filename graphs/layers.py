@@ -21,11 +21,18 @@ Features = Tensor | SparseMatrix
 
 
 class GCNConv(pyg.GCNConv):
-    """``A (X W) + b`` with A the normalised adjacency (Kipf and Welling 2017)."""
+    """``A (X W) + b`` with A the normalised adjacency (Kipf and Welling 2017).
+
+    `transformed` is where ``X W`` can be named, before neighbours are mixed.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.transformed = nn.Identity()
 
     def forward(self, x: Features, graph: Graph) -> Tensor:
         """``[N, i] -> [N, o]``."""
-        return graph.operator(gcn_adjacency) @ (x @ self.lin.weight.t()) + self.bias
+        return graph.operator(gcn_adjacency) @ self.transformed(x @ self.lin.weight.t()) + self.bias
 
 
 class ChebConv(pyg.ChebConv):

@@ -29,6 +29,7 @@ class Preset:
     top_attention_dropout: float = 0.0  # gat: second layer
     normalise_features: bool = True  # each node's features add up to 1
     five_folds: bool = False  # train on one stratified fold of five, validate on one, test on three
+    error_at: str | None = None  # submodule at whose output the error is taken; None: the logits
     epochs: int = 250  # full batch
 
     def __post_init__(self) -> None:
@@ -76,6 +77,11 @@ dna_bp = Preset(
 dna_dfa = replace(dna_bp, method=Method.DFA, lr=0.01, weight_decay=0.0, dropout=0.0, attention_dropout=0.0)
 dna_alignment = replace(dna_dfa, lr=0.005)  # of Table A.2
 
+# Ours, to find out where DFA's gap comes from (table `gap`).
+gcn_dfa_regularised = replace(gcn_bp, method=Method.DFA)
+gcn_dfa_spread = replace(gcn_dfa, error_at="conv2.transformed")  # logits before they are mixed: the error is A^T e
+cheb_dfa_regularised = replace(cheb_bp, method=Method.DFA)
+
 PRESETS = {
     "cheb_bp": cheb_bp,
     "cheb_dfa": cheb_dfa,
@@ -93,6 +99,9 @@ PRESETS = {
     "dna_dfa": dna_dfa,
     "dna_shallow": replace(dna_dfa, method=Method.SHALLOW),
     "dna_alignment": dna_alignment,
+    "gcn_dfa_regularised": gcn_dfa_regularised,
+    "gcn_dfa_spread": gcn_dfa_spread,
+    "cheb_dfa_regularised": cheb_dfa_regularised,
 }
 
 

@@ -88,7 +88,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
-    attachment = attach(model, preset.method, seed=config.seed)
+    attachment = attach(model, preset.method, output=preset.error_at, seed=config.seed)
     optimizer = make_optimizer(model, preset)
     history, done = History(), 0
     if run is not None and (state := run.restore()) is not None:
