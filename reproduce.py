@@ -99,7 +99,9 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
                 "--datasets has no meaning with --scale quick, which runs on embedded data alone. Drop one."
             )
         return [aggregate.quick(table) for table in chosen]
-    return [aggregate.only(table, config.datasets) for table in chosen]
+    aggregate.check_datasets(chosen, config.datasets)
+    parts = [aggregate.only(table, config.datasets) for table in chosen]
+    return [part for part in parts if part.cells]
 
 
 def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:

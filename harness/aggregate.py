@@ -42,16 +42,17 @@ def quick(table: Table) -> Table:
 
 
 def only(table: Table, datasets: Sequence[str]) -> Table:
-    """The table with the cells on `datasets` alone; all of them if none is given.
+    """The table with the cells on `datasets` alone; all of them if none is given."""
+    return replace(table, cells=tuple(cell for cell in table.cells if not datasets or cell.dataset in datasets))
 
-    Raises:
-        UserError: a name that no cell has.
-    """
-    known = list(dict.fromkeys(cell.dataset for cell in table.cells))
+
+def check_datasets(tables: Sequence[Table], datasets: Sequence[str]) -> None:
+    """Raise `UserError` for a data set that no cell of any of `tables` is about."""
+    known = list(dict.fromkeys(cell.dataset for table in tables for cell in table.cells))
     for name in datasets:
         if name not in known:
-            raise UserError(f"--datasets {name}: {table.name} has no such data set. It has: {', '.join(known)}.")
-    return replace(table, cells=tuple(cell for cell in table.cells if not datasets or cell.dataset in datasets))
+            of = ", ".join(table.name for table in tables)
+            raise UserError(f"--datasets {name}: no such data set in {of}. There are: {', '.join(known)}.")
 
 
 def wanted_runs(table: Table, seeds: int) -> dict[RunKey, Cell]:
