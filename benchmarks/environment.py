@@ -1,10 +1,13 @@
-"""What a measurement was made on."""
+"""What a measurement was made on, and where it is kept."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,3 +32,9 @@ def processor() -> str:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def save(path: Path, device: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows of numbers, with what they were measured on, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
+from benchmarks.environment import save
 from benchmarks.timing import interleave, ratio
 from graphs.data import load_graph
 from graphs.graph import Graph
@@ -43,6 +44,8 @@ class Config:
     """Threads that torch may use."""
     data_dir: Path | None = None
     """Data root; else $DFA_DATA, else the user's cache folder."""
+    out: Path | None = None
+    """Write the numbers to this JSON file as well."""
 
 
 class ExampleNet(nn.Module):
@@ -112,11 +115,15 @@ def main(config: Config) -> None:
     table = Table(title=title)
     for heading in ("", "seconds", "ratio to PyG", "test accuracy"):
         table.add_column(heading, justify="right" if heading else "left")
+    rows = []
     for name, seconds in times.items():
-        relative = ratio(times, name, to="PyG example, bp")
-        row = (f"{statistics.median(seconds):.2f}", f"{relative:.3f}", f"{100 * accuracy[name]:.1f} %")
-        table.add_row(name, *row)
+        relative = round(ratio(times, name, to="PyG example, bp"), 3)
+        rows.append({"dataset": config.dataset, "epochs": config.epochs, "contestant": name, "ratio": relative})
+        rows[-1] |= {"seconds": round(statistics.median(seconds), 3), "test_accuracy": round(accuracy[name], 4)}
+        table.add_row(name, f"{statistics.median(seconds):.2f}", f"{relative:.3f}", f"{100 * accuracy[name]:.1f} %")
     Console().print(table)
+    if config.out is not None:
+        save(config.out, "cpu", rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ where backpropagation spends time on more than products.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
+from benchmarks.environment import save
 from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
@@ -170,8 +169,7 @@ def main(config: Config) -> None:
     rows = [row for name in config.cases for row in measure(CASES[name], config)]
     show(rows)
     if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(json.dumps({"environment": environment(config.device), "rows": rows}, indent=1) + "\n")
+        save(config.out, config.device, rows)
 
 
 if __name__ == "__main__":
