@@ -87,6 +87,13 @@ def test_a_second_call_runs_nothing_and_more_seeds_run_only_what_is_new(project:
     assert project.runs()[2:] == ["easy cora bp 1 paper", "easy cora dfa 1 paper"]
 
 
+def test_of_several_tables_those_that_have_the_data_set_run(project: Project):
+    done = project("bad", "good", "--seeds", "1", "--datasets", "citeseer")
+    assert done.returncode == 0, done.stderr
+    assert project.runs() == ["other citeseer bp 0 paper"]
+    assert "Title of bad" not in done.stdout
+
+
 def test_runs_that_fail_or_kill_their_process_cost_no_other_and_leave_status_1(project: Project):
     done = project("bad", "--seeds", "1", "--jobs", "2")
     assert done.returncode == 1
@@ -111,7 +118,7 @@ def test_quick_runs_small_cells_on_embedded_data(project: Project):
     [
         (["goood"], "no table is called 'goood'. There are: good, bad"),
         ([], "say which tables to run, or --all. There are: good, bad"),
-        (["good", "--datasets", "coar"], "--datasets coar: good has no such data set. It has: cora, citeseer."),
+        (["good", "--datasets", "coar"], "--datasets coar: no such data set in good. There are: cora, citeseer."),
         (["good", "--seeds", "0"], "--seeds 0: must be at least 1."),
         (["good", "--scale", "tiny"], "invalid choice 'tiny'"),
         (["good", "--scale", "quick", "--datasets", "cora"], "--datasets has no meaning with --scale quick"),

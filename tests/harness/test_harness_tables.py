@@ -133,10 +133,16 @@ def test_two_metrics_of_one_training_are_one_run(tmp_path: Path):
     assert [(job.cell, job.seed) for job in jobs] == [(CELLS[0], 0), (CELLS[0], 1)]
 
 
-def test_only_the_named_data_sets_run_and_a_typo_lists_them():
+def test_only_the_named_data_sets_run():
     assert {c.dataset for c in aggregate.only(TABLE, ["citeseer"]).cells} == {"citeseer"}
-    with pytest.raises(UserError, match=r"--datasets coar.*cora, citeseer"):
-        aggregate.only(TABLE, ["coar"])
+    assert aggregate.only(TABLE, []).cells == CELLS
+
+
+def test_a_data_set_that_no_table_has_is_named_with_those_there_are():
+    citeseer = replace(TABLE, name="u", cells=CELLS[2:4])
+    aggregate.check_datasets([citeseer, TABLE], ["cora"])  # one table has it
+    with pytest.raises(UserError, match=r"^--datasets coar: no such data set in u, t\. There are: citeseer, cora\.$"):
+        aggregate.check_datasets([citeseer, TABLE], ["cora", "coar"])
 
 
 def test_runs_of_the_other_scale_do_not_count(tmp_path: Path):
