@@ -34,7 +34,7 @@ def attach(
     """Make `model` train by `method`; the training loop stays as it is.
 
     Args:
-        model: Any module. It must be called, ``model(x)``, not its `forward`.
+        model: Any module. Its points and its output belong together within one call of it.
         method: One of `Method`.
         points: Names or patterns of submodules whose outputs are feedback points: ``*`` stands for anything between
             two dots, ``**`` for anything. None: the model's own `DFALayer`s.

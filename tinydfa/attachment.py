@@ -71,7 +71,7 @@ class Attachment:
 
     @property
     def points(self) -> dict[str, int | None]:
-        """The feedback points and their widths (None before the first pass that trains)."""
+        """The feedback points and their widths (None before the first pass)."""
         return {point.label: point.width for point in self.head.points} if self.head is not None else {}
 
     @property

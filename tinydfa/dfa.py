@@ -73,7 +73,7 @@ class DFA(nn.Module):
         repeats its sample's signal k times, divided by sqrt(k) (as the 2020 release does).
 
     Attributes:
-        feedback_matrix: F, ``[c, D]``, a buffer: drawn in the first forward pass that trains, or assigned, or loaded.
+        feedback_matrix: F, ``[c, D]``, a buffer: drawn in the first forward pass, or assigned, or loaded.
 
     Raises:
         PointError: There are no points, or a forward pass reached the head without passing any.

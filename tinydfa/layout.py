@@ -107,7 +107,7 @@ def check_rows(point: DFALayer, rows: int, samples: int, index: Tensor | None) -
                 f"feedback point {point.label!r} has {rows} rows, but the index that says which sample each belongs "
                 f"to has shape {tuple(index.shape)}. Pass one int64 entry for every row."
             )
-    elif rows < samples or rows % samples != 0:
+    elif rows != samples and (rows < samples or rows % max(samples, 1) != 0):
         raise ShapeError(
             f"feedback point {point.label!r} has {rows} rows for {samples} rows of the output, which is no whole "
             "number of rows per sample. Give the right batch_dims, or say which sample each row belongs to: "
