@@ -1,0 +1,60 @@
+"""The limits beside the measured ratios are counts of products, checked against a counter that watches a real step."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.memory import peak_bytes
+from benchmarks.models import PostNormTransformer, loss, mlp
+from benchmarks.step_time import mlp_limit, transformer_limit
+from benchmarks.timing import interleave, ratio
+from tinydfa import attach
+
+
+def counted(model, method, points, output, inputs, targets) -> int:
+    attach(model, method, points=points, output=output)
+    with FlopCounterMode(display=False) as counter:
+        loss(model, inputs, targets).backward()
+    return counter.get_total_flops()
+
+
+def test_the_limit_of_a_perceptron_is_its_count_of_products():
+    widths = (9, 8, 6, 7, 5)
+    data = torch.randn(4, 9), torch.randint(0, 5, (4,))
+    ours, theirs = (counted(mlp(*widths), method, ["1", "3", "5"], None, *data) for method in ("dfa", "bp"))
+    assert ours / theirs == pytest.approx(mlp_limit(widths))
+
+
+def test_the_limit_of_a_transformer_is_its_count_of_products():
+    """Of all products but attention's own, which the counter does not see on a CPU: a length of 0 leaves them out."""
+    vocabulary, width, blocks, length = 50, 32, 3, 16
+    points = ["blocks.*.norm1", "blocks.*.up", "blocks.*.norm2"]
+    data = torch.randint(0, vocabulary, (2, length)), torch.randint(0, vocabulary, (2, length))
+    models = {method: PostNormTransformer(vocabulary, width, blocks, heads=4) for method in ("dfa", "bp")}
+    ours, theirs = (counted(model, method, points, "body", *data) for method, model in models.items())
+    assert ours / theirs == pytest.approx(transformer_limit(vocabulary, width, blocks, length=0))
+
+
+def test_peak_memory_counts_what_a_step_holds_at_once():
+    def step():
+        first = torch.zeros(1000, 1000)  # 4 MB
+        second = first + 1
+        del first
+        return second + 1
+
+    assert 8e6 <= peak_bytes(step) < 8.5e6
+
+
+def test_a_ratio_is_the_median_of_ratios_within_a_round():
+    assert ratio({"a": [2.0, 20.0, 3.0], "b": [1.0, 10.0, 1.0]}, "a", to="b") == 2.0
+
+
+def test_every_step_runs_in_every_round():
+    calls = {"a": 0, "b": 0}
+
+    def count(name):
+        calls[name] += 1
+
+    times = interleave({"a": lambda: count("a"), "b": lambda: count("b")}, rounds=5, warm_up=2)
+    assert calls == {"a": 7, "b": 7}
+    assert [len(values) for values in times.values()] == [5, 5]
