@@ -19,7 +19,10 @@ from typing import Annotated, Literal
 import tyro
 
 from harness import aggregate, cli, execute, readme, render, terminal
+from harness.data import data_root
+from harness.device import pick_device
 from harness.errors import UserError, writing
+from harness.files import write_whole
 from harness.report import Section, table_section, write_report
 from harness.tables import RunContext, Table
 
@@ -105,9 +108,8 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
 
 
 def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:
-    """Run what is missing, then show and write everything; status 1 if a run failed."""
-    with writing(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    """Run what is missing, then show and write everything; status 1 if a run failed, 2 if the user can mend that."""
+    check_places(config)
     context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
     seeds = config.seeds or SEEDS[config.scale]
     jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
@@ -122,7 +124,17 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
         print(line, file=sys.stderr)
     print(path)
     if complaints or troubles:
-        sys.exit(1)
+        sys.exit(2 if not troubles and all(outcome.users_mistake for outcome in failures) else 1)
+
+
+def check_places(config: Config) -> None:
+    """Raise `UserError` now for what would otherwise fail in every single run."""
+    if config.data_dir or config.scale == "paper":
+        data_root(config.data_dir)
+    if config.device != "auto":
+        pick_device(config.device)
+    with writing(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
 
 
 def make_report(
@@ -191,9 +203,7 @@ def write_markdown(table: Table, config: Config) -> None:
     """Write the whole table as Markdown, also where the command ran a part of it."""
     whole = aggregate.quick(table) if config.scale == "quick" else table
     path = table.path(config.out).with_suffix(".md")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render.markdown(whole, execute.lines_of(whole, config.out, config.scale)), encoding="utf-8")
+    write_whole(path, render.markdown(whole, execute.lines_of(whole, config.out, config.scale)))
 
 
 if __name__ == "__main__":

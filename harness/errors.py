@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NEW_OUT = "Free some space or choose another folder with --out"
+
 
 class UserError(Exception):
     """Something the user can put right. The message names the culprit, the cause and the way out."""
@@ -17,7 +19,7 @@ class NonFiniteLoss(UserError):  # noqa: N818 - named for what the user sees
 
 
 @contextmanager
-def writing(path: Path, way_out: str = "Free some space or choose another folder with --out") -> Iterator[None]:
+def writing(path: Path, way_out: str = NEW_OUT) -> Iterator[None]:
     """Turn an `OSError` raised in the block (no permission, no space, not a folder) into a `UserError` about `path`."""
     try:
         yield

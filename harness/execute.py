@@ -7,8 +7,10 @@ worker that dies (out of memory, a crash in a library) costs the run it was at, 
 import importlib
 import multiprocessing
 import os
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 
 from harness import results
 from harness.aggregate import RunKey, key_of, wanted_runs
+from harness.errors import UserError
 from harness.tables import Cell, RunContext, Table
 
 DIED = "the process died: killed, out of memory, or crashed inside a library"
@@ -43,6 +46,7 @@ class Outcome:
     job: Job
     result: dict[str, Any] | None = None
     failure: str = ""
+    users_mistake: bool = False  # the reason is one that the user can put right
 
 
 def lines_of(table: Table, folder: Path, scale: str) -> list[dict[str, Any]]:
@@ -81,7 +85,7 @@ def keep(table: Table, folder: Path, outcome: Outcome) -> None:
     results.append(table.path(folder), line)
 
 
-def execute(jobs: Iterable[Job], workers: int, on_start: Callable[[Job], None] = lambda job: None) -> Iterator[Outcome]:
+def execute(jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:
     """Run `jobs` in `workers` processes; yields each as it ends, in no order.
 
     A job that raises, or whose process dies, yields an outcome with a failure, and the others go on.
@@ -89,17 +93,15 @@ def execute(jobs: Iterable[Job], workers: int, on_start: Callable[[Job], None] =
     waiting = list(jobs)[::-1]
     while waiting:
         suspects: list[Job] = []
-        yield from _until_broken(waiting, workers, on_start, suspects)
+        yield from _until_broken(waiting, workers, suspects)
         for job in suspects:  # all that were running when a process died: each alone, to find the one at fault
             again: list[Job] = []
-            yield from _until_broken([job], 1, on_start, again)
+            yield from _until_broken([job], 1, again)
             if again:
                 yield Outcome(job, failure=DIED)
 
 
-def _until_broken(
-    waiting: list[Job], workers: int, on_start: Callable[[Job], None], suspects: list[Job]
-) -> Iterator[Outcome]:
+def _until_broken(waiting: list[Job], workers: int, suspects: list[Job]) -> Iterator[Outcome]:
     """Take jobs off the end of `waiting` until none is left or a process dies; then `suspects` are those that ran."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare) as pool:
@@ -112,7 +114,6 @@ def _until_broken(
                 except BrokenProcessPool:
                     suspects += [job, *running.values()]
                     return
-                on_start(job)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
@@ -123,11 +124,21 @@ def _until_broken(
 
 
 def _prepare() -> None:
-    """A worker keeps to one core, so that `--jobs` is what the user thinks it is."""
+    """A worker keeps to one core, so that `--jobs` is what the user thinks it is, and leaves when its parent does."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without a traceback of its own
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed cannot stop its workers: without this they would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job) -> Outcome:
@@ -136,6 +147,8 @@ def _work(job: Job) -> Outcome:
         module = importlib.import_module(f"{job.task}.tables")
         [table] = [table for table in module.TABLES if table.name == job.table]
         return Outcome(job, result=results.plain(table.run(job.cell, job.seed, job.context)))
+    except UserError as error:
+        return Outcome(job, failure=str(error), users_mistake=True)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f" ({Path(last.filename).name}:{last.lineno})"

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from harness.errors import UserError, writing
+from harness.errors import UserError
+from harness.files import write_whole
 
 BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 OPENING = re.compile(r"<!-- results:")
@@ -41,6 +42,5 @@ def update(paths: Iterable[Path], table: Callable[[str], str]) -> list[Path]:
     """Rewrite the blocks of the files; returns those that changed."""
     changed = outdated(paths, table)
     for path, text in changed.items():
-        with writing(path, "Make it writable"):
-            path.write_text(text, encoding="utf-8")
+        write_whole(path, text, "Make it writable")
     return list(changed)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.errors import UserError, writing
 
@@ -122,10 +122,8 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     text = json.dumps(plain(line), allow_nan=False) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        with open(path, "r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.seek(0, os.SEEK_END)
+        with open(path, "a+b") as file:  # appending: two processes may gather runs of one table
+            _cut_torn_line(file)
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -139,7 +137,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # without a newline after it, a write was cut short
     found = []
     for number, text in enumerate(lines, start=1):
         if not text.strip():
@@ -147,12 +145,19 @@ def read(path: Path) -> list[dict[str, Any]]:
         try:
             found.append(json.loads(text))
         except json.JSONDecodeError as error:
-            if number == len(lines):  # no newline after it: the write was cut short
-                continue
             raise UserError(
                 f"{path}, line {number} is not JSON ({error.msg}). Delete that line to run it again."
             ) from None
     return found
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Drop what lies behind the last newline of a file opened for reading and appending."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read(1) not in (b"", b"\n"):
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _git(*arguments: str) -> str:

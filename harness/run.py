@@ -24,13 +24,13 @@ The pattern in a training script:
 import contextlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from harness.errors import NonFiniteLoss, UserError, writing
+from harness.files import write_whole
 from harness.metrics import MetricsFile
 from harness.results import PLACES, make_result, plain
 
@@ -167,7 +167,7 @@ class Run:
             device=device if device is not None else pick_device(plain(self.config).get("device") or "auto"),
             curves=curves,
         )
-        self._write("result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_whole(self.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(json.dumps(result, allow_nan=False), flush=True)
         return result
 
@@ -177,9 +177,9 @@ class Run:
         A run that ended before its first number, because its data was not there, has taken nothing.
         """
         with writing(self.folder, "Choose another folder with --out"):
+            self.folder.mkdir(parents=True, exist_ok=True)
             taken = any((self.folder / name).exists() for name in ("result.json", "checkpoint.pt"))
             taken = taken or self._metrics.size() > 0
-            self.folder.mkdir(parents=True, exist_ok=True)
         if taken and not self.resume:
             state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
             way_out = "Continue it with --resume, or choose another folder with --out"
@@ -188,7 +188,7 @@ class Run:
             self._compare_config()
         import yaml
 
-        self._write("config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+        write_whole(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
 
     def _compare_config(self) -> None:
         import yaml
@@ -207,27 +207,12 @@ class Run:
             way_out = "Resume it with the configuration it was started with, or start another with --out"
             raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {way_out}.")
 
-    def _write(self, name: str, text: str) -> None:
-        """Write a small file so that it is there whole or not at all."""
-        path, temporary = self.folder / name, self.folder / f"{name}.tmp"
-        with writing(path):
-            try:
-                with open(temporary, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
     def _tensorboard(self) -> Any:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
             with writing(self.folder):
-                self._board = SummaryWriter(
-                    str(self.folder), purge_step=self._last_step + 1 if self._last_step else None
-                )
+                self._board = SummaryWriter(str(self.folder), purge_step=self._last_step + 1)
         return self._board
 
 

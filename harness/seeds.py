@@ -8,7 +8,7 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch (CPU and every GPU)."""
+    """Seed the global generators of Python, NumPy and torch (CPU and every accelerator)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -28,6 +28,7 @@ def generator_states() -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
@@ -44,3 +45,5 @@ def set_generator_states(states: dict[str, Any]) -> None:
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index, state in enumerate(states["cuda"][:here]):
         torch.cuda.set_rng_state(state, index)
+    if states["mps"] and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"][0])

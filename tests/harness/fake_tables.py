@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError
 from harness.report import Figure, Section
 from harness.results import make_result
 from harness.tables import Cell, RunContext, Table
@@ -18,6 +19,8 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
         file.write(f"{cell.preset} {cell.dataset} {cell.method} {seed} {context.scale} {os.getpid()}\n")
     if cell.preset == "fails":
         raise ValueError("bad luck")
+    if cell.preset == "absent":
+        raise UserError("the data of the test is not there. Fetch it.")
     if cell.preset == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     value = float("nan") if cell.preset == "diverges" else VALUES[cell.preset][seed]
@@ -44,6 +47,7 @@ TABLES = (
     table(
         "bad", cell("easy", "bp"), cell("fails", "bp"), cell("dies", "bp"), cell("diverges", "bp"), cell("other", "bp")
     ),
+    table("lacking", cell("easy", "bp"), cell("absent", "bp"), cell("absent", "dfa")),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import aggregate, execute, readme, render, results
+from harness import aggregate, execute, files, readme, render, results
 from harness.aggregate import Summary
 from harness.errors import UserError
 from harness.tables import Cell, RunContext, Table
@@ -159,6 +159,25 @@ def test_a_results_line_cut_short_by_a_kill_is_left_out_and_later_ones_are_read(
     assert len(results.read(path)) == 1
     results.append(path, line(CELLS[0], 1, 0.9))
     assert [found["seed"] for found in results.read(path)] == [0, 1]
+
+
+def test_a_results_line_without_its_newline_does_not_count_as_done(tmp_path: Path):
+    path = TABLE.path(tmp_path)
+    results.append(path, line(CELLS[0], 0, 0.8))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # the write was cut by one byte, and appending will drop the line
+    assert results.read(path) == []
+    results.append(path, line(CELLS[0], 1, 0.9))
+    assert [found["seed"] for found in results.read(path)] == [1]
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "folder" / "file.md"
+    files.write_whole(path, "one")
+    monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space")))
+    with pytest.raises(UserError, match=r"cannot write .*file\.md: no space.*--out"):
+        files.write_whole(path, "two")
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_results_line_that_is_not_json_is_named_with_its_number(tmp_path: Path):
