@@ -15,18 +15,18 @@ METHODS = {"bp": "BP", "dfa": "DFA", "shallow": "Shallow", "sdfa": "sDFA", "tdfa
 def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of `table` with the numbers of `lines`.
 
-    Every column of the table gives two here, what was published and what we found; at small scale only the latter.
+    Every column of the table gives two here, what was published and what we found; only the latter where the table
+    has no published number at all.
     """
     columns = list(dict.fromkeys(cell.column for cell in table.cells))
     cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
-    compared = not is_small(table)
     header = ["", "method"]
     for column in columns:
-        header += [f"{column}, paper", f"{column}, ours"] if compared else [column]
+        header += [f"{column}, paper", f"{column}, ours"] if table.is_compared else [column]
     rows = []
     for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
         found = [_pair(table, cells.get((row, method, column)), lines) for column in columns]
-        texts = [text for pair in found for text in (pair if compared else pair[1:])]
+        texts = [text for pair in found for text in (pair if table.is_compared else pair[1:])]
         rows.append((row, METHODS.get(method, method), *texts))
     return tuple(header), rows
 
@@ -51,17 +51,28 @@ def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
 
 def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
     """Source, gaps, notes of the table, and where our numbers come from."""
-    found = [f"Small runs of {table.source}, on embedded data: not comparable with the published numbers."]
-    if not is_small(table):
-        found = [f"Published numbers: {table.source}."]
-    if any(cell.published is None for cell in table.cells) and not is_small(table):
+    found = [_origin(table)]
+    if table.is_compared and any(cell.published is None for cell in table.cells):
         found.append(f"{NOTHING} under paper: no number is published, or it could not be read.")
     missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
     if missing:
-        found.append(f"{NOTHING} among ours: not run yet ({missing} of {len(table.cells)} cells).")
+        among = " among ours" if table.is_compared else ""
+        found.append(f"{NOTHING}{among}: not run yet ({missing} of {len(table.cells)} cells).")
     if mixed := mixed_cells(lines):
         found.append(f"Runs made with different settings are averaged in: {', '.join(mixed)}. Delete the old lines.")
     return found + list(table.notes) + ([provenance(lines)] if lines else [])
+
+
+def _origin(table: Table) -> str:
+    """Where the numbers to compare with come from, or why there are none."""
+    if is_small(table):
+        what = "Small runs" if table.is_ours else f"Small runs of {table.source}"
+        return f"{what}, on embedded data: not comparable with the published numbers."
+    if table.is_ours:
+        return f"{table.source[0].upper()}{table.source[1:]}."
+    if table.is_compared:
+        return f"Published numbers: {table.source}."
+    return f"{table.source}: no published number could be read, so all shown are ours."
 
 
 def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:

@@ -38,13 +38,23 @@ class Table:
     task: str  # the task's folder
     unit: str
     cells: tuple[Cell, ...]
-    source: str
+    source: str  # "arXiv 2006.12878, Table 3"; begins with "ours" for a table that no paper has
     run: Callable[[Cell, int, RunContext], dict[str, Any]]  # (cell, seed, context) -> result
     notes: tuple[str, ...] = ()
     needs: str = ""  # data it needs, for --list
     time: str = ""  # measured time, for --list
     decimals: int = 1
     scale: float = 1.0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no paper has this table."""
+        return self.source.startswith("ours")
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is any published number to set ours against."""
+        return any(cell.published is not None for cell in self.cells)
 
     def path(self, results: Path) -> Path:
         """The file that gathers this table's runs below the folder `results`."""

@@ -2,13 +2,23 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as Grid
+from rich.text import Text
 
 from harness import execute, render
 from harness.execute import Job, Outcome
 from harness.tables import Table
+
+LABEL = 24  # characters that a row's label gets before it breaks into lines
+GAP = 3  # characters between two columns
 
 
 def run_jobs(jobs: Sequence[Job], tables: Mapping[str, Table], out: Path, workers: int | None) -> list[Outcome]:
@@ -23,9 +33,6 @@ def run_jobs(jobs: Sequence[Job], tables: Mapping[str, Table], out: Path, worker
     Returns:
         The jobs that failed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     console = Console(stderr=True)
     if not jobs:
         console.print(f"Every run is in {out} already; delete it to run them again.", markup=False)
@@ -64,30 +71,54 @@ def explain(failures: Iterable[Outcome]) -> list[str]:
 
 def show_list(tables: Mapping[str, Table]) -> None:
     """Print what there is to run."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    grid = Grid("table", "task", "title", "cells", "data it needs", "time", title="python -m reproduce TABLE")
+    console = Console(highlight=False)
+    console.print("python -m reproduce TABLE ...\n")
     for table in tables.values():
-        grid.add_row(table.name, table.task, table.title, str(len(table.cells)), table.needs, table.time)
-    Console().print(grid)
+        about = f"  {table.title} ({table.task}, {len(table.cells)} cells)"
+        console.print(Text.assemble((table.name, "bold"), about))
+        for word, text in (("needs", table.needs), ("takes", table.time)):
+            if text:
+                console.print(Padding(Text(f"{word} {text}", "dim"), (0, 0, 0, 4)))
 
 
 def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
-    """Print paper beside ours."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
+    """Print paper beside ours; a row's label stands beside its first method alone, what is too wide below the rest."""
     header, rows = render.grid(table, lines)
-    grid = Grid(title=f"{table.title} ({table.unit})", title_justify="left")
-    for index, head in enumerate(header):
-        grid.add_column(head, justify="left" if index < 2 else "right")
-    for row in rows:
-        grid.add_row(*row)
     console = Console()
-    console.print(grid)
+    console.print(Text(f"{table.title} ({table.unit})", "italic"))
+    for part in fitting_columns(header, rows, 2 if table.is_compared else 1, console.width):
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column(header[0])
+        grid.add_column(header[1], no_wrap=True)
+        for index in part:
+            grid.add_column(header[index].replace(", ", ",\n"), justify="right", no_wrap=True)
+        before = ""
+        for row in rows:
+            grid.add_row("" if row[0] == before else row[0], row[1], *(row[index] for index in part))
+            before = row[0]
+        console.print(grid)
     for remark in render.remarks(table, lines):
-        console.print(f"  {remark}", markup=False, highlight=False)
+        console.print(Padding(Text(remark), (0, 0, 0, 2)))
+
+
+def fitting_columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], together: int, width: int
+) -> Iterator[list[int]]:
+    """The columns after label and method, in parts that fit a terminal of `width`; `together` ones stay together."""
+
+    def needed(index: int) -> int:
+        cells = [*header[index].split(", "), *(row[index] for row in rows)]
+        return GAP + max(map(len, cells))
+
+    room = width - 2 - min(LABEL, needed(0) - GAP) - needed(1)  # 2: the frame
+    part: list[int] = []
+    for first in range(2, len(header), together):
+        columns = list(range(first, first + together))
+        if part and sum(map(needed, part + columns)) > room:
+            yield part
+            part = []
+        part += columns
+    yield part
 
 
 def cores() -> int:

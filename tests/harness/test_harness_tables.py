@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import aggregate, execute, files, readme, render, results
+from harness import aggregate, execute, files, readme, render, results, terminal
 from harness.aggregate import Summary
 from harness.errors import UserError
 from harness.tables import Cell, RunContext, Table
@@ -93,11 +93,40 @@ def test_a_mean_over_runs_of_different_settings_is_called_out():
     assert "different settings are averaged in: GCN BP on cora." in render.markdown(TABLE, [*same, other])
 
 
-def test_where_nothing_could_be_read_the_papers_column_is_there_and_empty():
+def test_where_nothing_could_be_read_the_papers_columns_are_left_out_and_one_line_says_so():
     unread = replace(TABLE, cells=tuple(replace(c, published=None) for c in CELLS))
-    header, rows = render.grid(unread, [])
-    assert header[2:4] == ("Cora, paper", "Cora, ours")
-    assert rows[0][2:4] == ("–", "–")
+    header, rows = render.grid(unread, [line(CELLS[1], 0, 0.8)])
+    assert header == ("", "method", "Cora", "Citeseer")
+    assert rows[:2] == [("GCN", "BP", "–", "–"), ("GCN", "DFA", "80.0 (1)", "–")]
+    assert render.remarks(unread, [])[:2] == [
+        "the paper: no published number could be read, so all shown are ours.",
+        "–: not run yet (5 of 5 cells).",
+    ]
+
+
+def test_a_table_of_our_own_says_so():
+    own = replace(TABLE, cells=CELLS[2:3], source="ours: no paper has it")
+    assert render.remarks(own, [])[0] == "Ours: no paper has it."
+
+
+def test_on_a_narrow_terminal_no_cell_breaks_and_what_does_not_fit_stands_below(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    label = "GraphConv, decayed twice"
+    wide = replace(TABLE, cells=tuple(replace(c, row=label) for c in CELLS[:4]))
+    runs = [line(c, seed, value) for c in wide.cells for seed, value in enumerate((0.8, 0.9))]
+    ours = ("85.0", "±", "7.1", "(2)")
+    first, second = (*label.split(), "BP"), ("DFA",)
+    expected = {
+        90: [(*first, "81.5", *ours, "–", *ours), (*second, "80.2", *ours, "70.0", *ours)],
+        60: [(*first, "81.5", *ours), (*second, "80.2", *ours), (*first, "–", *ours), (*second, "70.0", *ours)],
+    }
+    for columns, texts in expected.items():
+        monkeypatch.setenv("COLUMNS", str(columns))
+        terminal.show_table(wide, runs)
+        printed = capsys.readouterr().out
+        assert max(map(len, printed.splitlines())) <= columns
+        assert [words for text in printed.splitlines() if (words := tuple(text.split()))[-1:] == ("(2)",)] == texts
 
 
 def test_markdown_says_source_gaps_notes_and_where_ours_come_from():
