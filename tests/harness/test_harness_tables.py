@@ -119,7 +119,7 @@ def test_on_a_narrow_terminal_no_cell_breaks_and_what_does_not_fit_stands_below(
     first, second = (*label.split(), "BP"), ("DFA",)
     expected = {
         90: [(*first, "81.5", *ours, "–", *ours), (*second, "80.2", *ours, "70.0", *ours)],
-        60: [(*first, "81.5", *ours), (*second, "80.2", *ours), (*first, "–", *ours), (*second, "70.0", *ours)],
+        64: [(*first, "81.5", *ours), (*second, "80.2", *ours), (*first, "–", *ours), (*second, "70.0", *ours)],
     }
     for columns, texts in expected.items():
         monkeypatch.setenv("COLUMNS", str(columns))
