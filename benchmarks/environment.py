@@ -35,6 +35,17 @@ def processor() -> str:
 
 
 def save(path: Path, device: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows of numbers, with what they were measured on, as JSON."""
+    """Write rows of numbers, with what they were measured on, as JSON and beside it as a Markdown table."""
+    about = environment(device)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"environment": environment(device), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(rows, about), encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]], about: dict[str, str]) -> str:
+    """The rows as a table, a line on the machine below it; a number that does not apply stays empty."""
+    names = list(rows[0])
+    lines = [names, ["---" if isinstance(rows[0][name], str) else "---:" for name in names]]
+    lines += [["" if row[name] is None else str(row[name]) for name in names] for row in rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\nMeasured on {', '.join(f'{key} {value}' for key, value in about.items())}.\n"

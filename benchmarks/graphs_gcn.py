@@ -118,7 +118,7 @@ def main(config: Config) -> None:
     rows = []
     for name, seconds in times.items():
         relative = round(ratio(times, name, to="PyG example, bp"), 3)
-        rows.append({"dataset": config.dataset, "epochs": config.epochs, "contestant": name, "ratio": relative})
+        rows.append({"dataset": config.dataset, "epochs": config.epochs, "contestant": name, "ratio to PyG": relative})
         rows[-1] |= {"seconds": round(statistics.median(seconds), 3), "test_accuracy": round(accuracy[name], 4)}
         table.add_row(name, f"{statistics.median(seconds):.2f}", f"{relative:.3f}", f"{100 * accuracy[name]:.1f} %")
     Console().print(table)

@@ -143,13 +143,13 @@ def measure(case: Case, config: Config) -> list[dict[str, Any]]:
     times = interleave(steps, case.rounds, device=config.device)
     return [
         {
-            "case": case.name,
+            "model": case.name,
             "method": name,
-            "ms": round(statistics.median(times[name]) * 1e3, 2),
-            "ratio": round(ratio(times, name, "bp"), 3),
+            "ms a step": round(statistics.median(times[name]) * 1e3, 2),
+            "ratio to BP": round(ratio(times, name, "bp"), 3),
             "limit": round(case.limit, 3) if Method(name).broadcasts else None,
             "target": case.target if name == "dfa" else 1.05 if Method(name).layerwise else None,
-            "peak_MiB": round(peak_bytes(step, config.device) / 2**20, 1),
+            "peak MiB": round(peak_bytes(step, config.device) / 2**20, 1),
         }
         for name, step in steps.items()
     ]
@@ -157,10 +157,9 @@ def measure(case: Case, config: Config) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The rows as a table on the terminal."""
-    table = Table("model", "method", "ms a step", "ratio to BP", "limit", "target", "peak MiB")
+    table = Table(*rows[0])
     for row in rows:
-        cells = [row["case"], row["method"], row["ms"], row["ratio"], row["limit"], row["target"], row["peak_MiB"]]
-        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+        table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
     Console(width=140).print(table)
 
 
