@@ -162,8 +162,9 @@ def make_report(
 
 
 LEAD = (
-    "Published tables on direct feedback alignment, beside what this project measures: backpropagation (BP), "
-    "direct feedback alignment (DFA), and training only the last layer (Shallow)."
+    "Backpropagation (BP) sends the error at the output back through the network, layer by layer. Direct feedback "
+    "alignment (DFA) sends it to every hidden layer at once, through one fixed random matrix, and the network learns "
+    "all the same. How well, is measured here: published tables beside runs of this project."
 )
 
 

@@ -29,6 +29,7 @@ COLOURS = {
     "frsf": "#666633",
 }
 OTHER = "#999999"
+WIDEST = 9.8  # inches: what the page has room for
 DPI = 200  # twice the 100 dots per inch at which a browser shows it
 
 
@@ -99,12 +100,14 @@ def scatter_png(panels: Mapping[str, tuple[Any, Any]], *, width: float = 3.2) ->
 
 def dots_png(table: Table, lines: Sequence[dict[str, Any]]) -> bytes:
     """A published table at a glance: a panel per column, ours as dots with their spread, the paper's as diamonds."""
-    columns = list(dict.fromkeys(cell.column for cell in table.cells))
+    there = (cell for cell in table.cells if cell.published is not None or summarise(table, cell, lines).n)
+    columns = list(dict.fromkeys(cell.column for cell in there))
     rows = list(dict.fromkeys(cell.row for cell in table.cells))
-    figure = _canvas(max(5.0, 2.2 + 2.3 * len(columns)), 1.3 + 0.42 * len(rows))
+    figure = _canvas(min(WIDEST, max(5.0, 2.2 + 2.3 * len(columns))), 1.3 + 0.42 * len(rows))
     for index, column in enumerate(columns, start=1):
         axes = figure.add_subplot(1, len(columns), index)
         _draw_column(axes, table, column, rows, lines)
+        axes.locator_params(axis="x", nbins=4)
         axes.set(title=column, xlabel=table.unit, ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows if index == 1 else [""] * len(rows))
     _legend(figure, table)

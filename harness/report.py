@@ -1,11 +1,10 @@
 """One self-contained page from what the tasks hand over: tables with the paper beside ours, figures, notes.
 
 The page needs no network and no script: pictures are data URIs, the style is in the page. Its template is
-`report.html.j2`, beside this file.
+`page.html.j2`, beside this file.
 """
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.aggregate import quick, summarise
-from harness.errors import writing
 from harness.execute import lines_of
-from harness.render import METHODS, grid, is_small, remarks
+from harness.files import write_whole
+from harness.render import METHODS, grid, remarks
+from harness.summary import Comparison, comparisons, headline
 from harness.tables import Table
+
+EXPLAINED = {
+    "bp": "The error e walks back through every layer, each waiting for the one above and using its weights.",
+    "dfa": "Every hidden layer gets the error at once, through one fixed random matrix F. No layer waits for another.",
+    "shallow": "Only the last layer learns; the others keep their random weights. A method must beat this.",
+}
 
 
 @dataclass(frozen=True)
@@ -73,31 +79,18 @@ def table_section(table: Table, results: Path, small: Path | None) -> Section:
     published = lines_of(table, results, "paper")
     little = quick(table)
     lines = lines_of(little, small, "quick") if small else []
-    views, figures = [_view(table, published, "The published data")], []
-    if published or any(cell.published is not None for cell in table.cells):
+    views, figures, lead = [], [], []
+    if published or table.is_compared:
+        views.append(_view(table, published, "The published data"))
         figures.append(_dots(table, published, "The published data"))
+        lead.append(f"Our runs on the published data: {found}" if (found := headline(table, published)) else "")
+    else:
+        lead.append(f"Not run yet on the published data: python -m reproduce {table.name}.")
     if lines:
         views.append(_view(little, lines, "Small, on embedded data: not comparable with the paper"))
         figures.append(_dots(little, lines, "Small, on embedded data"))
-    lead = " ".join(["In " + table.unit + ".", headline(table, published), headline(little, lines)])
-    return Section(table.title, lead, tuple(views), tuple(figures), tuple(remarks(table, published)))
-
-
-def headline(table: Table, lines: Sequence[dict[str, Any]]) -> str:
-    """One sentence that compares the methods: means over the cells that every method has a number for."""
-    methods = list(dict.fromkeys(cell.method for cell in table.cells))
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for cell in table.cells:
-        mean = summarise(table, cell, lines).mean
-        if mean is not None:
-            found.setdefault((cell.row, cell.column), {})[cell.method] = mean
-    whole = [means for means in found.values() if len(means) == len(methods)]
-    if len(methods) < 2 or not whole or len({cell.metric for cell in table.cells}) > 1:
-        return ""
-    means = [(METHODS.get(m, m), sum(each[m] for each in whole) / len(whole)) for m in methods]
-    numbers = ", ".join(f"{name} {mean:.{table.decimals}f}" for name, mean in means)
-    where = "small runs on embedded data" if is_small(table) else "our runs on the published data"
-    return f"In {where}, averaged over {len(whole)} {'cells' if len(whole) > 1 else 'cell'}: {numbers}."
+        lead.append(f"Small runs on embedded data: {found}" if (found := headline(little, lines)) else "")
+    return Section(table.title, " ".join(lead), tuple(views), tuple(figures), tuple(remarks(table, published)))
 
 
 def summary_table(tables: Sequence[Table], results: Path, small: Path | None) -> ReportTable:
@@ -112,20 +105,13 @@ def summary_table(tables: Sequence[Table], results: Path, small: Path | None) ->
     return ReportTable("What is here", header, tuple(rows))
 
 
-def tiles(tables: Sequence[Table], results: Path, small: Path | None) -> list[tuple[str, str]]:
-    """The size of it in a few numbers: (number, what it counts)."""
-    lines = [line for table in tables for line in lines_of(table, results, "paper")]
-    little = [line for table in tables for line in (lines_of(quick(table), small, "quick") if small else [])]
-    minutes = sum(line["result"].get("seconds") or 0 for line in lines + little) / 60
-    time = f"{minutes / 60:.1f}" if minutes > 90 else f"{minutes:.1f}"
-    unit = "hours of training" if minutes > 90 else "minutes of training"
-    return [
-        (str(len(tables)), "published tables"),
-        (str(sum(len(table.cells) for table in tables)), "numbers to reproduce"),
-        (str(len(lines)), "runs on the published data"),
-        (str(len(little)), "small runs on embedded data"),
-        (time, unit),
-    ]
+def glances(tables: Sequence[Table], results: Path, small: Path | None) -> list[tuple[str, Comparison]]:
+    """The methods side by side, on the published data and then in small runs: (where, comparison)."""
+    found = [("our runs on the published data", [(table, lines_of(table, results, "paper")) for table in tables])]
+    if small:
+        little = [(quick(table), lines_of(quick(table), small, "quick")) for table in tables]
+        found.append(("small runs on embedded data", little))
+    return [(where, comparison) for where, pairs in found for comparison in comparisons(pairs)]
 
 
 def write_report(
@@ -161,34 +147,32 @@ def write_report(
         "commit": commit() or "unknown",
         "python": versions()["python"],
     }
-    dots = {METHODS.get(method, method): colour for method, colour in COLOURS.items()}
-    template = environment.get_template("report.html.j2")
-    page = template.render(
+    page = environment.get_template("page.html.j2").render(
         title=title,
         lead=lead,
-        tiles=tiles(tables, results, small),
-        summary=summary_table(tables, results, small),
+        methods=[(METHODS[method], sentence) for method, sentence in EXPLAINED.items()],
+        glances=glances(tables, results, small),
         groups=groups,
+        summary=summary_table(tables, results, small),
         facts=facts,
-        dots=dots,
+        names=METHODS,
+        dots={METHODS.get(method, method): colour for method, colour in COLOURS.items()},
     )
-    temporary = path.with_name(path.name + ".tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+    write_whole(path, page)
 
 
 def _view(table: Table, lines: Sequence[dict[str, Any]], title: str) -> ReportTable:
     header, rows = grid(table, lines)
-    caption = "mean ± sample standard deviation (number of seeds)"
+    caption = f"{table.unit}; mean ± sample standard deviation (number of seeds)"
     return ReportTable(title, header, tuple(rows), caption, table.name)
 
 
 def _dots(table: Table, lines: Sequence[dict[str, Any]], title: str) -> Figure:
     from harness.figures import dots_png
 
-    caption = "Dots: ours, with one standard deviation."
-    if any(cell.published is not None for cell in table.cells):
+    caption = "Ours: mean and one standard deviation over seeds."
+    if len({cell.method for cell in table.cells}) > 1:
+        caption += " Where the bars of two methods overlap, the seeds hardly tell them apart."
+    if table.is_compared:
         caption += " Diamonds: published."
     return Figure(title, caption, dots_png(table, lines))

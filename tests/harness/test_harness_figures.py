@@ -1,6 +1,7 @@
 """Figures are pictures at twice the size they are shown at, with one colour per method."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from harness import figures, report
+from harness import figures, report, summary
 from harness.errors import UserError
 from harness.tables import Cell, Table
 
@@ -70,11 +71,33 @@ def test_curves_are_gathered_by_method_from_the_runs_of_a_cell():
 
 def test_the_headline_compares_methods_over_the_cells_that_all_of_them_have():
     three = table(("bp", None), ("dfa", None))
-    assert report.headline(three, [line("bp", 0, 80.0)]) == ""
+    assert summary.headline(three, [line("bp", 0, 80.0)]) == ""
     lines = [line("bp", 0, 80.0), line("bp", 1, 82.0), line("dfa", 0, 70.0)]
-    assert (
-        report.headline(three, lines) == "In our runs on the published data, averaged over 1 cell: BP 81.0, DFA 70.0."
-    )
+    assert summary.headline(three, lines) == "BP 81.0%, DFA 70.0%."
+
+
+def test_methods_of_two_tables_are_averaged_over_the_cells_that_all_of_them_have():
+    first, second = table(("bp", None), ("dfa", None)), table(("shallow", None))
+    elsewhere = replace(first, cells=tuple(replace(c, column="PubMed", dataset="pubmed") for c in first.cells))
+    both = replace(first, cells=first.cells + elsewhere.cells)
+    lines = [line("bp", 0, 80.0), line("dfa", 0, 75.0), line("bp", 0, 1.0, "pubmed"), line("dfa", 0, 1.0, "pubmed")]
+    [found] = summary.comparisons([(both, lines), (second, [line("shallow", 0, 60.0)])])
+    assert found.means == {"bp": 80.0, "dfa": 75.0, "shallow": 60.0}
+    assert (found.rows, found.columns, found.cells) == (("a row",), ("Cora",), 1)
+    assert found.recovered == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("other", [{"unit": "dB"}, {"source": "ours: no paper has it"}])
+def test_what_is_no_percentage_or_no_papers_is_not_in_the_headline(other: dict[str, str]):
+    pair = replace(table(("bp", None), ("dfa", None)), **other)
+    assert summary.comparisons([(pair, [line("bp", 0, 80.0), line("dfa", 0, 75.0)])]) == []
+
+
+def test_a_figure_leaves_out_columns_without_any_number():
+    pair = table(("bp", None), ("dfa", None))
+    more = replace(pair, cells=(*pair.cells, replace(pair.cells[0], column="PubMed", dataset="pubmed")))
+    lines = [line("bp", 0, 80.0)]
+    assert pixels(figures.dots_png(more, lines)).shape == pixels(figures.dots_png(pair, lines)).shape
 
 
 def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
