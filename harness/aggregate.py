@@ -46,6 +46,12 @@ def only(table: Table, datasets: Sequence[str]) -> Table:
     return replace(table, cells=tuple(cell for cell in table.cells if not datasets or cell.dataset in datasets))
 
 
+def with_numbers(table: Table, lines: Sequence[dict[str, Any]]) -> Table:
+    """The table without the columns that hold no number at all, neither published nor ours."""
+    filled = {cell.column for cell in table.cells if cell.published is not None or summarise(table, cell, lines).n > 0}
+    return replace(table, cells=tuple(cell for cell in table.cells if cell.column in filled))
+
+
 def check_datasets(tables: Sequence[Table], datasets: Sequence[str]) -> None:
     """Raise `UserError` for a data set that no cell of any of `tables` is about."""
     known = list(dict.fromkeys(cell.dataset for table in tables for cell in table.cells))

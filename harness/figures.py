@@ -100,8 +100,7 @@ def scatter_png(panels: Mapping[str, tuple[Any, Any]], *, width: float = 3.2) ->
 
 def dots_png(table: Table, lines: Sequence[dict[str, Any]]) -> bytes:
     """A published table at a glance: a panel per column, ours as dots with their spread, the paper's as diamonds."""
-    there = (cell for cell in table.cells if cell.published is not None or summarise(table, cell, lines).n)
-    columns = list(dict.fromkeys(cell.column for cell in there))
+    columns = list(dict.fromkeys(cell.column for cell in table.cells))
     rows = list(dict.fromkeys(cell.row for cell in table.cells))
     figure = _canvas(min(WIDEST, max(5.0, 2.2 + 2.3 * len(columns))), 1.3 + 0.42 * len(rows))
     for index, column in enumerate(columns, start=1):

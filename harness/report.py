@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.aggregate import quick, summarise
+from harness.aggregate import quick, summarise, with_numbers
 from harness.execute import lines_of
 from harness.files import write_whole
 from harness.render import METHODS, grid, remarks
@@ -80,12 +80,13 @@ def table_section(table: Table, results: Path, small: Path | None) -> Section:
     little = quick(table)
     lines = lines_of(little, small, "quick") if small else []
     views, figures, lead = [], [], []
-    if published or table.is_compared:
-        views.append(_view(table, published, "The published data"))
-        figures.append(_dots(table, published, "The published data"))
+    shown = with_numbers(table, published)
+    if shown.cells:
+        views.append(_view(shown, published, "The published data"))
+        figures.append(_dots(shown, published, "The published data"))
         lead.append(f"Our runs on the published data: {found}" if (found := headline(table, published)) else "")
     else:
-        lead.append(f"Not run yet on the published data: python -m reproduce {table.name}.")
+        lead.append(f"No number yet on the published data: python -m reproduce {table.name}.")
     if lines:
         views.append(_view(little, lines, "Small, on embedded data: not comparable with the paper"))
         figures.append(_dots(little, lines, "Small, on embedded data"))

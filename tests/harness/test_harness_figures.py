@@ -93,13 +93,6 @@ def test_what_is_no_percentage_or_no_papers_is_not_in_the_headline(other: dict[s
     assert summary.comparisons([(pair, [line("bp", 0, 80.0), line("dfa", 0, 75.0)])]) == []
 
 
-def test_a_figure_leaves_out_columns_without_any_number():
-    pair = table(("bp", None), ("dfa", None))
-    more = replace(pair, cells=(*pair.cells, replace(pair.cells[0], column="PubMed", dataset="pubmed")))
-    lines = [line("bp", 0, 80.0)]
-    assert pixels(figures.dots_png(more, lines)).shape == pixels(figures.dots_png(pair, lines)).shape
-
-
 def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

@@ -167,6 +167,12 @@ def test_only_the_named_data_sets_run():
     assert aggregate.only(TABLE, []).cells == CELLS
 
 
+def test_columns_without_any_number_can_be_left_out():
+    assert aggregate.with_numbers(TABLE, []).cells == CELLS  # one number is published in each column
+    unread = replace(TABLE, cells=tuple(replace(c, published=None) for c in CELLS))
+    assert {c.column for c in aggregate.with_numbers(unread, [line(CELLS[3], 0, 0.8)]).cells} == {"Citeseer"}
+
+
 def test_a_data_set_that_no_table_has_is_named_with_those_there_are():
     citeseer = replace(TABLE, name="u", cells=CELLS[2:4])
     aggregate.check_datasets([citeseer, TABLE], ["cora"])  # one table has it
