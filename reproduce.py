@@ -29,6 +29,12 @@ from harness.tables import RunContext, Table
 ROOT = Path(__file__).resolve().parent
 TASKS = ("graphs", "recsys", "nlp", "nerf", "vision")
 SEEDS = {"quick": 3, "paper": 10}
+TITLE = "Training without backpropagation"
+LEAD = (
+    "Backpropagation (BP) sends the error at the output back through the network, layer by layer. Direct feedback "
+    "alignment (DFA) sends it to every hidden layer at once, through one fixed random matrix, and the network learns "
+    "all the same. How well, is measured here: published tables beside runs of this project."
+)
 
 
 @dataclass(frozen=True)
@@ -157,15 +163,8 @@ def make_report(
         generated = [table_section(t, results, small) for t in shown if t.task == task and t.name not in covered]
         groups[task] = own + generated
     path = config.out / "report.html"
-    write_report(path, "Training without backpropagation", LEAD, shown, groups, results, small)
+    write_report(path, TITLE, LEAD, shown, groups, results, small)
     return path, troubles
-
-
-LEAD = (
-    "Backpropagation (BP) sends the error at the output back through the network, layer by layer. Direct feedback "
-    "alignment (DFA) sends it to every hidden layer at once, through one fixed random matrix, and the network learns "
-    "all the same. How well, is measured here: published tables beside runs of this project."
-)
 
 
 def task_sections(task: str, folder: Path, context: RunContext, troubles: list[str], label: str) -> list[Section]:

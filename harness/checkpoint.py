@@ -36,7 +36,7 @@ def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
             os.fsync(file.fileno())
         _keep_previous(folder)
         os.replace(temporary, path)
-        sync_folder(folder)
+        _sync_folder(folder)
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -93,7 +93,7 @@ def _refuse_objects(value: Any, name: str) -> None:
         )
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):
         return

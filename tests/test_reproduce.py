@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,12 +32,16 @@ class Project:
         (folder / "fake" / "report.py").write_text("from fake.tables import sections as sections\n")
         self.trace.touch()
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
+    def start(self, *arguments: str) -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "FAKE_TRACE": str(self.trace), "COLUMNS": "200"}
         command = [sys.executable, "-W", "error", "-m", "reproduce", *arguments]
-        return subprocess.run(
-            command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120
-        )
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
+        with self.start(*arguments) as process:
+            output, complaint = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, complaint)
 
     def runs(self) -> list[str]:
         return [" ".join(line.split()[:-1]) for line in self.trace.read_text().splitlines()]
@@ -111,6 +117,32 @@ def test_runs_that_the_user_can_mend_leave_status_2_and_say_so_once(project: Pro
     assert done.returncode == 2
     assert "FAILED 2 x: the data of the test is not there. Fetch it. (first: lacking: absent " in done.stderr
     assert "80.0 (1)" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the state of a process from /proc")
+def test_workers_leave_when_the_command_is_killed(project: Project):
+    with open(project.folder / "fake" / "tables.py", "a") as file:
+        file.write('TABLES = (table("slow", cell("waits", "bp")),)\n')
+    with project.start("slow", "--seeds", "1") as process:
+        wait_for(project.runs)
+        process.kill()
+    [worker] = project.processes()
+    wait_for(lambda: is_gone(int(worker)))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_gone(process: int) -> bool:
+    """Whether it ended; nobody may be there to collect it, so a zombie counts."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return True
 
 
 def test_quick_runs_small_cells_on_embedded_data(project: Project):

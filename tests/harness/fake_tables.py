@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
         file.write(f"{cell.preset} {cell.dataset} {cell.method} {seed} {context.scale} {os.getpid()}\n")
     if cell.preset == "fails":
         raise ValueError("bad luck")
+    if cell.preset == "waits":
+        time.sleep(60)
     if cell.preset == "absent":
         raise UserError("the data of the test is not there. Fetch it.")
     if cell.preset == "dies":
