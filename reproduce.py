@@ -31,9 +31,9 @@ TASKS = ("graphs", "recsys", "nlp", "nerf", "vision")
 SEEDS = {"quick": 3, "paper": 10}
 TITLE = "Training without backpropagation"
 LEAD = (
-    "Backpropagation (BP) sends the output error back layer by layer. Direct feedback alignment (DFA) sends it to every "
-    "hidden layer at once, through one fixed random matrix, and the network learns all the same: published tables "
-    "beside our runs."
+    "Backpropagation (BP) sends the output error back layer by layer. Direct feedback alignment (DFA) sends it to "
+    "every hidden layer at once, through one fixed random matrix, and the network learns all the same. "
+    "Here are published tables beside our runs."
 )
 
 
