@@ -24,6 +24,7 @@ from graphs.models import Encoder
 from graphs.presets import AutoencoderPreset, find_autoencoder_preset
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
@@ -61,7 +62,8 @@ def train(config: Config, run: Run | None = None, whole: Graph | None = None) ->
         attachment.load_state_dict(state["attachment"])
         optimizer.load_state_dict(state["optimizer"])
 
-    for epoch in range(done + 1, preset.epochs + 1):
+    epochs = range(done + 1, preset.epochs + 1)
+    for epoch in epochs if run is None else track(epochs, f"auto-encoder, {preset.method}"):
         scalars = {"train_loss": train_epoch(encoder, graph, optimizer)}
         if epoch % 10 == 0 or epoch == preset.epochs:
             scalars |= evaluate(encoder, graph, links)

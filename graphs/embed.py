@@ -9,7 +9,6 @@ as in the paper; else openTSNE does, on the CPU, and the same seed gives the sam
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +24,7 @@ from graphs.models import GCN, build_model
 from graphs.presets import MODELS
 from harness.device import pick_device
 from harness.errors import UserError, writing
+from harness.figures import canvas, png
 from harness.results import make_result
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
@@ -145,11 +145,7 @@ def silhouette(points: np.ndarray, label: np.ndarray) -> float:
 
 def draw(results: list[dict[str, Any]]) -> bytes:
     """The maps of `embed` side by side, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(results), 4.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = canvas(4.2 * len(results), 4.8)
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
         x, y, label = (np.asarray(result["curves"][name]) for name in ("x", "y", "label"))
         names = CLASS_NAMES.get(result["dataset"], ())
@@ -164,9 +160,7 @@ def draw(results: list[dict[str, Any]]) -> bytes:
         axes.spines[:].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, markerscale=4, frameon=False)
-    picture = io.BytesIO()
-    canvas.figure.savefig(picture, format="png", dpi=200)
-    return picture.getvalue()
+    return png(figure)
 
 
 def main(config: Config) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from graphs.embed import draw
 from graphs.presets import MODELS
 from harness import results
-from harness.figures import COLOURS
+from harness.figures import COLOURS, band, png
+from harness.figures import canvas as empty
 from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
@@ -44,8 +42,8 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
         figure, panels = canvas(chosen)
         for row, axes in panels.items():
             for method, runs in by(with_row(chosen, row), "method").items():
-                curves = [100 * np.asarray(run["result"]["curves"]["val_accuracy"], float) for run in runs]
-                band(axes, np.arange(1, len(curves[0]) + 1), curves, METHODS.get(method, method), COLOURS[method])
+                curves = [[100 * value for value in run["result"]["curves"]["val_accuracy"]] for run in runs]
+                band(axes, curves, METHODS.get(method, method), COLOURS[method])
             axes.set_title(row)
             axes.set_xlabel("epoch")
         first_axes(panels).set_ylabel("validation accuracy, %")
@@ -64,7 +62,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
             points = [name for name in runs[0] if name != "epoch" and not name.endswith("_std")]
             for number, point in enumerate(points):
                 shade = COLOURS["dfa"] if len(points) == 1 else str(0.75 * number / len(points))
-                band(axes, runs[0]["epoch"], [np.asarray(run[point], float) for run in runs], point, shade)
+                band(axes, [run[point] for run in runs], point, shade, x=runs[0]["epoch"])
             axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
             axes.set_title(row)
             axes.set_xlabel("epoch")
@@ -104,10 +102,8 @@ def with_row(lines: Lines, row: str) -> Lines:
 
 def canvas(lines: Lines) -> tuple[Any, dict[str, Any]]:
     """A figure with one panel for every model that has lines, and the panels by row."""
-    from matplotlib.figure import Figure as Canvas
-
     rows = [row for row in MODELS.values() if with_row(lines, row)]
-    figure = Canvas(figsize=(2.6 * len(rows) + 0.6, 2.9), layout="constrained")
+    figure = empty(2.6 * len(rows) + 0.6, 2.9)
     panels = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
     return figure, dict(zip(rows, panels, strict=True))
 
@@ -115,21 +111,3 @@ def canvas(lines: Lines) -> tuple[Any, dict[str, Any]]:
 def first_axes(panels: dict[str, Any]) -> Any:
     """The leftmost panel."""
     return next(iter(panels.values()))
-
-
-def band(axes: Any, x: Any, curves: list[np.ndarray], label: str, colour: str) -> None:
-    """The mean of some curves and a band of one standard deviation; curves are cut to the shortest."""
-    length = min(map(len, curves))
-    table = np.stack([curve[:length] for curve in curves])
-    mean = table.mean(axis=0)
-    axes.plot(x[:length], mean, color=colour, label=label, linewidth=1.5)
-    if len(curves) > 1:
-        std = table.std(axis=0, ddof=1)
-        axes.fill_between(x[:length], mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
-
-
-def png(figure: Any) -> bytes:
-    """The figure as a PNG, at twice the size it is shown."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=200)
-    return picture.getvalue()

@@ -22,6 +22,7 @@ from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import Preset, find_preset
 from harness.device import pick_device
+from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
@@ -97,7 +98,8 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
         attachment.load_state_dict(state["attachment"])
         optimizer.load_state_dict(state["optimizer"])
 
-    for epoch in range(done + 1, preset.epochs + 1):
+    epochs = range(done + 1, preset.epochs + 1)
+    for epoch in epochs if run is None else track(epochs, f"{preset.model}, {preset.method}"):
         if preset.method is Method.DRTP:
             attachment.target = training_target(graph)
         loss = train_epoch(model, graph, optimizer)

@@ -40,7 +40,12 @@ def test_every_method_has_a_colour_of_its_own():
 
 
 def test_curves_show_each_method_in_its_colour_at_twice_the_size():
-    png = figures.curves_png({"bp": [[1, 2, 3], [2, 3]], "dfa": [[0, None, 1]]}, xlabel="epoch", ylabel="loss")
+    figure = figures.canvas(6.0, 3.6)
+    axes = figure.add_subplot()
+    for method, runs in {"bp": [[1, 2, 3], [2, 3]], "dfa": [[0, None, 1]]}.items():
+        figures.band(axes, runs, method, figures.COLOURS[method])
+    axes.legend()
+    png = figures.png(figure)
     assert pixels(png).shape[:2] == (720, 1200)  # 6 x 3.6 inches at 100 dots per inch, twice
     assert report.Figure("t", "c", png).width == 600
     assert shows(png, figures.COLOURS["bp"])
@@ -54,19 +59,6 @@ def test_dots_show_ours_and_without_runs_only_what_is_published():
     both = figures.dots_png(pair, [line("dfa", 0, 70.0)])
     assert published != both
     assert shows(both, figures.COLOURS["dfa"])
-
-
-def test_a_scatter_has_a_panel_per_embedding():
-    points = np.random.default_rng(0).normal(size=(50, 2))
-    one = figures.scatter_png({"BP": (points, np.zeros(50, int))})
-    two = figures.scatter_png({"BP": (points, np.zeros(50, int)), "DFA": (points, np.arange(50))})
-    assert pixels(two).shape[1] == 2 * pixels(one).shape[1]
-
-
-def test_curves_are_gathered_by_method_from_the_runs_of_a_cell():
-    lines = [line("bp", seed, 1.0, curves={"loss": [seed, 1.0]}) for seed in (0, 1)] + [line("dfa", 0, 1.0)]
-    lines.append(line("bp", 2, 1.0, curves={"loss": [9.0]}) | {"column": "PubMed"})
-    assert figures.curves_of(lines, "loss", "a row", "Cora") == {"bp": [[0, 1.0], [1, 1.0]]}
 
 
 def test_the_headline_compares_methods_over_the_cells_that_all_of_them_have():

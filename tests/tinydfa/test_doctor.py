@@ -181,5 +181,5 @@ def test_the_table_names_parameters_points_and_findings():
 
 
 def test_a_model_that_no_method_is_at_work_on_is_refused():
-    with pytest.raises(DFAError, match="no method is at work on Sequential.*attach"):
+    with pytest.raises(DFAError, match=r"no method is at work on Sequential.*attach"):
         doctor(mlp(), batch(), loss)
