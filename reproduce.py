@@ -180,14 +180,18 @@ def task_sections(task: str, folder: Path, context: RunContext, troubles: list[s
 
 
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
-    """Rewrite, or only compare, the blocks of the README files."""
+    """Rewrite, or only compare, the blocks of the README files: a table's, or a Markdown file's below results/."""
 
     def text(name: str) -> str:
-        if name not in tables:
-            raise UserError(
-                f"a README has a block for '{name}', and no table is called that. There are: {', '.join(tables)}."
-            )
-        return render.markdown(tables[name], execute.lines_of(tables[name], config.out, "paper"))
+        written = config.out / f"{name}.md"
+        if name in tables:
+            return render.markdown(tables[name], execute.lines_of(tables[name], config.out, "paper"))
+        if written.exists():
+            return written.read_text(encoding="utf-8").strip()
+        raise UserError(
+            f"a README has a block for '{name}', which is neither a table nor the file {written}. The tables are: "
+            f"{', '.join(tables)}."
+        )
 
     paths = [path for path in (ROOT / "README.md", *(ROOT / task / "README.md" for task in TASKS)) if path.exists()]
     if config.readme:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.files import write_whole
 
-BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- results:(?P<name>[\w./-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 OPENING = re.compile(r"<!-- results:")
 
 
