@@ -125,7 +125,8 @@ def stepper(case: Case, method: Method, config: Config) -> Callable[[], None]:
     model = case.build().to(config.device)
     inputs, targets = (tensor.to(config.device) for tensor in case.batch())
     points = case.points if method.cuts else ()
-    attachment = attach(model, method, points=points or None, output=case.output if points else None)
+    if method is not Method.BP:  # the reference is the model as it is, with nothing of ours on it
+        attachment = attach(model, method, points=points or None, output=case.output if points else None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     runner: Any = torch.compile(model) if config.compile else model
 

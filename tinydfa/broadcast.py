@@ -11,6 +11,7 @@ of it. Source: arXiv 2006.12878, eq. 4, and its code release for the scale and f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,30 +35,37 @@ class Rule(NamedTuple):
     outputs: int
     starts: tuple[int, ...]  # the tuples run over the points
     widths: tuple[int, ...]
-    factors: tuple[float, ...]
+    factors: tuple[float, ...]  # beyond `common`
+    common: float
     which: tuple[int, ...]  # index tensor that maps a point's rows to samples, -1: none
     error_sum: bool
     threshold: float | None
     loss_scale: float | None
     check_finite: bool
     name: str
+    like: tuple[Any, ...] | None  # shape, type, device and leafness of each point's gradient; None: to be read off
 
     @staticmethod
-    def of(head: DFA, method: Method, layout: Layout, which: tuple[int, ...]) -> Rule:
+    def of(head: DFA, method: Method, layout: Layout, which: tuple[int, ...], like: tuple[Any, ...] | None) -> Rule:
         feedback = head.feedback
-        factors = [feedback.scale(layout.outputs, layout.largest, width) for width in layout.widths]
+        factors = [1.0 for _ in layout.widths]
+        if head.normalization:
+            factors = [feedback.scale(layout.outputs, layout.largest, width) for width in layout.widths]
+        common = factors[0] if len(set(factors)) == 1 else 1.0
         return Rule(
             method=method,
             outputs=layout.outputs,
             starts=tuple(layout.starts),
             widths=tuple(layout.widths),
-            factors=tuple(factors) if head.normalization else (1.0,) * len(factors),
+            factors=tuple([factor / common for factor in factors]),
+            common=common,
             which=which,
             error_sum=feedback.error_sum,
             threshold=feedback.threshold,
             loss_scale=head.tape.loss_scale,
             check_finite=feedback.check_finite,
             name=", ".join(layout.names),
+            like=like,
         )
 
 
@@ -76,7 +84,7 @@ class Broadcast(torch.autograd.Function):
     ) -> Tensor:
         ctx.rule, ctx.tape = rule, tape
         indices = max(rule.which, default=-1) + 1
-        ctx.like = [(value.shape, value.dtype, value.device, value.is_leaf) for value in tensors[indices:]]
+        ctx.like = likeness(tensors[indices:]) if rule.like is None else rule.like
         if torch.compiler.is_compiling():
             ctx.save_for_backward(matrix, target, *tensors[:indices])
         else:  # a recomputed pass has neither target nor points, and must save as many tensors as the first
@@ -102,6 +110,11 @@ class Broadcast(torch.autograd.Function):
         return (None, None, None, None, error, *[None for _ in index], *signals)
 
 
+def likeness(points: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What the gradients of `points` have to be like."""
+    return tuple([(value.shape, value.dtype, value.device, value.is_leaf) for value in points])
+
+
 def signal(rule: Rule, error: Tensor) -> Tensor:
     """What is projected, ``[B, c]``: the error, its signs, or the target rows that stand in its place."""
     if rule.method is Method.SDFA:
@@ -115,26 +128,34 @@ def signal(rule: Rule, error: Tensor) -> Tensor:
     return error * error.shape[0] if rule.error_sum else error
 
 
-def project(rule: Rule, rows: Tensor, matrix: Tensor, like: list[Any], index: list[Tensor | None]) -> list[Tensor]:
+def project(rule: Rule, rows: Tensor, matrix: Tensor, like: Sequence[Any], index: list[Tensor | None]) -> list[Tensor]:
     """One gradient per point from one product ``rows @ F``."""
     if not like:
         return []
-    common = rule.factors[0] if len(set(rule.factors)) == 1 else 1.0
     dtype = like[0][1]
     for _, other, _, _ in like:
-        dtype = torch.promote_types(dtype, other)
-    small = (rows * common).to(device=matrix.device, dtype=dtype)
-    product = small @ matrix.to(dtype)
+        if other is not dtype:
+            dtype = torch.promote_types(dtype, other)
+    small = as_like(rows * rule.common, dtype, matrix.device)
+    product = small @ as_like(matrix, dtype, matrix.device)
     signals = []
     for start, width, factor, place, rows_of in zip(rule.starts, rule.widths, rule.factors, like, index, strict=True):
         shape, own, device, leaf = place
-        part = product[:, start : start + width]
-        if factor != common:
+        part = product if width == product.shape[1] else product[:, start : start + width]
+        if factor != 1.0:
             part = part * factor
-        part = spread(part, shape.numel() // max(width, 1), rows_of)
-        part = part.reshape(shape).to(device=device, dtype=own)
+        if part.shape != shape:
+            part = spread(part, shape.numel() // max(width, 1), rows_of).reshape(shape)
+        elif rows_of is not None:
+            part = spread(part, shape[0], rows_of)
+        part = as_like(part, own, device)
         signals.append(part.clone() if leaf else part)  # a leaf keeps its gradient: it must not share memory
     return signals
+
+
+def as_like(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`tensor` itself where it has the type and place already; asking first is cheaper than `Tensor.to`."""
+    return tensor if tensor.dtype is dtype and tensor.device == device else tensor.to(device=device, dtype=dtype)
 
 
 def spread(part: Tensor, rows: int, index: Tensor | None) -> Tensor:
@@ -208,7 +229,8 @@ def checked(error: Tensor, rule: Rule) -> Tensor:
 
 
 def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
-    error = error.detach()
+    if error.requires_grad:
+        error = error.detach()
     size = float((error.abs() if scale_matters else error).sum())
     if size - size != 0.0:  # infinite or not a number
         broken = int((~torch.isfinite(error)).any(dim=1).sum())

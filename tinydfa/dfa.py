@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.broadcast import Broadcast, Rule, missing_target, refuse_half_precision
+from tinydfa.broadcast import Broadcast, Rule, likeness, missing_target, refuse_half_precision
 from tinydfa.errors import PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.layout import Layout, batch_first, measure
@@ -111,7 +111,7 @@ class DFA(nn.Module):
         self.batch_dims = batch_dims
         self.feedback = feedback or Feedback()
         self.tape = Tape()
-        self._planned: Any = (None, None, None)
+        self._planned: Any = (None, None, None, None)
         self.register_buffer("feedback_matrix", None)
         for number, layer in enumerate(self.points):
             layer.name = layer.name or f"dfa_layers.{number}"
@@ -133,7 +133,7 @@ class DFA(nn.Module):
             tape.target = None
             return input
         if in_backward():  # recomputed: this node is only there to save what the first one saved
-            return self._node(method, input, None, []) if training and method.broadcasts else input
+            return self._node(method, input, None, [], []) if training and method.broadcasts else input
         target = tape.take_target()
         if training and not records and input.requires_grad:
             raise PointError(
@@ -142,25 +142,27 @@ class DFA(nn.Module):
             )
         if training:
             for record in records:
-                record.point.skipped = not record.graded
+                if record.point.skipped == record.graded:  # rarely: setting an attribute of a module is slow
+                    record.point.skipped = not record.graded
         if records and records[-1].passed is input:  # a point at the output itself is the output
             last = records.pop().value
             assert last is not None
             input = last
         if method is Method.SHALLOW:
             return input
-        if all(record.value is None for record in records):
+        fed = [record for record in records if record.value is not None]
+        if not fed:
             if self.feedback_matrix is None and records:
                 self._matrix(measure(self, input, records), input.device)
             return input
-        return self._node(method, input, target, records)
+        return self._node(method, input, target, records, fed)
 
-    def _node(self, method: Method, output: Tensor, target: Tensor | None, records: list[Record]) -> Tensor:
-        """Join `output` and the points of this pass in one autograd node."""
-        fed = [record for record in records if record.value is not None]
+    def _node(
+        self, method: Method, output: Tensor, target: Tensor | None, records: list[Record], fed: list[Record]
+    ) -> Tensor:
+        """Join `output` and the points of this pass that are `fed` in one autograd node."""
         index, which = distinct([record.rows_of for record in fed])
-        layout, rule = self._plan(method, output, records, which)
-        matrix = self._matrix(layout, output.device)
+        layout, rule, matrix = self._plan(method, output, records, fed, which)
         if self.tape.loss_scale is None and method.ignores_loss_scale:
             refuse_half_precision(method, output)
         waits = method is Method.DRTP and target is None
@@ -172,21 +174,24 @@ class DFA(nn.Module):
         return joined if rows is output else joined.movedim(tuple(range(len(layout.output_dims))), layout.output_dims)
 
     def _plan(
-        self, method: Method, output: Tensor, records: list[Record], which: tuple[int, ...]
-    ) -> tuple[Layout, Rule]:
-        """Layout and rule of this pass; those of the pass before where nothing they depend on has changed."""
+        self, method: Method, output: Tensor, records: list[Record], fed: list[Record], which: tuple[int, ...]
+    ) -> tuple[Layout, Rule, Tensor]:
+        """Layout, rule and matrix of this pass; those of the pass before where nothing they depend on has changed."""
         if torch.compiler.is_compiling():
             layout = measure(self, output, records)
-            return layout, Rule.of(self, method, layout, which)
-        points = [(r.point, r.shape, r.value is None, r.point.batch_dims) for r in records]
-        indexed = [record.rows_of.shape for record in records if record.rows_of is not None]
-        matrix = self.feedback_matrix
-        settings = (method, self.batch_dims, self.normalization, self.feedback, self.tape.loss_scale)
-        key = (settings, output.shape, points, which, indexed, matrix is None or matrix.shape)
-        if key != self._planned[0]:
+            return layout, Rule.of(self, method, layout, which, None), self._matrix(layout, output.device)
+        points = [(r.point, r.shape, r.value is None or r.value.dtype, r.point.batch_dims) for r in records]
+        indexed = [r.rows_of.shape for r in records if r.rows_of is not None] if which and max(which) >= 0 else None
+        settings = (method, self.batch_dims, self.normalization, self.feedback, self.rp_device, self.tape.loss_scale)
+        key = (settings, output.shape, output.device, points, which, indexed)
+        known, layout, rule, matrix = self._planned
+        if matrix is None or matrix is not self.feedback_matrix or key != known:
             layout = measure(self, output, records)
-            self._planned = (key, layout, Rule.of(self, method, layout, which))
-        return self._planned[1:]
+            matrix = self._matrix(layout, output.device)
+            values = [batch_first(r.value, dims) for r, dims in zip(fed, layout.point_dims, strict=True)]  # type: ignore[arg-type]
+            rule = Rule.of(self, method, layout, which, likeness(values))
+            self._planned = (key, layout, rule, matrix)
+        return layout, rule, matrix
 
     def _matrix(self, layout: Layout, device: torch.device) -> Tensor:
         matrix = self.feedback_matrix

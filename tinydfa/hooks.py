@@ -26,6 +26,8 @@ class PointHook:
         self.point = point
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return self.point.forward(output)
         return with_first_tensor(output, self.point)
 
 
@@ -37,7 +39,7 @@ class HeadHook:
         self.where = where
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        return with_first_tensor(output, self._take)
+        return self._take(output) if isinstance(output, Tensor) else with_first_tensor(output, self._take)
 
     def _take(self, output: Tensor) -> Tensor:
         if output.dim() == 0:
@@ -46,7 +48,7 @@ class HeadHook:
                 f"{self.where} is a single number, a loss it seems, and the error is taken at the output before it. "
                 "Name the submodule that computes the output: attach(..., output='lm_head'), say."
             )
-        return self.head(output)
+        return self.head.forward(output)
 
 
 class AttachedForward:

@@ -52,7 +52,9 @@ class _Walk:
             return self.walk_feedback, 1.0
         if not in_backward():
             self.walk_passes += 1
-        fresh = magnitudes(self.walk_feedback, self.walk_passes, self.walk_seed, weight.numel())
+        stretch = magnitudes if torch.compiler.is_compiling() else stretch_of
+        assert self.walk_feedback is not None
+        fresh = stretch(self.walk_feedback, self.walk_passes, self.walk_seed, weight.numel())
         return fresh.view(weight.shape), 1.0
 
     def walk_inputs(self, input: Tensor) -> tuple[list[Tensor | None], float]:
@@ -219,15 +221,20 @@ def kept(method: Method, drawn: Tensor, feedback: Feedback, seed: int) -> Tensor
     return drawn if method is Method.FA else drawn.abs()
 
 
-@torch.library.custom_op("tinydfa::magnitudes", mutates_args=())
-def magnitudes(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
+def stretch_of(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
     """`count` magnitudes for one pass: a stretch of the layer's row of them, at a start that the pass decides.
 
     Every entry of B meets a new magnitude in every pass, at none of the cost of drawing `count` numbers.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + int(passes))
     start = int(torch.randint(0, row.numel() - count + 1, (1,), generator=generator))
-    return row[start : start + count].clone()
+    return row[start : start + count]
+
+
+@torch.library.custom_op("tinydfa::magnitudes", mutates_args=())
+def magnitudes(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
+    """`stretch_of`, where a compiler must not look into it."""
+    return stretch_of(row, passes, seed, count).clone()
 
 
 @magnitudes.register_fake
@@ -241,7 +248,9 @@ def backward_weight(method: Method, weight: Tensor, feedback: Tensor | None) -> 
         return weight.sign()
     if method is Method.FA:
         return feedback.to(weight.dtype)
-    return torch.copysign(feedback.to(weight.dtype), weight)
+    if method is Method.BRSF or torch.compiler.is_compiling() or feedback.dtype is not weight.dtype:
+        return torch.copysign(feedback.to(weight.dtype), weight)
+    return feedback.data.copysign_(weight)  # only its signs change, so every graph that holds it may see the change
 
 
 class _Linear(torch.autograd.Function):

@@ -60,22 +60,17 @@ class Method(_Choice):
     BRSF = "brsf"
     FRSF = "frsf"
 
-    @property
-    def cuts(self) -> bool:
-        """Whether feedback points stop the backpropagated gradient."""
-        return self is Method.SHALLOW or self.broadcasts
+    cuts: bool
+    """Whether feedback points stop the backpropagated gradient."""
+    broadcasts: bool
+    """Whether the head projects a signal straight to the feedback points."""
+    layerwise: bool
+    """Whether the signal walks down the layers through other matrices than the transposed weights."""
+    ignores_loss_scale: bool
+    """Whether a factor on the loss does not reach the hidden layers (sign and one-hot are not linear in e)."""
 
-    @property
-    def broadcasts(self) -> bool:
-        """Whether the head projects a signal straight to the feedback points."""
-        return self in (Method.DFA, Method.SDFA, Method.TDFA, Method.DRTP)
-
-    @property
-    def layerwise(self) -> bool:
-        """Whether the signal walks down the layers through other matrices than the transposed weights."""
-        return self in (Method.FA, Method.USF, Method.BRSF, Method.FRSF)
-
-    @property
-    def ignores_loss_scale(self) -> bool:
-        """Whether a factor on the loss does not reach the hidden layers (sign and one-hot are not linear in e)."""
-        return self in (Method.SDFA, Method.TDFA, Method.DRTP)
+    def __init__(self, name: str) -> None:
+        self.layerwise = name in ("fa", "usf", "brsf", "frsf")
+        self.broadcasts = name in ("dfa", "sdfa", "tdfa", "drtp")
+        self.cuts = self.broadcasts or name == "shallow"
+        self.ignores_loss_scale = self.broadcasts and name != "dfa"

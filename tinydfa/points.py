@@ -136,7 +136,7 @@ class DFALayer(nn.Module):
             return input
         if tape.observed is not None:
             tape.observed.append((self, input))
-        if not tape.active_method.cuts:
+        if tape.suspended or not tape.method.cuts:
             return input
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
