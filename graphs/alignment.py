@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphs import train
-from graphs.config import conclude
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import PRESETS, Preset, find_preset
+from harness.config import conclude
 from harness.device import pick_device
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -80,7 +80,7 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
         "test_accuracy": history.metrics()["test_accuracy"],
     }
     return conclude(
-        config,
+        "graphs",
         run,
         train.resolved(config, preset),
         model=preset.model,

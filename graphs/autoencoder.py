@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.config import RunConfig, conclude
+from graphs.config import RunConfig
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.links import LinkSplit, split_links
 from graphs.models import Encoder
 from graphs.presets import AutoencoderPreset, find_autoencoder_preset
+from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.progress import track
@@ -78,7 +79,7 @@ def train(config: Config, run: Run | None = None, whole: Graph | None = None) ->
             run.save(epoch, **states, optimizer=optimizer.state_dict(), curves=curves)
 
     return conclude(
-        config,
+        "graphs",
         run,
         resolved(config, preset),
         model="gae",

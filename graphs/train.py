@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphs.config import RunConfig, conclude
+from graphs.config import RunConfig
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import Preset, find_preset
+from harness.config import conclude
 from harness.device import pick_device
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -114,7 +115,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
             run.save(epoch, **states, optimizer=optimizer.state_dict(), history=vars(history))
 
     return conclude(
-        config,
+        "graphs",
         run,
         resolved(config, preset),
         model=preset.model,

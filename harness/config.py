@@ -1,0 +1,69 @@
+"""What the training commands of every task share: where a run takes its data, where it runs and writes, its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.results import make_result
+from harness.run import Run
+from tinydfa import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The arguments of every `train` command. A task adds its own, and its data set and epochs with their meaning."""
+
+    method: Method | None = None
+    """How hidden layers learn; dfa if left out."""
+    seed: int = 0
+    """Seed of the weights, the feedback, dropout and any split that is drawn."""
+    epochs: int | None = None
+    """Passes over the training data; the published number if left out."""
+    data_dir: Path | None = None
+    """Data root; else $DFA_DATA, else the user's cache folder."""
+    out: Path | None = None
+    """Folder of the run; else runs/<task>/<name>."""
+    resume: bool = False
+    """Continue an interrupted run."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    checkpoint_every: int = 10
+    """Epochs between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for option, value in (("--epochs", self.epochs), ("--checkpoint-every", self.checkpoint_every)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: give at least 1.")
+
+
+def conclude(
+    task: str,
+    run: Run | None,
+    settings: dict[str, Any],
+    *,
+    model: str,
+    metrics: dict[str, float],
+    curves: dict[str, Any],
+    device: Any,
+    seconds: float,
+) -> dict[str, Any]:
+    """The result of a training: written and printed by its `run` if there is one, else only returned.
+
+    Args:
+        task: The task's folder.
+        run: The run, or None.
+        settings: All that decided the run; "dataset", "method" and "seed" among it.
+        model: What was trained, by its name on the command line.
+        metrics: Name to number.
+        curves: Numbers per epoch, for figures.
+        device: Where it ran.
+        seconds: How long it took.
+    """
+    about = {name: settings[name] for name in ("dataset", "method", "seed")}
+    about |= {"model": model, "metrics": metrics, "curves": curves, "device": device}
+    if run is not None:
+        return run.finish(**about)
+    return make_result(task=task, config=settings, seconds=seconds, **about)

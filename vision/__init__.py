@@ -1,0 +1,1 @@
+"""Small fully connected and convolutional networks, trained with and without backpropagation."""
