@@ -1,8 +1,8 @@
 """Fully connected networks, and the networks that DRTP's topology strings describe.
 
-A `DFALayer` marks each hidden layer where the published codes give it its signal. Until something is attached to a model
-it is the plain PyTorch model, trained by backpropagation; no training method appears here. Networks of a fixed shape
-(LeNet, ResNet, the CNN of arXiv 1906.04554) are in `convnets.py`.
+A `DFALayer` marks each hidden layer where the published codes give it its signal. Until something is attached to a
+model it is the plain PyTorch model, trained by backpropagation; no training method appears here. Networks of a fixed
+shape (LeNet, ResNet, the CNN of arXiv 1906.04554) are in `convnets.py`.
 
 Letters: B samples, f input features, K outputs.
 """

@@ -1,0 +1,51 @@
+"""The model that a preset means, with fresh weights from torch's global generator."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from harness.errors import UserError
+from vision.layers import initialise
+from vision.models import FullyConnected, TopologyNet
+from vision.presets import Preset
+
+
+def build_model(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The model of `preset` for samples of `shape` and `outputs` classes or targets.
+
+    Raises:
+        UserError: the model does not fit the data.
+    """
+    model = _build(preset, shape, outputs)
+    initialise(model, preset.init)
+    if preset.freeze_convs:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.requires_grad_(False)
+    return model
+
+
+def _build(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    match preset.model:
+        case "fc":
+            return FullyConnected(
+                (math.prod(shape), *preset.hidden, outputs),
+                preset.act,
+                preset.output_act,
+                batch_norm=preset.batch_norm,
+                input_dropout=preset.input_dropout,
+                inner_dropout=preset.inner_dropout,
+                dropout=preset.dropout,
+            )
+        case "topology":
+            model = TopologyNet(preset.topology, shape, preset.act, preset.output_act, preset.dropout)
+            if model.fc.top.out_features != outputs:
+                raise UserError(
+                    f"--topology {preset.topology} ends in {model.fc.top.out_features} outputs, and the data has "
+                    f"{outputs}. End it with FC_{outputs}."
+                )
+            return model
+        case _:
+            raise ValueError(f"no model is called {preset.model!r}")

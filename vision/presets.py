@@ -1,0 +1,121 @@
+"""What decides a number in this folder, and the published settings by name.
+
+The presets of each source are in a file of their own: `presets_drtp.py`, `presets_principled.py`,
+`presets_biotorch.py`, `presets_iacolippo.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from harness.errors import UserError
+from tinydfa import Feedback, Method
+from vision.layers import INITS
+from vision.losses import LOSSES
+from vision.optimizers import OPTIMIZERS
+
+MODELS = ("fc", "topology", "cnn", "lenet", "lenet-mnist", "resnet20", "resnet56")
+CONVOLUTIONAL = ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """All that decides a number; the data set, paths and devices belong to the command line."""
+
+    method: Method
+    model: str = "fc"
+    hidden: tuple[int, ...] = (500,)  # fc: widths of the hidden layers
+    topology: str = ""  # topology: the string of the DRTP release
+    act: str = "tanh"  # of the hidden layers
+    output_act: str = "none"  # none: logits
+    batch_norm: bool = False
+    input_dropout: float = 0.0
+    conv_dropout: float = 0.0  # cnn: before the activations of convolutions
+    inner_dropout: float = 0.0  # before the activations of fully connected layers (arXiv 1906.04554)
+    dropout: float = 0.0  # of the outputs of fully connected layers, above their feedback points (Frenkel et al. 2021)
+    freeze_convs: bool = False  # convolutions keep their random weights
+    init: str = "default"
+    loss: str = "bce"
+    reduction: Literal["mean", "sum"] = "mean"  # over the samples of a batch
+    feedback: Feedback = field(default_factory=Feedback)  # its seed is the run's
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    milestones: tuple[int, ...] = ()  # epochs after which the learning rate is divided by 10
+    batch: int = 100
+    drop_last: bool = False
+    epochs: int = 100
+    tolerance: float = 0.0  # stop when the training error of an epoch changes by no more than this share; 0: never
+    normalise: bool = False  # pixels to zero mean and unit deviation per channel
+    pad_to: int | None = None
+    hold_out: int = 0  # training images that choose the epoch which is reported; 0: the last one is
+    flip: bool = False  # mirror training images at random
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast of products and convolutions
+
+    def __post_init__(self) -> None:
+        for name in ("input_dropout", "conv_dropout", "inner_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; a dropout rate lies in [0, 1).")
+        for name in ("lr", "batch", "epochs"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        for what, known in (
+            ("model", MODELS),
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("loss", tuple(LOSSES)),
+            ("init", INITS),
+        ):
+            if getattr(self, what) not in known:
+                raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
+
+
+def find_preset(name: str | None, model: str | None, method: Method | None, dataset: str) -> Preset:
+    """The preset called `name`; without one, the published settings of a model on a data set.
+
+    Args:
+        name: Of a preset, or None.
+        model: fc if None; a preset may not have another one.
+        method: dfa if None; a preset may not have another one.
+        dataset: Decides which published settings are the nearest.
+
+    Raises:
+        UserError: there is no such preset or model, or the preset has another model or method.
+    """
+    presets = all_presets()
+    if name is None:
+        return replace(presets[_default(model or "fc", method or Method.DFA, dataset)], method=method or Method.DFA)
+    if name not in presets:
+        raise UserError(f"--preset {name}: no such preset. There are {', '.join(presets)}.")
+    preset = presets[name]
+    if model not in (None, preset.model):
+        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
+    if method not in (None, preset.method):
+        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
+        raise UserError(f"{chosen}. Leave one of them out.")
+    return preset
+
+
+def all_presets() -> dict[str, Preset]:
+    """Every preset by name."""
+    from vision import presets_biotorch, presets_drtp, presets_iacolippo, presets_principled
+
+    sources = (presets_drtp, presets_principled, presets_biotorch, presets_iacolippo)
+    return {name: preset for source in sources for name, preset in source.PRESETS.items()}
+
+
+def _default(model: str, method: Method, dataset: str) -> str:
+    """The preset whose settings a model on a data set takes where none is named."""
+    if model not in MODELS:
+        raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
+    nearest = "bp" if method is Method.BP else "dfa"
+    data = "cifar" if dataset == "cifar10" else "mnist"
+    match model:
+        case "fc":
+            return f"drtp_{data}_fc1-500_{nearest}"
+        case "topology":
+            return f"drtp_{data}_conv_{nearest}"
+        case "cnn":
+            return f"principled_cnn_tanh_{nearest}"
+        case _:
+            return f"biotorch_{model}_{nearest}"

@@ -1,0 +1,278 @@
+"""Train one small network on images by one method.
+
+    python -m vision.train --model fc --dataset mnist --method drtp
+    python -m vision.train --preset drtp_cifar_conv_dfa --dataset cifar10
+
+Reported is the test error after the last epoch, as in the published codes; with images held out (`hold_out`), at the
+first epoch of the best error on those.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness import config
+from harness.config import conclude
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.progress import track
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from tinydfa import Attachment, Method, attach
+from vision.alignment import batch_alignment
+from vision.build import build_model
+from vision.data import Data, Split, load_data
+from vision.history import History
+from vision.losses import LOSSES, wrong
+from vision.optimizers import make_optimizer
+from vision.presets import Preset, find_preset
+
+EVALUATION_BATCH = 1000
+OVERRIDES = (
+    "topology",
+    "hidden",
+    "act",
+    "dropout",
+    "freeze_convs",
+    "init",
+    "loss",
+    "optimizer",
+    "lr",
+    "batch",
+    "precision",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.RunConfig):
+    """Train a small network on images. Settings that are left out come from the preset."""
+
+    dataset: str = "digits"
+    """digits, which needs no files, mnist, fashion-mnist, cifar10, drtp-regression or drtp-classification."""
+    model: str | None = None
+    """fc, topology, cnn, lenet, lenet-mnist, resnet20 or resnet56; fc if left out."""
+    preset: str | None = None
+    """A named preset, such as drtp_mnist_fc1-500_dfa, in place of model and method."""
+    topology: str | None = None
+    """A topology string, such as CONV_32_5_1_2_FC_1000_FC_10, in place of --model."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of fc, such as 1000 1000."""
+    act: str | None = None
+    """Activation of the hidden layers: tanh, relu, sigmoid, leaky-relu-0.1 ..."""
+    dropout: float | None = None
+    """Dropout of the outputs of fully connected layers."""
+    freeze_convs: bool | None = None
+    """Convolutions keep their random weights."""
+    init: str | None = None
+    """default, he, xavier, normal or zero."""
+    loss: str | None = None
+    """ce, bce, bce-sum or mse."""
+    optimizer: str | None = None
+    """sgd, momentum, nag, adam or rmsprop."""
+    lr: float | None = None
+    """Learning rate."""
+    batch: int | None = None
+    """Images a step."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """bf16: autocast of products and convolutions."""
+    alignment: bool = False
+    """Measure the alignment with backpropagation after every epoch, on the first test images."""
+    keep_weights: int = 0
+    """Write the first layer's weights of that many units into the result, for pictures."""
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean."""
+        model = "topology" if self.topology is not None and self.model is None else self.model
+        preset = find_preset(self.preset, model, self.method, self.dataset)
+        given = {name: getattr(self, name) for name in (*OVERRIDES, "epochs")}
+        return replace(preset, **{name: value for name, value in given.items() if value is not None})
+
+
+def train(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+        data: The images, if they were loaded already.
+
+    Returns:
+        The result (see `harness.results.make_result`), with curves per epoch.
+
+    Raises:
+        UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
+    """
+    preset = config.resolve()
+    device = pick_device(config.device)
+    data = (data or load_preset_data(preset, config)).to(device)
+    check(preset, data)
+    seed_everything(config.seed)
+    start = perf_counter()
+    model = build_model(preset, data.shape, data.outputs).to(device)
+    attachment = attach(model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
+    optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
+    history, done = History(), 0
+    if run is not None and (state := run.restore()) is not None:
+        done, history = state["step"], History(**state["history"])
+        model.load_state_dict(state["model"])
+        attachment.load_state_dict(state["attachment"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+
+    epochs = range(done + 1, preset.epochs + 1)
+    for epoch in epochs if run is None else track(epochs, f"{preset.model}, {preset.method}"):
+        if history.has_settled(preset.tolerance):
+            break
+        begin = perf_counter()
+        loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
+        scheduler.step()
+        numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
+        history.add(perf_counter() - begin, alignment(config, model, attachment, data, preset), **numbers)
+        if run is None:
+            check_loss(loss, epoch)
+            continue
+        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
+        if epoch % config.checkpoint_every == 0:
+            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
+            states |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+            run.save(epoch, **states, history=asdict(history))
+
+    return conclude(
+        "vision",
+        run,
+        resolved(config, preset),
+        model=preset.model,
+        metrics=history.metrics(),
+        curves=history.curves() | first_weights(model, config.keep_weights),
+        device=device,
+        seconds=perf_counter() - start,
+    )
+
+
+def train_epoch(
+    model: nn.Module, data: Split, optimizer: torch.optim.Optimizer, preset: Preset, attachment: Attachment
+) -> tuple[float, float | None]:
+    """One pass over the training data; mean loss and share of wrong answers (None: regression) over its samples."""
+    model.train()
+    loss_fn = LOSSES[preset.loss]
+    total, seen = torch.zeros(2, device=data.x.device), 0
+    for x, y in data.batches(preset.batch, flip=preset.flip, drop_last=preset.drop_last):
+        if preset.method is Method.DRTP:
+            attachment.target = y
+        optimizer.zero_grad()
+        with autocast(preset, x):
+            output = model(x)
+        loss = loss_fn(output, y)
+        (loss * len(x) if preset.reduction == "sum" else loss).backward()
+        optimizer.step()
+        total += scores(loss, output, y)
+        seen += len(x)
+    return shares(total, seen)
+
+
+def evaluations(model: nn.Module, data: Data, preset: Preset) -> dict[str, float | None]:
+    """Loss and error on the test data, error on what was held out."""
+    test_loss, test_error = evaluate(model, data.test, preset)
+    val_error = None if data.val is None else evaluate(model, data.val, preset)[1]
+    return {"val_error": val_error, "test_loss": test_loss, "test_error": test_error}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Split, preset: Preset) -> tuple[float, float | None]:
+    """Mean loss and share of wrong answers (None: regression) over all samples, dropout off."""
+    model.eval()
+    total = torch.zeros(2, device=data.x.device)
+    for x, y in data.batches(EVALUATION_BATCH, shuffle=False):
+        with autocast(preset, x):
+            output = model(x)
+        total += scores(LOSSES[preset.loss](output, y), output, y)
+    return shares(total, len(data))
+
+
+@torch.no_grad()
+def scores(loss: Tensor, output: Tensor, target: Tensor) -> Tensor:
+    """Sums over a batch, ``[2]``: loss, and wrong answers (not a number for a regression). Nothing waits for a GPU."""
+    misses = output.new_tensor(math.nan) if target.is_floating_point() else wrong(output, target)
+    return torch.stack([loss * len(target), misses])
+
+
+def shares(total: Tensor, samples: int) -> tuple[float, float | None]:
+    """Sums as means over `samples`."""
+    loss, error = (total / samples).tolist()
+    return loss, None if math.isnan(error) else error
+
+
+def autocast(preset: Preset, x: Tensor) -> torch.autocast:
+    """Products and convolutions in bfloat16, if the preset says so."""
+    return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=preset.precision == "bf16")
+
+
+def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Data, preset: Preset) -> dict[str, float]:
+    """Cosine with backpropagation by feedback point on the first test batch, if the run asks for it."""
+    if not config.alignment:
+        return {}
+    x, y = data.test.x[: preset.batch], data.test.y[: preset.batch]
+    return batch_alignment(model, attachment, x, y, LOSSES[preset.loss])
+
+
+def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
+    """Weights of the first `units` units of the lowest layer, to three digits; nothing for 0."""
+    if units == 0:
+        return {}
+    weight = next(p for p in model.parameters() if p.dim() > 1).detach()[:units].flatten(1)
+    return {"first_weights": [[round(value, 3) for value in row] for row in weight.tolist()]}
+
+
+def check(preset: Preset, data: Data) -> None:
+    """Raise `UserError` where the preset asks for something that the data does not have."""
+    if data.classes is not None:
+        return
+    if preset.method is Method.DRTP:
+        raise UserError(
+            f"--method drtp projects one-hot targets, and {data.name} is a regression, which has none. Use another "
+            "method, or a data set with classes."
+        )
+    if preset.loss != "mse":
+        raise UserError(f"--loss {preset.loss} needs classes, and {data.name} is a regression. Use --loss mse.")
+
+
+def load_preset_data(preset: Preset, config: Config) -> Data:
+    """The images of `config`, prepared as the preset says."""
+    return load_data(
+        config.dataset,
+        config.data_dir,
+        normalise=preset.normalise,
+        pad_to=preset.pad_to,
+        hold_out=preset.hold_out,
+        seed=config.seed,
+    )
+
+
+def resolved(config: Config, preset: Preset) -> dict[str, Any]:
+    """All that decided the run: the preset, the data set and the seed."""
+    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    data = load_preset_data(preset, config)  # before the folder is made: a missing file should not leave one behind
+    check(preset, data)
+    pick_device(config.device)
+    with Run("vision", name, settings, config.out, config.resume) as run:
+        train(config, run, data)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)
