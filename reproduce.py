@@ -53,6 +53,8 @@ class Config:
     """Cells on these data sets only."""
     scale: Literal["paper", "quick"] = "paper"
     """paper: the published setting; quick: small, on embedded data, nothing downloaded."""
+    epochs: int | None = None
+    """Epochs of every run, in place of the table's own length; such runs are kept apart from the others."""
     jobs: int | None = None
     """Worker processes of one thread each; as many as there are cores if left out."""
     device: str = "auto"
@@ -98,7 +100,7 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
             raise UserError(f"no table is called '{name}'. There are: {', '.join(tables)}; --list says more.")
     if not config.tables and not config.all:
         raise UserError(f"say which tables to run, or --all. There are: {', '.join(tables)}; --list says more.")
-    for option, value in (("--seeds", config.seeds), ("--jobs", config.jobs)):
+    for option, value in (("--seeds", config.seeds), ("--jobs", config.jobs), ("--epochs", config.epochs)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: must be at least 1.")
     chosen = [tables[name] for name in (tables if config.all else dict.fromkeys(config.tables))]
@@ -116,14 +118,15 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
 def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:
     """Run what is missing, then show and write everything; status 1 if a run failed, 2 if the user can mend that."""
     check_places(config)
-    context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
+    context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device, epochs=config.epochs)
     seeds = config.seeds or SEEDS[config.scale]
     jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
     failures = terminal.run_jobs(jobs, {table.name: table for table in chosen}, config.out, config.jobs)
     for table in chosen:
-        lines = execute.lines_of(table, config.out, config.scale)
+        lines = execute.lines_of(table, config.out, context.label)
         terminal.show_table(table, lines)
-        write_markdown(tables[table.name], config)
+        if config.epochs is None:
+            write_markdown(tables[table.name], config)
     complaints = terminal.explain(failures)
     path, troubles = make_report(tables, [table.name for table in chosen], config, context)
     for line in complaints + troubles:

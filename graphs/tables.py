@@ -10,6 +10,7 @@ from typing import Any
 
 from graphs import alignment, autoencoder, embed, train
 from graphs.presets import MODELS, TARGETS
+from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from tinydfa import Method
 
@@ -17,40 +18,31 @@ DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SOURCE = "arXiv 2006.12878"
 FOLDS = "DNAConv alone uses five stratified folds (one to train on, one to validate, three to test), as in the paper."
 QUICK_EPOCHS = {"dna": 60}  # small scale; other models 100. Backpropagation starts to learn at about epoch 40
-CURVES_FOR_SEEDS = 3  # curves of later seeds are dropped: they are for figures
 
 
 def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str, Any]:
-    quick = {"epochs": epochs} if context.scale == "quick" else {}
+    length = {"epochs": context.epochs or epochs} if context.epochs or context.scale == "quick" else {}
     place = {"data_dir": context.data_dir, "device": context.device}
-    return {"dataset": cell.dataset, "method": Method(cell.method), "seed": seed} | place | quick
-
-
-def _slim(result: dict[str, Any]) -> dict[str, Any]:
-    """The result with rounded curves, or without any for later seeds."""
-    curves = result.pop("curves", {})
-    if result["seed"] >= CURVES_FOR_SEEDS:
-        return result
-    return result | {"curves": {name: [round(value, 4) for value in values] for name, values in curves.items()}}
+    return {"dataset": cell.dataset, "method": Method(cell.method), "seed": seed} | place | length
 
 
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 3 or A.4."""
     model = cell.preset.split("_")[0]
     common = _common(cell, seed, context, QUICK_EPOCHS.get(model, 100))
-    return _slim(train.train(train.Config(model=model, preset=cell.preset, **common)))
+    return slim(train.train(train.Config(model=model, preset=cell.preset, **common)))
 
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table A.2."""
     model = cell.preset.split("_")[0]
     common = _common(cell, seed, context, QUICK_EPOCHS.get(model, 100))
-    return _slim(alignment.measure(alignment.Config(model=model, preset=cell.preset, **common)))
+    return slim(alignment.measure(alignment.Config(model=model, preset=cell.preset, **common)))
 
 
 def run_autoencoder(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 4."""
-    return _slim(autoencoder.train(autoencoder.Config(**_common(cell, seed, context, 100))))
+    return slim(autoencoder.train(autoencoder.Config(**_common(cell, seed, context, 100))))
 
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

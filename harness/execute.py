@@ -50,7 +50,7 @@ class Outcome:
 
 
 def lines_of(table: Table, folder: Path, scale: str) -> list[dict[str, Any]]:
-    """The runs of `table` at `scale` that lie below the results folder, one line a run, the newest where there are two.
+    """The runs of `table` filed under `scale` below the results folder, one line a run, the newest where there are two.
 
     Runs of cells that the table does not have (any more) are left out.
     """
@@ -61,7 +61,7 @@ def lines_of(table: Table, folder: Path, scale: str) -> list[dict[str, Any]]:
 
 def pending(table: Table, seeds: int, folder: Path, context: RunContext) -> list[Job]:
     """The jobs of `table` that have no line yet."""
-    done: set[RunKey] = {key_of(line) for line in lines_of(table, folder, context.scale)}
+    done: set[RunKey] = {key_of(line) for line in lines_of(table, folder, context.label)}
     wanted = wanted_runs(table, seeds)
     jobs = [Job(table.task, table.name, cell, key[3], context) for key, cell in wanted.items() if key not in done]
     order = {cell: index for index, cell in enumerate(table.cells)}
@@ -79,7 +79,7 @@ def keep(table: Table, folder: Path, outcome: Outcome) -> None:
         "dataset": cell.dataset,
         "method": cell.method,
         "seed": job.seed,
-        "scale": job.context.scale,
+        "scale": job.context.label,
         "result": outcome.result,
     }
     results.append(table.path(folder), line)

@@ -94,6 +94,21 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def slim(result: dict[str, Any], seeds: int = 3, digits: int = 4) -> dict[str, Any]:
+    """A result as a table keeps it: curves rounded, and none for seeds from `seeds` on, since they are for figures."""
+    curves = result.pop("curves", {})
+    return result | ({"curves": _rounded(curves, digits)} if curves and result["seed"] < seeds else {})
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """All floats in nested lists and dicts, rounded."""
+    if isinstance(value, dict):
+        return {name: _rounded(item, digits) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item, digits) for item in value]
+    return round(value, digits) if isinstance(value, float) else value
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers."""
     found = {"python": platform.python_version()}

@@ -27,6 +27,12 @@ class RunContext:
     scale: str = "paper"  # "paper": the published setting; "quick": small, on embedded data
     data_dir: Path | None = None
     device: str = "auto"
+    epochs: int | None = None  # in place of the number that the scale means
+
+    @property
+    def label(self) -> str:
+        """What the runs are filed under: runs of another length are never mixed with those of the scale."""
+        return self.scale if self.epochs is None else f"{self.scale}, {self.epochs} epochs"
 
 
 @dataclass(frozen=True, kw_only=True)
