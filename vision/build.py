@@ -7,9 +7,11 @@ import math
 from torch import nn
 
 from harness.errors import UserError
+from vision.convnets import LeNet, LeNetMNIST, PrincipledCNN
 from vision.layers import initialise
 from vision.models import FullyConnected, TopologyNet
 from vision.presets import Preset
+from vision.resnet import ResNet
 
 
 def build_model(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:
@@ -47,5 +49,21 @@ def _build(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:
                     f"{outputs}. End it with FC_{outputs}."
                 )
             return model
+        case "cnn":
+            return PrincipledCNN(
+                shape,
+                outputs,
+                preset.act,
+                batch_norm=preset.batch_norm,
+                input_dropout=preset.input_dropout,
+                conv_dropout=preset.conv_dropout,
+                inner_dropout=preset.inner_dropout,
+            )
+        case "lenet":
+            return LeNet(shape, outputs, preset.act)
+        case "lenet-mnist":
+            return LeNetMNIST(shape, outputs, preset.act)
+        case "resnet20" | "resnet56":
+            return ResNet(3 if preset.model == "resnet20" else 9, shape, outputs)
         case _:
             raise ValueError(f"no model is called {preset.model!r}")

@@ -39,6 +39,7 @@ class History:
         best = self.val_error.index(min(self.val_error)) if self.val_error else -1
         names = ("train_loss", "train_error", "val_error", "test_loss", "test_error")
         found = {name: getattr(self, name)[best] for name in names if getattr(self, name)}
+        found |= {name.replace("error", "accuracy"): 1 - value for name, value in found.items() if "error" in name}
         found |= {f"alignment {point}": values[-1] for point, values in self.alignment.items()}
         return found | {"epochs": len(self.seconds), "seconds_per_epoch": statistics.median(self.seconds)}
 

@@ -35,7 +35,7 @@ fc = Preset(
     epochs=50,
     normalise=True,
 )
-cnn = replace(fc, model="cnn")
+cnn = replace(fc, model="cnn", pad_to=32)
 
 VARIANTS: dict[str, tuple[Preset, str, dict[str, Any]]] = {
     "fc_tanh": (fc, "FC, tanh", {}),

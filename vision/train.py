@@ -10,7 +10,7 @@ first epoch of the best error on those.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -34,19 +34,6 @@ from vision.optimizers import make_optimizer
 from vision.presets import Preset, find_preset
 
 EVALUATION_BATCH = 1000
-OVERRIDES = (
-    "topology",
-    "hidden",
-    "act",
-    "dropout",
-    "freeze_convs",
-    "init",
-    "loss",
-    "optimizer",
-    "lr",
-    "batch",
-    "precision",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +66,8 @@ class Config(config.RunConfig):
     """Learning rate."""
     batch: int | None = None
     """Images a step."""
+    hold_out: int | None = None
+    """Training images that choose the epoch which is reported; 0: the last epoch is."""
     precision: Literal["fp32", "bf16"] | None = None
     """bf16: autocast of products and convolutions."""
     alignment: bool = False
@@ -90,7 +79,8 @@ class Config(config.RunConfig):
         """The preset that these arguments mean."""
         model = "topology" if self.topology is not None and self.model is None else self.model
         preset = find_preset(self.preset, model, self.method, self.dataset)
-        given = {name: getattr(self, name) for name in (*OVERRIDES, "epochs")}
+        shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
+        given = {name: getattr(self, name) for name in shared - {"model", "method"}}
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -232,6 +222,8 @@ def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
 
 def check(preset: Preset, data: Data) -> None:
     """Raise `UserError` where the preset asks for something that the data does not have."""
+    with torch.device("meta"):
+        build_model(preset, data.shape, data.outputs)
     if data.classes is not None:
         return
     if preset.method is Method.DRTP:

@@ -1,0 +1,205 @@
+"""Training: what it learns, what it counts, and that an interrupted run ends like one that was not interrupted."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.errors import UserError
+from harness.run import Run
+from tinydfa import Method
+from vision import train
+from vision.data import Data, Split
+from vision.history import History
+from vision.train import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+LEARN = {"epochs": 60, "lr": 3e-3, "hidden": (100,)}
+
+
+def error(method, **options):
+    return train.train(Config(method=method, **(LEARN | options)))["metrics"]["test_error"]
+
+
+def test_every_method_learns_and_those_that_train_hidden_layers_beat_shallow():
+    errors = {method: error(method) for method in Method}
+    shallow = errors.pop(Method.SHALLOW)
+    assert shallow < 0.12
+    assert errors.pop(Method.SDFA) < shallow  # the signs of a small error are as loud as those of a large one
+    assert all(found < shallow - 0.015 for found in errors.values()), errors
+    assert errors[Method.BP] < 0.04
+    assert errors[Method.DFA] < 0.04
+
+
+@pytest.mark.parametrize("model", ["topology", "cnn", "lenet", "lenet-mnist"])
+def test_every_model_trains_on_the_embedded_data(model):
+    topology = "CONV_4_3_1_1_FC_20_FC_10" if model == "topology" else None
+    result = train.train(Config(model=model, topology=topology, epochs=1, hold_out=0, batch=300))
+    assert 0 < result["metrics"]["test_error"] < 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, again, other = (
+        train.train(Config(epochs=3, seed=seed, dropout=0.2))["curves"]["train_loss"] for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_loss_and_error_are_means_over_samples_also_when_the_last_batch_is_small():
+    torch.manual_seed(0)
+    x, y = torch.randn(7, 4), torch.randint(0, 10, (7,))
+    data = Data("made", Split(x, y), None, Split(x, y), 10, 10, (4,))
+    model = torch.nn.Linear(4, 10)
+    preset = replace(Config(method=Method.BP).resolve(), loss="ce", lr=1e-12, batch=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+    loss, share = train.train_epoch(model, data.train, optimizer, preset, None)
+    logits = model(x)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+    assert share == pytest.approx((logits.argmax(1) != y).float().mean().item())
+    assert train.evaluate(model, data.test, preset) == pytest.approx((loss, share), rel=1e-5)
+
+
+def test_the_sum_over_a_batch_is_the_mean_at_a_rate_as_many_times_larger():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 4), torch.randint(0, 10, (6,))
+    preset = replace(Config(method=Method.BP).resolve(), loss="ce", batch=6)
+    weights = []
+    for reduction, lr in (("mean", 0.6), ("sum", 0.1)):
+        torch.manual_seed(1)
+        model = torch.nn.Linear(4, 10)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        train.train_epoch(model, Split(x, y), optimizer, replace(preset, reduction=reduction), None)
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_reported_is_the_last_epoch_or_the_first_best_on_held_out_images():
+    history = History(test_error=[0.3, 0.2, 0.1], seconds=[1.0, 5.0, 2.0])
+    assert history.metrics() == {
+        "test_error": 0.1,
+        "test_accuracy": 0.9,
+        "epochs": 3,
+        "seconds_per_epoch": 2.0,
+    }
+    history.val_error = [0.4, 0.2, 0.2]
+    assert history.metrics()["test_error"] == 0.2
+
+
+def test_a_run_with_a_tolerance_ends_when_the_training_error_settles():
+    assert not History(train_error=[0.5, 0.4]).has_settled(0.0)
+    assert not History(train_error=[0.5]).has_settled(1.0)
+    assert not History(train_error=[0.5, 0.4]).has_settled(0.05)
+    assert History(train_error=[0.9, 0.42, 0.4]).has_settled(0.05)
+
+
+def test_alignment_is_kept_for_every_point_and_epoch():
+    curves = train.train(Config(epochs=20, hidden=(50, 40), alignment=True, lr=3e-3))["curves"]
+    points = [name for name in curves if name.startswith("alignment")]
+    assert points == ["alignment hidden.0.point", "alignment hidden.1.point"]
+    assert all(len(curves[name]) == 20 and curves[name][-1] > curves[name][0] for name in points)
+
+
+def test_first_weights_are_those_of_the_lowest_layer():
+    curves = train.train(Config(epochs=1, keep_weights=3))["curves"]
+    assert [len(row) for row in curves["first_weights"]] == [64, 64, 64]
+
+
+def test_a_regression_has_a_loss_and_no_error():
+    metrics = train.train(Config(preset="drtp_regression_dfa", dataset="drtp-regression", epochs=2))["metrics"]
+    assert metrics["test_loss"] > 0
+    assert "test_error" not in metrics
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": Method.BRSF, "dropout": 0.1},
+        {"preset": "drtp_mnist_fc2-500_drtp"},
+        {"topology": "CONV_4_3_1_1_FC_20_FC_10", "hold_out": 200},
+    ],
+)
+def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeypatch, capsys):
+    config = Config(epochs=5, checkpoint_every=2, seed=5, alignment=True, **options)
+    whole = train.train(config)
+
+    epochs = iter(range(100))
+    train_epoch = train.train_epoch
+
+    def killed_in_the_fourth_epoch(*arguments):
+        if next(epochs) == 3:
+            raise KilledError
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(train, "train_epoch", killed_in_the_fourth_epoch)
+    with pytest.raises(KilledError):
+        train.main(replace(config, out=tmp_path))
+    monkeypatch.setattr(train, "train_epoch", train_epoch)
+    torch.manual_seed(999)
+    train.main(replace(config, out=tmp_path, resume=True))
+    resumed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert resumed["curves"] == whole["curves"]
+    same = {name: value for name, value in whole["metrics"].items() if name != "seconds_per_epoch"}
+    assert {name: resumed["metrics"][name] for name in same} == same
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"method": "drtp", "preset": "drtp_regression_bp"}, "trains by bp and --method says drtp"),
+        ({"dataset": "drtp-regression", "method": "drtp"}, "drtp projects one-hot targets, and drtp-regression"),
+        ({"dataset": "drtp-regression", "method": "dfa"}, "--loss bce needs classes"),
+        ({"model": "fcn"}, "--model fcn: no such model"),
+        ({"preset": "drtp"}, "--preset drtp: no such preset"),
+        ({"dataset": "mnits"}, "--dataset mnits: no such data set"),
+        ({"topology": "CONV_3_FC_10"}, "at character 8, the kernel of CONV is 'FC'"),
+        ({"topology": "FC_20_FC_11"}, "End it with FC_10"),
+        ({"dropout": 1.0}, "a dropout rate lies in"),
+        ({"optimizer": "lion"}, "no optimizer is called 'lion'"),
+        ({"loss": "hinge"}, "no loss is called 'hinge'"),
+        ({"batch": 0}, "batch is 0; it must be above 0"),
+    ],
+)
+def test_a_mistake_leaves_no_folder_and_says_what_is_wrong(options, complaint, tmp_path):
+    options = options | {"method": Method(options["method"])} if "method" in options else options
+    with pytest.raises(UserError, match=complaint):
+        train.main(Config(out=tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_checkpoint_kept(tmp_path):
+    config = Config(epochs=3, checkpoint_every=1, out=tmp_path, optimizer="sgd")
+    data = train.load_preset_data(config.resolve(), config)
+
+    class Poisoned(Split):
+        def to(self, device):
+            return self
+
+        def batches(self, *arguments, **options):
+            for x, y in super().batches(*arguments, **options):
+                yield (x * float("nan") if (tmp_path / "checkpoint.pt").exists() else x), y
+
+    poisoned = replace(data, train=Poisoned(data.train.x, data.train.y))
+    with Run("vision", "poisoned", {}, tmp_path) as run, pytest.raises(Exception, match="not finite|loss is nan"):
+        train.train(config, run, poisoned)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
+
+
+def test_the_command_prints_its_result_and_refuses_a_typo_with_status_2(tmp_path):
+    command = [sys.executable, "-m", "vision.train", "--epochs", "1", "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, "--method", "drtp"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["method"] == "drtp"
+    wrong = subprocess.run([*command, "--method", "dpa"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "drtp" in wrong.stderr
+    assert "Traceback" not in wrong.stderr

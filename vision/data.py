@@ -1,0 +1,186 @@
+"""Image sets by name, as tensors: what an experiment trains on, what it holds out, what it tests on.
+
+Letters: N samples, C channels, H rows, W columns, f features of a vector, t targets of a regression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.errors import UserError
+from vision.published import read_cifar10, read_fashion_mnist, read_mnist
+from vision.synthetic import digits, drtp_classification, drtp_regression
+
+Arrays = tuple[np.ndarray, np.ndarray]  # samples, bytes or float32, and their targets
+
+READERS: dict[str, Callable[[Path | None], tuple[Arrays, Arrays]]] = {
+    "digits": lambda _: digits(),
+    "mnist": read_mnist,
+    "fashion-mnist": read_fashion_mnist,
+    "cifar10": read_cifar10,
+    "drtp-regression": lambda _: drtp_regression(),
+    "drtp-classification": lambda _: drtp_classification(),
+}
+DATASETS = (*READERS, "synthetic")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples and their targets, whole, on one device."""
+
+    x: Tensor  # float32 [N, C, H, W], or [N, f]
+    y: Tensor  # class ids, int64 [N], or targets, float32 [N, t]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same on `device`."""
+        return Split(self.x.to(device), self.y.to(device))
+
+    def batches(
+        self, size: int, *, shuffle: bool = True, flip: bool = False, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the samples, in batches of `size`.
+
+        Args:
+            size: Samples a batch; the last may be smaller.
+            shuffle: In an order from torch's global CPU generator, which runs save and restore: the same on every
+                device. Without it batches are views.
+            flip: Mirror each image left-right with chance 1/2, from the same generator.
+            drop_last: Leave out a last batch that is smaller.
+
+        Raises:
+            UserError: there is no batch of that size, or nothing to mirror.
+        """
+        count, device = len(self), self.x.device
+        if drop_last and size > count:
+            raise UserError(f"--batch {size} leaves no whole batch of {count} samples. Make it {count} or less.")
+        if flip and self.x.dim() != 4:
+            raise UserError("flip mirrors images, and these samples are vectors. Use a preset without it.")
+        order = torch.randperm(count).to(device) if shuffle else None
+        mirrored = (torch.rand(count) < 0.5).to(device)[:, None, None, None] if flip else None
+        for start in range(0, count - size + 1 if drop_last else count, size):
+            part = slice(start, start + size)
+            if order is None:
+                x, y = self.x[part], self.y[part]
+            else:
+                x, y = self.x.index_select(0, order[part]), self.y.index_select(0, order[part])
+            yield (x if mirrored is None else torch.where(mirrored[part], x.flip(-1), x)), y
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, ready to train on."""
+
+    name: str
+    train: Split
+    val: Split | None  # held out of the training set, if that was asked for
+    test: Split
+    classes: int | None  # None: a regression
+    outputs: int  # that a network needs: classes, or t
+    shape: tuple[int, ...]  # of one sample
+
+    def to(self, device: torch.device | str) -> Data:
+        """The same on `device`."""
+        val = None if self.val is None else self.val.to(device)
+        return replace(self, train=self.train.to(device), val=val, test=self.test.to(device))
+
+
+def load_data(
+    dataset: str = "digits",
+    data_dir: Path | None = None,
+    *,
+    normalise: bool = False,
+    pad_to: int | None = None,
+    hold_out: int = 0,
+    seed: int = 0,
+) -> Data:
+    """Read or draw a data set.
+
+    Args:
+        dataset: "digits" (also called "synthetic"), "drtp-regression" and "drtp-classification" need no files; "mnist",
+            "fashion-mnist" and "cifar10" are found or downloaded (see `vision.published`).
+        data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
+        normalise: Shift and scale every channel (of vectors: every feature) to the mean 0 and the standard deviation 1
+            that the training images have before padding; without it pixels are in [0, 1].
+        pad_to: Height and width that images get by a black frame.
+        hold_out: Training samples, drawn from all classes alike, that become `Data.val`.
+        seed: Decides which are held out.
+
+    Raises:
+        UserError: an unknown name, a file that is missing or damaged, or a size that the samples do not allow.
+    """
+    if dataset not in DATASETS:
+        raise UserError(f"--dataset {dataset}: no such data set. There are {', '.join(DATASETS)}.")
+    name = "digits" if dataset == "synthetic" else dataset
+    train, test = READERS[name](data_dir)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        sizes = " and ".join("x".join(map(str, x.shape[1:])) for x in (train[0], test[0]))
+        raise UserError(f"{name}: training and test images differ in size, {sizes}. Replace the files.")
+    kept, held = _rows(len(train[0]), hold_out, seed)
+    parts = [_select(train, kept), _select(train, held), test] if hold_out else [train, test]
+    splits = [Split(_pixels(x), torch.from_numpy(y)) for x, y in parts]
+    if normalise:
+        mean, std = _statistics(splits[0].x)
+    splits = [replace(split, x=_padded(split.x, pad_to, name)) for split in splits]
+    if normalise:
+        for split in splits:
+            split.x.sub_(mean).div_(std)
+    y = splits[0].y
+    classes = None if y.is_floating_point() else 10
+    return Data(
+        name=name,
+        train=splits[0],
+        val=splits[1] if hold_out else None,
+        test=splits[-1],
+        classes=classes,
+        outputs=classes or y.shape[1],
+        shape=tuple(splits[0].x.shape[1:]),
+    )
+
+
+def _rows(count: int, hold_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of `count` are trained on, in their order, and which are held out."""
+    if not 0 <= hold_out < count:
+        raise UserError(f"hold_out is {hold_out}; of {count} training samples, 0 to {count - 1} can be held out.")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
+    return np.sort(order[hold_out:]), np.sort(order[:hold_out])
+
+
+def _select(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    """Those rows of both."""
+    return arrays[0][rows], arrays[1][rows]
+
+
+def _pixels(x: np.ndarray) -> Tensor:
+    """Bytes as float32 in [0, 1]; what is float32 already stays."""
+    if x.dtype == np.uint8:
+        return torch.from_numpy(np.divide(x, np.float32(255), dtype=np.float32))
+    return torch.from_numpy(x.copy())
+
+
+def _padded(x: Tensor, size: int | None, name: str) -> Tensor:
+    """Images in the middle of a black square of `size`; where a margin is odd, the smaller half is above and left."""
+    if size is None or tuple(x.shape[2:]) == (size, size):
+        return x
+    if x.dim() != 4 or max(x.shape[2:]) > size:
+        found = "x".join(map(str, x.shape[1:]))
+        raise UserError(f"pad_to {size}: the samples of {name} are {found} and cannot be padded to {size}x{size}.")
+    margins = [size - length for length in (x.shape[3], x.shape[2])]
+    return F.pad(x, [part for margin in margins for part in (margin // 2, math.ceil(margin / 2))])
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (divided by N) per channel, or per feature of vectors; 1 for one that is constant."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    std, mean = torch.std_mean(x, dim=axes, keepdim=True, correction=0)
+    return mean, torch.where(std > 0, std, 1.0)

@@ -1,0 +1,54 @@
+"""Images that take seconds to decode are decoded once: the arrays wait in the cache, under a key of their source.
+
+A kept file is an npz without compression, whose checksums numpy compares on reading. One that was damaged is made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import cache_dir
+from harness.errors import UserError, writing
+from vision.formats import Images, checked, read_npz
+
+NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
+
+
+def kept_images(key: str, decode: Callable[[], Images]) -> Images:
+    """What `decode` returns, from the cache if it was called before.
+
+    Args:
+        key: Names the content that is decoded, such as a sha256; two contents must not share one.
+        decode: Called if nothing readable is kept.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    path = cache_dir() / "vision" / f"{key}.npz"
+    if path.is_file():
+        try:
+            return checked(path, *read_npz(path, ("images", "labels")))
+        except UserError:
+            pass  # damaged: written over below
+    images, labels = decode()
+    _write(path, images, labels)
+    return images, labels
+
+
+def _write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write under a name of our own, then rename: whoever reads meanwhile, or does the same, sees a whole file."""
+    with writing(path, NEW_CACHE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            try:
+                np.savez(file, images=images, labels=labels)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""MNIST, Fashion-MNIST and CIFAR-10: where they are looked for, where they can be had, and the images they hold.
+
+Looked for below the data root, then in the cache; what is nowhere is downloaded and compared with its checksum. A
+user's own files are taken as they are, so that a repacked copy will do; their format is checked.
+
+    mnist/mnist.npz, or mnist/ and the four IDX files, plain or .gz
+    fashion-mnist/ and the four IDX files
+    cifar10/cifar-10-batches-bin/*.bin, cifar10/cifar-10-binary.tar.gz, or cifar10/{train,test}.npz of JPEG files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import RemoteFile, cache_dir, data_root, fetch
+from harness.download import sha256
+from harness.errors import UserError
+from vision.formats import Images, checked, cifar_records, decode_jpeg_pack, read_idx, read_mnist_npz, read_tar
+from vision.kept import kept_images
+
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FASHION_COMMIT = "b2617bb6d3ffa2e429640350f613e3291e10b141"  # of github.com/zalandoresearch/fashion-mnist
+MIRRORS = {
+    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist"),
+    "fashion-mnist": (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        f"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/{FASHION_COMMIT}/data/fashion",
+    ),
+}
+CHECKSUMS = {  # sha256 and bytes of IDX_FILES compressed by gzip, as published
+    "mnist": (
+        ("440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
+        ("3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
+        ("8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
+        ("f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
+    ),
+    "fashion-mnist": (
+        ("3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+        ("a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+        ("346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+        ("67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
+    ),
+}
+CIFAR_ARCHIVE = RemoteFile(
+    path="cifar10/cifar-10-binary.tar.gz",
+    sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    size=170_052_171,
+    urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+)
+CIFAR_FOLDER = "cifar-10-batches-bin"
+CIFAR_BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")  # the last is the test set
+CIFAR_PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
+
+
+def read_mnist(data_dir: Path | None) -> tuple[Images, Images]:
+    """Training and test images of MNIST.
+
+    Raises:
+        UserError: a file is damaged, or there is neither a copy nor a network.
+    """
+    for root in _roots(data_dir):
+        if (path := root / "mnist" / "mnist.npz").is_file():
+            return read_mnist_npz(path)
+    return _read_idx_files("mnist", "MNIST (mnist/mnist.npz, or its four IDX files)", data_dir)
+
+
+def read_fashion_mnist(data_dir: Path | None) -> tuple[Images, Images]:
+    """Training and test images of Fashion-MNIST; errors as for `read_mnist`."""
+    return _read_idx_files("fashion-mnist", "Fashion-MNIST (its four IDX files)", data_dir)
+
+
+def read_cifar10(data_dir: Path | None) -> tuple[Images, Images]:
+    """Training and test images of CIFAR-10; those packed as JPEG are sorted by class, and slightly changed.
+
+    Raises:
+        UserError: a file is damaged, or there is neither a copy nor a network; the version of pickles is not read,
+            because a pickle can run code.
+    """
+    for root in _roots(data_dir):
+        folder = root / "cifar10"
+        if _all_there(batches := [folder / CIFAR_FOLDER / name for name in CIFAR_BATCHES]):
+            parts = [cifar_records(path.read_bytes(), path) for path in batches]
+            return _joined(parts[:-1]), parts[-1]
+        if (archive := root / CIFAR_ARCHIVE.path).is_file():
+            return _read_archive(archive)
+        if _all_there(packs := [folder / "train.npz", folder / "test.npz"]):
+            train, test = (kept_images(f"jpeg-{sha256(path)}", partial(decode_jpeg_pack, path)) for path in packs)
+            return train, test
+    return _read_archive(_fetch_archive(data_dir))
+
+
+def idx_files(folder: str) -> list[RemoteFile]:
+    """The four files of "mnist" or "fashion-mnist", in the order of `IDX_FILES`."""
+    return [
+        RemoteFile(f"{folder}/{name}.gz", digest, size, tuple(f"{mirror}/{name}.gz" for mirror in MIRRORS[folder]))
+        for name, (digest, size) in zip(IDX_FILES, CHECKSUMS[folder], strict=True)
+    ]
+
+
+def _roots(data_dir: Path | None) -> Iterator[Path]:
+    """Where to look; the cache is not asked for, and need not be writable, where the first has the files."""
+    yield data_root(data_dir)
+    yield cache_dir() / "data"
+
+
+def _read_idx_files(folder: str, what: str, data_dir: Path | None) -> tuple[Images, Images]:
+    """Training and test images of four IDX files, each from wherever it is; the others are downloaded."""
+    found = [_find(folder, name, data_dir) for name in IDX_FILES]
+    missing = [file for file, path in zip(idx_files(folder), found, strict=True) if path is None]
+    fetched = iter(fetch(missing, data_root(data_dir), what) if missing else [])
+    paths = [path or next(fetched) for path in found]
+    images = [read_idx(path, axes=3)[:, None] for path in paths[::2]]
+    labels = [read_idx(path, axes=1) for path in paths[1::2]]
+    train, test = (checked(*parts) for parts in zip(paths[1::2], images, labels, strict=True))
+    return train, test
+
+
+def _find(folder: str, name: str, data_dir: Path | None) -> Path | None:
+    """An IDX file under any of its usual names; None if there is none."""
+    spellings = [f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    candidates = (root / folder / spelling for root in _roots(data_dir) for spelling in spellings)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _all_there(paths: Sequence[Path]) -> bool:
+    """Whether all files of a folder exist; none of them is no error, some of them is one."""
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing and len(missing) < len(paths):
+        raise UserError(
+            f"{paths[0].parent} is incomplete: it lacks {', '.join(missing)}. Add what is missing, or remove the others "
+            "to have the published files downloaded."
+        )
+    return not missing
+
+
+def _fetch_archive(data_dir: Path | None) -> Path:
+    """The published archive, downloaded."""
+    root = data_root(data_dir)
+    what = f"CIFAR-10 (binary, in cifar10/{CIFAR_FOLDER}, or JPEG files in cifar10/train.npz)"
+    try:
+        return fetch([CIFAR_ARCHIVE], root, what)[0]
+    except UserError as error:
+        pickles = [path for name in CIFAR_PICKLES if (path := root / "cifar10" / name).exists()]
+        if not pickles:
+            raise
+        raise UserError(
+            f"{pickles[0]} is the version of CIFAR-10 for Python, which is not read: it consists of pickles, and a "
+            f"pickle can run code. {error}"
+        ) from error
+
+
+def _read_archive(path: Path) -> tuple[Images, Images]:
+    """Images of the published archive; they are kept, because it takes seconds to decompress."""
+    digest = sha256(path)
+    train = kept_images(f"train-{digest}", partial(_archive_images, path, CIFAR_BATCHES[:-1]))
+    return train, kept_images(f"test-{digest}", partial(_archive_images, path, CIFAR_BATCHES[-1:]))
+
+
+def _archive_images(path: Path, names: Sequence[str]) -> Images:
+    """The images of some files of the archive."""
+    contents = read_tar(path, [f"{CIFAR_FOLDER}/{name}" for name in names])
+    return _joined([cifar_records(content, path) for content in contents])
+
+
+def _joined(parts: Sequence[Images]) -> Images:
+    """All images in one array."""
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -1,0 +1,8 @@
+"""All tables of this folder, by source."""
+
+from __future__ import annotations
+
+from harness.tables import Table
+from vision import tables_biotorch, tables_drtp, tables_principled
+
+TABLES: tuple[Table, ...] = (*tables_drtp.TABLES, *tables_principled.TABLES, *tables_biotorch.TABLES)

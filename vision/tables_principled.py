@@ -1,0 +1,80 @@
+"""The best-practice tables of arXiv 1906.04554, sections 3 and 4: CIFAR-10, fully connected and convolutional.
+
+None of the published accuracies could be read, so every `published` is empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.tables import Cell, RunContext, Table
+from vision.presets_principled import VARIANTS
+from vision.running import run_cell
+
+SOURCE = "arXiv 1906.04554"
+QUICK = {"epochs": 15, "lr": 0.02, "batch": 64}
+FC_LENGTH = {"precision": "bf16"}  # 50 epochs as published
+CNN_LENGTH = {"epochs": 5, "precision": "bf16"}  # of 50
+COLUMNS = {"test_accuracy": "test", "train_accuracy": "train"}
+
+
+def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+    """A cell of either table."""
+    length = CNN_LENGTH if "_cnn_" in cell.preset else FC_LENGTH
+    return run_cell(cell, seed, context, length=length, quick=QUICK)
+
+
+def _cells(network: str) -> tuple[Cell, ...]:
+    """DFA in every variant, backpropagation and shallow training in the plain one."""
+    variants = {name: row for name, (_, row, _) in VARIANTS.items() if name.startswith(network)}
+    return tuple(
+        Cell(
+            row=row,
+            column=column,
+            method=method,
+            preset=f"principled_{name}_{method}",
+            dataset="cifar10",
+            metric=metric,
+        )
+        for name, row in variants.items()
+        for method in (("bp", "dfa", "shallow") if name.endswith("_tanh") else ("dfa",))
+        for metric, column in COLUMNS.items()
+    )
+
+
+def _table(network: str, what: str, section: str, length: str, time: str) -> Table:
+    return Table(
+        name=f"principled-{network}",
+        title=f"Best practices for DFA, {what}: accuracy on CIFAR-10",
+        task="vision",
+        unit="%",
+        scale=100,
+        cells=_cells(network),
+        source=f"{SOURCE}, {section}",
+        run=run,
+        notes=(
+            length,
+            "Train accuracy is counted while the last epoch runs, dropout on. Backpropagation follows the loss summed "
+            "over the batch at the same rate.",
+        ),
+        needs="CIFAR-10",
+        time=time,
+    )
+
+
+TABLES: tuple[Table, ...] = (
+    _table(
+        "fc",
+        "fully connected",
+        "Section 3",
+        "50 epochs as published, with bfloat16 products.",
+        "3 min a run (1 core)",
+    ),
+    _table(
+        "cnn",
+        "convolutional",
+        "Section 4",
+        "5 of the published 50 epochs (`--epochs 50` runs them all), with bfloat16 products.",
+        "2 min a run (1 core)",
+    ),
+)
