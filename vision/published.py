@@ -131,7 +131,7 @@ def _all_there(paths: Sequence[Path]) -> bool:
     missing = [path.name for path in paths if not path.is_file()]
     if missing and len(missing) < len(paths):
         raise UserError(
-            f"{paths[0].parent} is incomplete: it lacks {', '.join(missing)}. Add what is missing, or remove the others "
+            f"{paths[0].parent} is incomplete: it lacks {', '.join(missing)}. Add what is missing, or remove the rest "
             "to have the published files downloaded."
         )
     return not missing

@@ -17,7 +17,7 @@ CLASSIFICATION = (25_000, 5_000)
 
 
 def digits() -> tuple[Samples, Samples]:
-    """Handwritten digits, ``[N, 1, 8, 8]`` in [0, 1]: 1,437 to train on and 360 to test, with equal shares of a class."""
+    """Handwritten digits, ``[N, 1, 8, 8]`` in [0, 1]: 1,437 to train on and 360 to test, with equal shares."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -32,8 +32,8 @@ def drtp_regression() -> tuple[Samples, Samples]:
     """Ten waves of a noisy mean, from vectors ``[N, 256]``.
 
     Each vector has a mean of its own, ``mu ~ U(-pi, pi)``, and entries ``x_j ~ N(mu, 1)``. Its targets are
-    ``cos(mean(x) + pi (i - 4.5) / 9)`` for i = 0..9, which is the same as ``cos(mean(x) - pi/2 + i pi/9)``: the author's
-    slides write it so. The published vectors are not known; these are 5,000 and 1,000 others.
+    ``cos(mean(x) + pi (i - 4.5) / 9)`` for i = 0..9. The author's slides write ``cos(mean(x) - pi/2 + i pi/9)``, which
+    is the same. The published vectors are not known; these are 5,000 and 1,000 others.
     """
     generator = np.random.default_rng([2021, 256])
     count = sum(REGRESSION)
