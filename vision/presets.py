@@ -51,14 +51,15 @@ class Preset:
     pad_to: int | None = None
     hold_out: int = 0  # training images that choose the epoch which is reported; 0: the last one is
     flip: bool = False  # mirror training images at random
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast of products and convolutions
+    train_images: int | None = None  # train on that many alone; None: on all
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products and convolutions of numbers rounded to bfloat16
 
     def __post_init__(self) -> None:
         for name in ("input_dropout", "conv_dropout", "inner_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; a dropout rate lies in [0, 1).")
-        for name in ("lr", "batch", "epochs"):
-            if not getattr(self, name) > 0:
+        for name in ("lr", "batch", "epochs", "train_images"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
         for what, known in (
             ("model", MODELS),

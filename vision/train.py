@@ -31,6 +31,7 @@ from vision.data import Data, Split, load_data
 from vision.history import History
 from vision.losses import LOSSES, wrong
 from vision.optimizers import make_optimizer
+from vision.precision import autocast, set_products
 from vision.presets import Preset, find_preset
 
 EVALUATION_BATCH = 1000
@@ -68,8 +69,10 @@ class Config(config.RunConfig):
     """Images a step."""
     hold_out: int | None = None
     """Training images that choose the epoch which is reported; 0: the last epoch is."""
+    train_images: int | None = None
+    """Train on that many images alone, drawn by the seed."""
     precision: Literal["fp32", "bf16"] | None = None
-    """bf16: autocast of products and convolutions."""
+    """bf16: products and convolutions of numbers rounded to bfloat16."""
     alignment: bool = False
     """Measure the alignment with backpropagation after every epoch, on the first test images."""
     keep_weights: int = 0
@@ -100,6 +103,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     """
     preset = config.resolve()
     device = pick_device(config.device)
+    set_products(preset.precision)
     data = (data or load_preset_data(preset, config)).to(device)
     check(preset, data)
     seed_everything(config.seed)
@@ -157,7 +161,7 @@ def train_epoch(
         if preset.method is Method.DRTP:
             attachment.target = y
         optimizer.zero_grad()
-        with autocast(preset, x):
+        with autocast(preset.precision, x):
             output = model(x)
         loss = loss_fn(output, y)
         (loss * len(x) if preset.reduction == "sum" else loss).backward()
@@ -180,7 +184,7 @@ def evaluate(model: nn.Module, data: Split, preset: Preset) -> tuple[float, floa
     model.eval()
     total = torch.zeros(2, device=data.x.device)
     for x, y in data.batches(EVALUATION_BATCH, shuffle=False):
-        with autocast(preset, x):
+        with autocast(preset.precision, x):
             output = model(x)
         total += scores(LOSSES[preset.loss](output, y), output, y)
     return shares(total, len(data))
@@ -197,11 +201,6 @@ def shares(total: Tensor, samples: int) -> tuple[float, float | None]:
     """Sums as means over `samples`."""
     loss, error = (total / samples).tolist()
     return loss, None if math.isnan(error) else error
-
-
-def autocast(preset: Preset, x: Tensor) -> torch.autocast:
-    """Products and convolutions in bfloat16, if the preset says so."""
-    return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=preset.precision == "bf16")
 
 
 def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Data, preset: Preset) -> dict[str, float]:
@@ -237,7 +236,7 @@ def check(preset: Preset, data: Data) -> None:
 
 def load_preset_data(preset: Preset, config: Config) -> Data:
     """The images of `config`, prepared as the preset says."""
-    return load_data(
+    data = load_data(
         config.dataset,
         config.data_dir,
         normalise=preset.normalise,
@@ -245,6 +244,13 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
         hold_out=preset.hold_out,
         seed=config.seed,
     )
+    return data if preset.train_images is None else replace(data, train=some(data.train, preset, config.seed))
+
+
+def some(split: Split, preset: Preset, seed: int) -> Split:
+    """As many samples as the preset trains on, drawn by `seed`."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[: preset.train_images]
+    return Split(split.x[chosen], split.y[chosen])
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:
