@@ -118,5 +118,5 @@ def test_zero_leaves_convolutions_as_they_were():
 
 
 def test_an_unknown_activation_is_named():
-    with pytest.raises(UserError, match="no activation is called 'swish'. There are tanh"):
+    with pytest.raises(UserError, match=r"no activation is called 'swish'\. There are tanh"):
         FullyConnected((2, 2, 2), act="swish")

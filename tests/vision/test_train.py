@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_checkpoint_kept(tmp_pa
                 yield (x * float("nan") if (tmp_path / "checkpoint.pt").exists() else x), y
 
     poisoned = replace(data, train=Poisoned(data.train.x, data.train.y))
-    with Run("vision", "poisoned", {}, tmp_path) as run, pytest.raises(Exception, match="not finite|loss is nan"):
+    with Run("vision", "poisoned", {}, tmp_path) as run, pytest.raises(Exception, match=r"not finite|loss is nan"):
         train.train(config, run, poisoned)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
 

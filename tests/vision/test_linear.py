@@ -1,0 +1,139 @@
+"""The linear theory: closed forms of the first steps, the balance that keeps W2 along B, and the command."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from harness import cli
+from harness.errors import UserError
+from tinydfa import Method
+from vision import linear
+from vision.linear import Config, LinearNet, cosine, make_task, measure, train, train_step
+
+LR = 1e-6
+
+
+@pytest.fixture
+def world():
+    """A task, a network at zero under DFA, and the feedback B ``[hidden, 10]`` as the library draws it."""
+    from tinydfa import Feedback, attach
+
+    torch.manual_seed(0)
+    m, x, y = make_task()
+    net = LinearNet(200, 0.0).double()
+    feedback = Feedback(distribution="gaussian", scaling="none", seed=3)
+    attach(net, "dfa", feedback=feedback)
+    optimizer = torch.optim.SGD(net.parameters(), LR)
+    b = torch.randn(10, 200, generator=torch.Generator().manual_seed(3)).double().T.numpy()
+    return m, x, y, net, optimizer, b
+
+
+def weights(net):
+    return net.first.weight.detach().numpy().copy(), net.top.weight.detach().numpy().copy()
+
+
+def test_the_first_step_writes_the_projected_correlation_into_w1_and_leaves_w2_at_zero(world):
+    _, x, y, net, optimizer, b = world
+    train_step(net, x, y, optimizer)
+    first, top = weights(net)
+    np.testing.assert_allclose(first, LR * b @ (y.T @ x).numpy(), rtol=1e-9)
+    assert not top.any()
+
+
+def test_the_second_step_turns_w2_to_the_feedback_by_the_closed_form(world):
+    _, x, y, net, optimizer, b = world
+    train_step(net, x, y, optimizer)
+    train_step(net, x, y, optimizer)
+    _, top = weights(net)
+    c = (y.T @ x).numpy()
+    np.testing.assert_allclose(top, LR**2 * c @ c.T @ b.T, rtol=1e-9)
+    expected = np.sum((c @ c.T) * (b.T @ b)) / np.linalg.norm(c @ c.T @ b.T) / np.linalg.norm(b)
+    assert expected > 0.5
+    assert cosine(torch.from_numpy(b.T), net.top.weight) == pytest.approx(expected)
+
+
+def test_the_imbalance_of_the_layers_is_what_finite_steps_leave(world):
+    _, x, y, net, optimizer, b = world
+    left = np.zeros((200, 200))
+    for _ in range(60):
+        before, _ = weights(net)
+        train_step(net, x, y, optimizer)
+        first, top = weights(net)
+        left += (first - before) @ (first - before).T
+        np.testing.assert_allclose(first @ first.T - b @ top - (b @ top).T, left, atol=1e-9 * np.abs(left).max())
+        assert np.sum(top * b.T) == pytest.approx((np.sum(first**2) - np.trace(left)) / 2)
+        assert np.sum(top * b.T) >= -1e-12
+
+
+def test_measure_reports_what_its_docstring_says(world):
+    m, x, y, net, optimizer, b = world
+    for _ in range(30):
+        _, error = train_step(net, x, y, optimizer)
+    first, top = weights(net)
+    found = measure(net, m, error, torch.from_numpy(b.T))
+    mean = error.numpy().mean(axis=0)
+    one, other = b @ mean, top.T @ mean
+    assert found["alignment"] == pytest.approx(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    assert found["distance"] == pytest.approx(np.abs(top @ first - m.numpy()).sum())
+    assert found["norm_first"] == pytest.approx(np.sqrt((first**2).sum()))
+    assert found["norm_top"] == pytest.approx(np.sqrt((top**2).sum()))
+    gap = first @ first.T - b @ top - (b @ top).T
+    assert found["imbalance"] == pytest.approx(np.linalg.norm(gap) / np.linalg.norm(first @ first.T))
+    assert math.isnan(measure(net, m, error, None)["alignment"])
+
+
+def test_dfa_learns_the_map_from_zero_and_stays_aligned_all_the_way():
+    result = train(Config(method=Method.DFA, hidden=300, lr=3e-6, seed=1))
+    assert result["metrics"]["cost"] <= 1e-3
+    assert result["metrics"]["distance"] < 0.05
+    assert result["metrics"]["steps"] < 1000
+    assert result["metrics"]["thousand_steps"] * 1000 < result["metrics"]["steps"]
+    assert min(result["curves"]["alignment_weights"]) > 0.5
+    assert min(result["curves"]["alignment"]) > 0
+    assert result["curves"]["step"][:3] == [1, 11, 21]
+    assert result["metrics"]["alignment_11"] == result["curves"]["alignment"][1]
+
+
+@pytest.mark.parametrize("method", [Method.BP, Method.SHALLOW])
+def test_from_zero_weights_only_a_feedback_can_move(method):
+    metrics = train(Config(method=method, hidden=50))["metrics"]
+    assert metrics["steps"] == 2
+    assert metrics["norm_first"] == metrics["norm_top"] == 0
+    assert metrics["alignment"] is None
+
+
+@pytest.mark.parametrize("method", [Method.SDFA, Method.TDFA, Method.FA])
+def test_other_methods_lower_the_cost(method):
+    curves = train(Config(method=method, hidden=300, epochs=202, lr=3e-6))["curves"]
+    assert curves["cost"][-1] < 0.5 * curves["cost"][0]
+
+
+def test_bp_learns_from_a_random_start_and_the_same_seed_gives_the_same_numbers():
+    one, again = (train(Config(method=Method.BP, init=0.1, hidden=300, epochs=300))["metrics"] for _ in range(2))
+    assert one["cost"] < 1e3
+    assert one == again
+
+
+def test_impossible_arguments_are_refused():
+    for options in ({"method": Method.DRTP}, {"init": -1.0}, {"hidden": 0}, {"lr": 0.0}, {"epochs": 0}):
+        with pytest.raises(UserError):
+            Config(**options)
+
+
+def test_too_large_a_learning_rate_is_an_error_not_a_number():
+    with pytest.raises(UserError, match="diverged"):
+        train(Config(hidden=50, lr=1.0))
+
+
+def test_the_command_prints_the_theory_and_leaves_a_picture(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.run(Config, linear.main, ["--hidden", "50", "--epochs", "12", "--out", str(tmp_path / "run")])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[0].startswith("step 1 ")
+    assert "alignment" in printed[0]
+    assert json.loads(printed[-1]) == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (tmp_path / "run" / "theory.png").read_bytes().startswith(b"\x89PNG")
