@@ -24,7 +24,8 @@ def build_model(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Modu
     model = _build(preset, shape, outputs)
     initialise(model, preset.init)
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        model = model.to(memory_format=torch.channels_last)  # pools and convolutions take half the time on a CPU
+        # pools and convolutions take half the time on a CPU
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if preset.freeze_convs:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):

@@ -6,15 +6,16 @@ does it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def set_products(precision: str) -> None:
     """What a CPU does in float32 products and convolutions from now on: "fp32" exact ones, "bf16" rounded factors."""
-    mode = "bf16" if precision == "bf16" else "ieee"
-    torch.backends.mkldnn.matmul.fp32_precision = mode
-    torch.backends.mkldnn.conv.fp32_precision = mode
+    onednn: Any = torch.backends.mkldnn  # its settings are not in torch's type stubs
+    onednn.matmul.fp32_precision = onednn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
 
 
 def autocast(precision: str, x: Tensor) -> torch.autocast:

@@ -15,6 +15,7 @@ Names: ``drtp_<data>_<network>_<method>``, such as ``drtp_mnist_fc1-500_dfa``.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tinydfa import Feedback, Method
 from vision.presets import Preset
@@ -22,7 +23,7 @@ from vision.presets import Preset
 METHODS = (Method.BP, Method.FA, Method.DFA, Method.DRTP, Method.SDFA, Method.SHALLOW)
 FEEDBACK = Feedback(scaling="point", shared=False)
 
-NETWORKS = {  # by data: row of the table, and what sets the network apart
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {  # row of the table, and what sets the network apart
     "fc1-500": ("FC1-500", {"hidden": (500,)}),
     "fc1-1000": ("FC1-1000", {"hidden": (1000,)}),
     "fc2-500": ("FC2-500", {"hidden": (500, 500)}),

@@ -56,8 +56,7 @@ VARIANTS: dict[str, tuple[Preset, str, dict[str, Any]]] = {
 
 
 def _preset(base: Preset, method: Method, changes: dict[str, Any]) -> Preset:
-    reduction = "sum" if method is Method.BP else "mean"
-    return replace(base, method=method, reduction=reduction, **changes)
+    return replace(base, method=method, reduction="sum" if method is Method.BP else "mean", **changes)
 
 
 PRESETS = {

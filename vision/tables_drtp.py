@@ -7,6 +7,7 @@ plot and left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.tables import Cell, RunContext, Table
@@ -58,7 +59,7 @@ def run_generated(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     return run_cell(cell, seed, context, length={}, quick={"epochs": 20})
 
 
-def _cells(data: str, dataset: str, column: str, published: dict[str, tuple[float, ...]]) -> tuple[Cell, ...]:
+def _cells(data: str, dataset: str, column: str, published: Mapping[str, tuple[float, ...]]) -> tuple[Cell, ...]:
     return tuple(
         Cell(
             row=row,
