@@ -43,7 +43,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     Raises:
         UserError: the file is of another kind, or holds fewer or more bytes than its header says.
     """
-    content = _unpacked(path)
+    content = _content(path)
     header = 4 + 4 * axes
     expected = bytes((0, 0, 8, axes))
     if content[:4] != expected:
@@ -75,8 +75,9 @@ def read_npz(path: Path, *spellings: Sequence[str]) -> list[np.ndarray]:
         UserError: the file is damaged, holds Python objects, or has none of the spellings.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            present = list(getattr(file, "files", ()))
+        with open(path, "rb") as stream:  # numpy itself leaves a damaged file open
+            file = np.load(stream, allow_pickle=False)
+            present = list(getattr(file, "files", ()))  # an array alone (.npy) has none
             for keys in spellings:
                 if set(keys) <= set(present):
                     return [file[key] for key in keys]
@@ -86,12 +87,17 @@ def read_npz(path: Path, *spellings: Sequence[str]) -> list[np.ndarray]:
     raise _damaged(path, f"lacks the keys {wanted}; it has {', '.join(present) or 'none'}")
 
 
-def cifar_records(content: bytes, path: Path) -> Images:
-    """Images of one file of the binary CIFAR-10; `path` is for messages.
+def read_cifar_binary(path: Path) -> Images:
+    """Images of one file of the binary CIFAR-10: for each image its class, then red, green and blue, rows first.
 
     Raises:
         UserError: its length is not that of whole images, or a class is not in 0..9.
     """
+    return cifar_records(_content(path), path)
+
+
+def cifar_records(content: bytes, path: Path) -> Images:
+    """The same for what such a file holds; `path` is for messages."""
     if not content or len(content) % CIFAR_RECORD:
         raise _damaged(path, f"is cut short: {len(content):,} bytes are no multiple of an image's {CIFAR_RECORD:,}")
     records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR_RECORD)
@@ -106,7 +112,6 @@ def read_tar(path: Path, members: Sequence[str]) -> list[bytes]:
     """
     try:
         with tarfile.open(path) as archive:
-            archive.extraction_filter = tarfile.data_filter
             return [_member(archive, name) for name in members]
     except KeyError as error:
         raise _damaged(path, f"is another archive: it has no file {error.args[0]}") from error
@@ -161,7 +166,7 @@ def checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Images:
     return images, labels.astype(np.int64)
 
 
-def _unpacked(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     """The content of a file, decompressed if it is compressed by gzip."""
     try:
         content = path.read_bytes()

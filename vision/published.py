@@ -19,7 +19,16 @@ import numpy as np
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.download import sha256
 from harness.errors import UserError
-from vision.formats import Images, checked, cifar_records, decode_jpeg_pack, read_idx, read_mnist_npz, read_tar
+from vision.formats import (
+    Images,
+    checked,
+    cifar_records,
+    decode_jpeg_pack,
+    read_cifar_binary,
+    read_idx,
+    read_mnist_npz,
+    read_tar,
+)
 from vision.kept import kept_images
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -62,9 +71,8 @@ def read_mnist(data_dir: Path | None) -> tuple[Images, Images]:
     Raises:
         UserError: a file is damaged, or there is neither a copy nor a network.
     """
-    for root in _roots(data_dir):
-        if (path := root / "mnist" / "mnist.npz").is_file():
-            return read_mnist_npz(path)
+    if (path := data_root(data_dir) / "mnist" / "mnist.npz").is_file():
+        return read_mnist_npz(path)
     return _read_idx_files("mnist", "MNIST (mnist/mnist.npz, or its four IDX files)", data_dir)
 
 
@@ -83,7 +91,7 @@ def read_cifar10(data_dir: Path | None) -> tuple[Images, Images]:
     for root in _roots(data_dir):
         folder = root / "cifar10"
         if _all_there(batches := [folder / CIFAR_FOLDER / name for name in CIFAR_BATCHES]):
-            parts = [cifar_records(path.read_bytes(), path) for path in batches]
+            parts = [read_cifar_binary(path) for path in batches]
             return _joined(parts[:-1]), parts[-1]
         if (archive := root / CIFAR_ARCHIVE.path).is_file():
             return _read_archive(archive)
