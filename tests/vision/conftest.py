@@ -23,6 +23,14 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def root(tmp_path):
+    """An empty data root."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_root():
     """The data root that $DFA_DATA named when the tests began."""

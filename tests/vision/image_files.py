@@ -48,6 +48,14 @@ def cifar_files() -> dict[str, bytes]:
     return {f"cifar-10-batches-bin/{name}": cifar_batch(n) for name, n in numbers.items()}
 
 
+def write_cifar_folder(root: Path) -> None:
+    """The same below a data root."""
+    for name, content in cifar_files().items():
+        path = root / "cifar10" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def write_tar(path: Path, files: dict[str, bytes]) -> None:
     """A tar archive compressed by gzip."""
     path.parent.mkdir(parents=True, exist_ok=True)
