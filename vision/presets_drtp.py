@@ -76,4 +76,17 @@ def _generated() -> dict[str, Preset]:
     return found
 
 
-PRESETS = _networks() | _generated()
+RATES = (1.5e-4, 5e-3, 1.5e-2)  # ours, to find out where the published rows of DFA may come from (table `drtp-rates`)
+
+
+def _rates() -> dict[str, Preset]:
+    return {
+        f"drtp_rate-{rate:g}_{network}_{method.value}": replace(mnist, method=method, lr=rate, epochs=10, **changes)
+        for network, (_, changes) in NETWORKS.items()
+        if network in ("fc1-500", "fc2-500")
+        for rate in RATES
+        for method in (Method.BP, Method.DFA)
+    }
+
+
+PRESETS = _networks() | _generated() | _rates()

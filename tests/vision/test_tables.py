@@ -23,7 +23,7 @@ def test_no_two_cells_share_a_place_and_every_method_exists(table):
 
 
 @pytest.mark.parametrize(
-    "name", ["drtp-mnist", "drtp-cifar", "principled-fc", "principled-cnn", "biotorch", "notebook-mnist"]
+    "name", ["drtp-mnist", "drtp-rates", "drtp-cifar", "principled-fc", "principled-cnn", "biotorch", "notebook-mnist"]
 )
 def test_every_cell_names_a_preset_of_its_method(name):
     presets = all_presets()
