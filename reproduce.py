@@ -109,7 +109,7 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
             raise UserError(
                 "--datasets has no meaning with --scale quick, which runs on embedded data alone. Drop one."
             )
-        return [aggregate.quick(table) for table in chosen]
+        return [aggregate.quick(table) for table in chosen if table.in_quick or not config.all]
     aggregate.check_datasets(chosen, config.datasets)
     parts = [aggregate.only(table, config.datasets) for table in chosen]
     return [part for part in parts if part.cells]

@@ -148,6 +148,7 @@ def is_gone(process: int) -> bool:
 def test_quick_runs_small_cells_on_embedded_data(project: Project):
     done = project("--all", "--scale", "quick", "--out", "results/quick", "--seeds", "1")
     assert "easy synthetic bp 0 quick" in project.runs()
+    assert not any("shallow" in run for run in project.runs())  # of a table that leaves itself out
     assert not any("cora" in run for run in project.runs())
     assert done.stdout.splitlines()[-1] == "results/quick/report.html"
 

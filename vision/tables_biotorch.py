@@ -16,7 +16,7 @@ PUBLISHED = {  # LeNet on CIFAR-10, in the order of METHODS
     "lenet-adam": ("LeNet, Adam", (15.92, 40.67, 37.59, 16.34, 17.08, 16.83)),
 }
 LENGTH = {"epochs": 2, "precision": "bf16"}  # of 250 in fp32
-QUICK = {"epochs": 8, "batch": 64, "hold_out": 0}
+QUICK = {"epochs": 3, "batch": 64, "hold_out": 0}
 
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def _table(network: str, what: str, section: str, length: str, time: str) -> Tab
         cells=_cells(network),
         source=f"{SOURCE}, {section}",
         run=run,
+        in_quick=network == "fc",
         notes=(
             length,
             "Train accuracy is counted while the last epoch runs, dropout on. Backpropagation follows the loss summed "

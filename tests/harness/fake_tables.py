@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ TABLES = (
         "bad", cell("easy", "bp"), cell("fails", "bp"), cell("dies", "bp"), cell("diverges", "bp"), cell("other", "bp")
     ),
     table("lacking", cell("easy", "bp"), cell("absent", "bp"), cell("absent", "dfa")),
+    replace(table("long", cell("other", "shallow")), in_quick=False),
 )
 
 
