@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from harness.tables import Table
-from vision import tables_biotorch, tables_drtp, tables_notebook, tables_principled
+from vision import tables_biotorch, tables_bottleneck, tables_drtp, tables_notebook, tables_principled
 
 TABLES: tuple[Table, ...] = (
     *tables_drtp.TABLES,
     *tables_principled.TABLES,
+    *tables_bottleneck.TABLES,
     *tables_biotorch.TABLES,
     *tables_notebook.TABLES,
 )

@@ -1,0 +1,184 @@
+"""DFA through a bottleneck: how much of a layer's gradients may be missing (arXiv 1906.04554).
+
+    python -m vision.bottleneck --size 18 --init pai --dataset cifar10 --seed 0
+
+The network and its masks are in `masked.py`, the pre-alignment initialisation (pai) in `prealign.py`. Settings are
+those of that paper's fully connected network: plain SGD of 5e-4, batches of 128, 50 epochs, and an error that hidden
+layers receive summed over the batch. Train accuracy is counted while an epoch runs, as published; alignment is
+measured after it, on one batch of test images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from harness import config
+from harness.config import conclude
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.progress import track
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from tinydfa import Method, attach
+from vision.data import Data, Split, load_data
+from vision.history import History
+from vision.losses import LOSSES
+from vision.masked import alignments, bottleneck_net, check_size
+from vision.optimizers import make_optimizer
+from vision.prealign import prealign
+from vision.precision import set_products
+from vision.presets import Preset
+from vision.presets_principled import PRESETS
+from vision.train import evaluations, train_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.RunConfig):
+    """Train through a bottleneck. Settings that are left out are the published ones."""
+
+    dataset: str = "digits"
+    """digits, which needs no files, mnist, fashion-mnist or cifar10."""
+    size: int | None = None
+    """b: entries that the middle layer's gradients keep, of as many as it is wide; all if left out."""
+    init: Literal["std", "pai"] = "std"
+    """std: torch's; pai: pre-aligned with the feedback (see vision.prealign)."""
+    width: int = 800
+    """Width of the three hidden layers."""
+    lr: float | None = None
+    """Learning rate."""
+    batch: int | None = None
+    """Images a step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products of numbers rounded to bfloat16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in (None, Method.BP, Method.DFA):
+            raise UserError(f"--method {Method(self.method).value}: this experiment compares bp and dfa. Choose one.")
+        if self.width < 1:
+            raise UserError(f"--width {self.width}: give at least 1.")
+        check_size(self.kept, self.width)
+
+    @property
+    def kept(self) -> int:
+        """b."""
+        return self.width if self.size is None else self.size
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean."""
+        preset = PRESETS[f"principled_fc_tanh_{Method(self.method or Method.DFA).value}"]
+        given = {name: getattr(self, name) for name in ("lr", "batch", "precision", "epochs")}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return replace(preset, hidden=(self.width,) * 3, **changes)
+
+
+def train(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+        data: The images, if they were loaded already.
+
+    Returns:
+        The result (see `harness.results.make_result`); accuracies and alignments per epoch and of the last one.
+
+    Raises:
+        UserError: missing or damaged data, too few of them for a batch, or a loss that is not finite.
+    """
+    preset = config.resolve()
+    device = pick_device(config.device)
+    data = (data or load_images(config, preset)).to(device)
+    seed_everything(config.seed)
+    start = perf_counter()
+    features = math.prod(data.shape)
+    model = bottleneck_net(features, data.outputs, config.width, config.kept, preset.batch, config.seed).to(device)
+    attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
+    if config.init == "pai":
+        set_products("fp32")  # a pseudo-inverse magnifies what is rounded
+        prealign(model, attachment, *drawn(data.train, preset.batch, config.seed), LOSSES[preset.loss])
+    set_products(preset.precision)
+    attachment.method = preset.method
+    optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
+    history, done = History(), 0
+    if run is not None and (state := run.restore()) is not None:
+        done, history = state["step"], History(**state["history"])
+        model.load_state_dict(state["model"])
+        attachment.load_state_dict(state["attachment"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    test_batch = drawn(data.test, preset.batch, config.seed)
+    epochs = range(done + 1, preset.epochs + 1)
+    for epoch in epochs if run is None else track(epochs, f"b = {config.kept}, {config.init}"):
+        begin = perf_counter()
+        loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
+        numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
+        found = {}
+        if preset.method is not Method.BP:
+            found = alignments(model, attachment, *test_batch, LOSSES[preset.loss])
+        history.add(perf_counter() - begin, found, **numbers)
+        if run is None:
+            check_loss(loss, epoch)
+            continue
+        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
+        if epoch % config.checkpoint_every == 0:
+            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
+            run.save(epoch, **states, optimizer=optimizer.state_dict(), history=asdict(history))
+
+    return conclude(
+        "vision",
+        run,
+        resolved(config, preset),
+        model="bottleneck",
+        metrics=history.metrics(),
+        curves=history.curves(),
+        device=device,
+        seconds=perf_counter() - start,
+    )
+
+
+def load_images(config: Config, preset: Preset) -> Data:
+    """The images of `config`, prepared as the preset says.
+
+    Raises:
+        UserError: they are missing or damaged, or have no classes.
+    """
+    data = load_data(config.dataset, config.data_dir, normalise=preset.normalise, seed=config.seed)
+    if data.classes is None:
+        raise UserError(f"--dataset {config.dataset} is a regression, and this experiment needs classes. Use cifar10.")
+    return data
+
+
+def drawn(split: Split, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """`count` samples drawn by `seed`, without moving the global generator; a set may be sorted by class."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count].to(split.x.device)
+    return split.x[chosen], split.y[chosen]
+
+
+def resolved(config: Config, preset: Preset) -> dict[str, Any]:
+    """All that decided the run: the preset, the bottleneck, the data set and the seed."""
+    own = {"size": config.kept, "init": config.init, "dataset": config.dataset, "seed": config.seed}
+    return vars(preset) | own
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    name = f"bottleneck_{config.kept}_{config.init}_{preset.method.value}-{config.dataset}-{config.seed}"
+    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    data = load_images(config, preset)  # before the folder is made: a missing file should not leave one behind
+    pick_device(config.device)
+    with Run("vision", name, settings, config.out, config.resume) as run:
+        train(config, run, data)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)
