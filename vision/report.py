@@ -15,7 +15,7 @@ from harness.figures import COLOURS, band, canvas, png
 from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
-from vision import report_bottleneck
+from vision import report_bottleneck, report_iacolippo
 
 SHOWN = {  # table: what is drawn of it
     "drtp-mnist": "MNIST",
@@ -36,6 +36,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
         lines = [line for line in lines if line["result"].get("curves")]
         figures += [*learning_curves(lines, where), *alignment_curves(lines, where), *first_weights(lines, where)]
     figures += report_bottleneck.figures(results_dir, context)
+    figures += report_iacolippo.figures(results_dir, context)
     lead = "How the runs behind the tables went, epoch by epoch, and what the lowest layer looks for in an image."
     return [Section(title="Small networks: curves and weights", lead=lead, figures=tuple(figures))] if figures else []
 

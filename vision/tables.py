@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.tables import Table
-from vision import tables_biotorch, tables_bottleneck, tables_drtp, tables_notebook, tables_principled
+from vision import tables_biotorch, tables_bottleneck, tables_drtp, tables_iacolippo, tables_notebook, tables_principled
 
 TABLES: tuple[Table, ...] = (
     *tables_drtp.TABLES,
@@ -11,4 +11,5 @@ TABLES: tuple[Table, ...] = (
     *tables_bottleneck.TABLES,
     *tables_biotorch.TABLES,
     *tables_notebook.TABLES,
+    *tables_iacolippo.TABLES,
 )

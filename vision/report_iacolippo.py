@@ -1,0 +1,136 @@
+"""Pictures of iacolippo's experiments: the linear theory step by step, and stacks of weak learners by their number."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import results
+from harness.figures import COLOURS, band, canvas, png
+from harness.report import Figure
+from harness.tables import RunContext
+
+Results = list[dict[str, Any]]
+Group = tuple[str, str, Results]  # label, colour, runs that hold curves
+
+PANELS = {
+    "cost": "cost, log10",
+    "distance": "distance to M, log10",
+    "alignment": "cosine of W2 e and B e,\nmean error",
+    "alignment_weights": "cosine of W2 and B",
+}
+STARTS = {  # presets of the table "linear": label and colour
+    "linear_zero_dfa": ("DFA, zero weights", COLOURS["dfa"]),
+    "linear_zero_sdfa": ("sDFA, zero weights", COLOURS["sdfa"]),
+    "linear_random_dfa": ("DFA, random weights", COLOURS["fa"]),
+    "linear_random_bp": ("BP, random weights", COLOURS["bp"]),
+    "linear_random_shallow": ("shallow, random weights", COLOURS["shallow"]),
+}
+LINES = {  # metrics of the table "stacking": label, colour, mark
+    "learner_error_mean": ("a learner alone, mean", "#444444", "o-"),
+    "average_error": ("their average", "#0072B2", "s-"),
+    "test_error dense": ("dense layer", "#009E73", "^-"),
+    "test_error rd-bp": ("RD layer, BP", "#D55E00", "v-"),
+    "test_error rd-dfa": ("RD layer, DFA", "#E69F00", "x-"),
+    "test_error rd-dfa-r": ("RD layer, DFA with R as feedback", "#CC79A7", "d-"),
+    "test_error rd-shallow": ("RD layer, D2 alone", "#56B4E9", "+--"),
+}
+CHANCE = 0.9
+
+
+def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
+    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    folder = results_dir / "vision"
+    linear, stacking = (
+        [line for line in results.read(folder / f"{name}.jsonl") if line.get("scale") == context.scale]
+        for name in ("linear", "stacking")
+    )
+    groups = [
+        (label, colour, [line["result"] for line in linear if line["preset"] == preset and "curves" in line["result"]])
+        for preset, (label, colour) in STARTS.items()
+    ]
+    if groups := [group for group in groups if group[2]]:
+        caption = (
+            "A linear network learns a matrix M. Left: cost and distance fall. Right: what the theory says; from zero "
+            "weights W2 starts along the feedback B and never leaves its side, so B e points downhill. Mean and one "
+            "standard deviation over seeds."
+        )
+        yield Figure("Why feedback alignment works: a linear network", caption, draw_theory(groups))
+    if stacking:
+        caption = (
+            "Test error on MNIST of stacked learners of one epoch each, mean and one standard deviation over seeds; "
+            "same: all learners start from the same weights and differ in their feedback. The RD layer has a fixed "
+            "random matrix R between two trained diagonals: DFA cannot train it with a feedback of its own, because "
+            "nothing above D1 can turn towards it; with R itself as the feedback it can."
+        )
+        yield Figure("Stacking weak learners", caption, draw_stacking([line["result"] for line in stacking]))
+
+
+def draw_theory(groups: Sequence[Group]) -> bytes:
+    """A panel for each quantity of `vision.linear.measure` that the theory is about, by step; logarithms of costs."""
+    figure = canvas(9.8, 3.2)
+    for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        for label, colour, runs in groups:
+            curves = [values(run["curves"], name) for run in runs]
+            if any(value is not None for curve in curves for value in curve):
+                position = max((run["curves"]["step"] for run in runs), key=len)
+                band(axes, curves, label, colour, x=position)
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("step")
+        if name.startswith("alignment"):
+            axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
+            axes.set_ylim(-0.15, 1.05)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
+    return png(figure)
+
+
+def values(curves: dict[str, Any], name: str) -> list[float | None]:
+    """A curve as it is drawn: costs and distances as logarithms."""
+    if name.startswith("alignment"):
+        return list(curves[name])
+    return [math.log10(value) if value else None for value in curves[name]]
+
+
+def draw_stacking(runs: Results) -> bytes:
+    """Error against the number of learners, a panel for each kind of start, a line for each way to combine them."""
+    figure = canvas(9.0, 3.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, init in zip(panels, ("different", "same"), strict=True):
+        for metric, (label, colour, mark) in LINES.items():
+            found = by_learners(runs, init, metric)
+            if not found:
+                continue
+            numbers = sorted(found)
+            means = [sum(found[n]) / len(found[n]) for n in numbers]
+            axes.errorbar(
+                numbers, means, [spread(found[n]) for n in numbers], fmt=mark, color=colour, label=label, capsize=2
+            )
+        axes.axhline(100 * CHANCE, color="black", linewidth=0.8, linestyle=":")
+        axes.set(title=f"{init} initial weights", xlabel="learners", yscale="log")
+        axes.set_yticks([5, 10, 20, 50, 90], ["5", "10", "20", "50", "90"])
+        axes.set_xticks(sorted({run["config"]["learners"] for run in runs}))
+        axes.minorticks_off()
+    panels[0].set_ylabel("test error, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
+    return png(figure)
+
+
+def by_learners(runs: Results, init: str, metric: str) -> dict[int, list[float]]:
+    """Errors in % by number of learners; a single learner belongs to both kinds of start."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        error, number = run["metrics"].get(metric), run["config"]["learners"]
+        if error is not None and (run["config"]["init"] == init or number == 1):
+            found[number].append(100 * error)
+    return dict(found)
+
+
+def spread(numbers: Sequence[float]) -> float:
+    """Sample standard deviation; 0 for a single number."""
+    mean = sum(numbers) / len(numbers)
+    return math.sqrt(sum((n - mean) ** 2 for n in numbers) / max(len(numbers) - 1, 1))

@@ -1,0 +1,123 @@
+"""iacolippo's experiments as tables: the linear theory, and stacks of weak learners.
+
+Published numbers of the linear network: the output cells of `dfa-linear-net.ipynb`. The stacking scripts have none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.results import slim
+from harness.tables import Cell, RunContext, Table
+from tinydfa import Method
+from vision import linear, stacking
+
+STARTS = {"zero": ("zero weights", 0.0), "random": ("random weights, deviation 0.01", 0.01)}
+RUNS = (("zero", "dfa"), ("zero", "sdfa"), ("random", "dfa"), ("random", "bp"), ("random", "shallow"))
+QUANTITIES = {  # metric: column, published for DFA from zero weights
+    "alignment_1": ("cosine, step 1", 0.892),
+    "alignment_11": ("cosine, step 11", 0.905),
+    "alignment": ("cosine, end", 0.850),
+    "distance": ("distance to M", 0.0095),
+    "thousand_steps": ("thousand steps to 1.37e-3", 0.451),
+}
+STACKS = {1: ("different",), 5: ("different", "same"), 10: ("different", "same"), 20: ("different", "same")}
+TOPS = {
+    "learner_error_mean": "one learner, mean",
+    "average_error": "average",
+    "test_error dense": "dense layer",
+    "test_error rd-bp": "RD, BP",
+    "test_error rd-dfa": "RD, DFA",
+    "test_error rd-dfa-one": "RD, DFA, one sample",
+    "test_error rd-dfa-r": "RD, DFA with R",
+    "test_error rd-shallow": "RD, D2 alone",
+}
+
+
+def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+    """A row of the linear table, at the published length."""
+    _, start, method = cell.preset.split("_")
+    steps = context.epochs or (600 if context.scale == "quick" else None)
+    config = linear.Config(method=Method(method), seed=seed, init=STARTS[start][1], epochs=steps, device=context.device)
+    return slim(linear.train(config), digits=6)
+
+
+def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+    """Learners, and every layer on top of them, at the published length."""
+    _, learners, init = cell.preset.split("_")
+    config = stacking.Config(
+        dataset=cell.dataset,
+        method=Method(cell.method),
+        seed=seed,
+        learners=int(learners),
+        init=init,  # type: ignore[arg-type]
+        top="all",
+        epochs=context.epochs or (20 if context.scale == "quick" else None),
+        data_dir=context.data_dir,
+        device=context.device,
+    )
+    return slim(stacking.stack(config))
+
+
+LINEAR = Table(
+    name="linear",
+    title="A linear network learns a matrix: the theory's quantities",
+    task="vision",
+    unit="cosine, absolute error, thousands of steps",
+    decimals=4,
+    cells=tuple(
+        Cell(
+            row=STARTS[start][0],
+            column=column,
+            method=method,
+            preset=f"linear_{start}_{method}",
+            dataset="linear-map",
+            metric=metric,
+            published=published if (start, method) == ("zero", "dfa") else None,
+        )
+        for start, method in RUNS
+        for metric, (column, published) in QUANTITIES.items()
+    ),
+    source="iacolippo's dfa-linear-net.ipynb",
+    run=run_linear,
+    notes=(
+        "Cosine between B e and W2^T e for the mean error e, as in the notebook; it has no seed, and is one run.",
+        "BP and shallow training have no feedback to be aligned with; from zero weights BP cannot move.",
+    ),
+    needs="nothing: the data is generated",
+    time="2 s a run (1 core)",
+)
+
+STACKING = Table(
+    name="stacking",
+    title="Stacked weak learners on MNIST: test error",
+    task="vision",
+    unit="%",
+    scale=100,
+    decimals=2,
+    cells=tuple(
+        Cell(
+            row=f"{learners} learner{'s' if learners > 1 else ''}, {init} start",
+            column=column,
+            method="dfa",
+            preset=f"stacking_{learners}_{init}",
+            dataset="mnist",
+            metric=metric,
+        )
+        for learners, inits in STACKS.items()
+        for init in inits
+        for metric, column in TOPS.items()
+    ),
+    source="iacolippo's Stacking-dfa-nets",
+    run=run_stacking,
+    notes=(
+        "Learners see the training images once; the dense layer is trained for 100 epochs, the RD layer for 200.",
+        "RD: a fixed random matrix R between two trained diagonals. DFA cannot train it with a feedback of its own, "
+        "computed over the batch or, as in the release, on one sample; with R as the feedback it can.",
+    ),
+    in_quick=False,
+    needs="MNIST",
+    time="3 min a run (1 core)",
+)
+
+TABLES: tuple[Table, ...] = (LINEAR, STACKING)
