@@ -12,8 +12,15 @@ from harness.tables import Cell, RunContext, Table
 from tinydfa import Method
 from vision import linear, stacking
 
-STARTS = {"zero": ("zero weights", 0.0), "random": ("random weights, deviation 0.01", 0.01)}
-RUNS = (("zero", "dfa"), ("zero", "sdfa"), ("random", "dfa"), ("random", "bp"), ("random", "shallow"))
+STARTS = {"zero": ("zero weights", 0.0), "random": ("random weights, deviation 0.1", 0.1)}
+RUNS = (
+    ("zero", "bp"),
+    ("zero", "dfa"),
+    ("zero", "sdfa"),
+    ("random", "bp"),
+    ("random", "dfa"),
+    ("random", "shallow"),
+)
 QUANTITIES = {  # metric: column, published for DFA from zero weights
     "alignment_1": ("cosine, step 1", 0.892),
     "alignment_11": ("cosine, step 11", 0.905),
@@ -24,6 +31,7 @@ QUANTITIES = {  # metric: column, published for DFA from zero weights
 STACKS = {1: ("different",), 5: ("different", "same"), 10: ("different", "same"), 20: ("different", "same")}
 TOPS = {
     "learner_error_mean": "one learner, mean",
+    "learner_error_best": "best learner",
     "average_error": "average",
     "test_error dense": "dense layer",
     "test_error rd-bp": "RD, BP",
@@ -45,6 +53,8 @@ def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Learners, and every layer on top of them, at the published length."""
     _, learners, init = cell.preset.split("_")
+    small: dict[str, Any] = {"learner_epochs": 10, "batch": 100, "epochs": 20} if context.scale == "quick" else {}
+    length = {"epochs": context.epochs} if context.epochs else {}
     config = stacking.Config(
         dataset=cell.dataset,
         method=Method(cell.method),
@@ -52,9 +62,9 @@ def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
         learners=int(learners),
         init=init,  # type: ignore[arg-type]
         top="all",
-        epochs=context.epochs or (20 if context.scale == "quick" else None),
         data_dir=context.data_dir,
         device=context.device,
+        **(small | length),
     )
     return slim(stacking.stack(config))
 
@@ -77,6 +87,7 @@ LINEAR = Table(
         )
         for start, method in RUNS
         for metric, (column, published) in QUANTITIES.items()
+        if method in ("dfa", "sdfa") or metric in ("distance", "thousand_steps")  # the others have no feedback
     ),
     source="iacolippo's dfa-linear-net.ipynb",
     run=run_linear,

@@ -137,3 +137,19 @@ def test_the_command_prints_the_theory_and_leaves_a_picture(tmp_path, capsys):
     assert "alignment" in printed[0]
     assert json.loads(printed[-1]) == json.loads((tmp_path / "run" / "result.json").read_text())
     assert (tmp_path / "run" / "theory.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
+    from harness.aggregate import quick
+    from harness.tables import RunContext
+    from vision.tables_iacolippo import LINEAR
+
+    runs = {cell.preset: cell for cell in quick(LINEAR).cells}
+    assert set(runs) >= {"linear_zero_dfa", "linear_zero_bp", "linear_random_bp", "linear_random_dfa"}
+    for preset, cell in runs.items():
+        result = LINEAR.run(cell, 0, RunContext(scale="quick", epochs=22))
+        assert result["method"] == preset.split("_")[2]
+        assert result["config"]["init"] == (0 if "zero" in preset else 0.1)
+        assert len(result["curves"]["cost"]) == (1 if preset == "linear_zero_bp" else 3)
+    published = {cell.column: cell.published for cell in LINEAR.cells if cell.published is not None}
+    assert list(published.values()) == [0.892, 0.905, 0.850, 0.0095, 0.451]
