@@ -19,7 +19,7 @@ Group = tuple[str, str, Results]  # label, colour, runs that hold curves
 PANELS = {
     "cost": "cost, log10",
     "distance": "distance to M, log10",
-    "alignment": "cosine of W2 e and B e,\nmean error",
+    "alignment": "cosine of W2^T e and B e,\nmean error",
     "alignment_weights": "cosine of W2 and B",
 }
 STARTS = {  # presets of the table "linear": label and colour
@@ -79,7 +79,7 @@ def draw_theory(groups: Sequence[Group]) -> bytes:
                 position = max((run["curves"]["step"] for run in runs), key=len)
                 band(axes, curves, label, colour, x=position)
         axes.set_title(title, fontsize="medium")
-        axes.set_xlabel("step")
+        axes.set(xlabel="step", xscale="log")
         if name.startswith("alignment"):
             axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
             axes.set_ylim(-0.15, 1.05)
