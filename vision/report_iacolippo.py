@@ -20,7 +20,7 @@ PANELS = {
     "cost": "cost, log10",
     "distance": "distance to M, log10",
     "alignment": "cosine of W2^T e and B e,\nmean error",
-    "alignment_weights": "cosine of W2 and B",
+    "alignment_weights": "cosine of W2 and B^T",
 }
 STARTS = {  # presets of the table "linear": label and colour
     "linear_zero_dfa": ("DFA, zero weights", COLOURS["dfa"]),

@@ -1,6 +1,7 @@
 """iacolippo's experiments as tables: the linear theory, and stacks of weak learners.
 
-Published numbers of the linear network: the output cells of `dfa-linear-net.ipynb`. The stacking scripts have none.
+Published numbers of the linear network: the output cells of `dfa-linear-net.ipynb`, in its version with lr 1e-6. The
+stacking scripts have none.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ RUNS = (
     ("random", "shallow"),
 )
 QUANTITIES = {  # metric: column, published for DFA from zero weights
-    "alignment_1": ("cosine, step 1", 0.892),
-    "alignment_11": ("cosine, step 11", 0.905),
-    "alignment": ("cosine, end", 0.850),
+    "alignment_1": ("cosine, step 1", 0.8923),
+    "alignment_11": ("cosine, step 11", 0.9051),
+    "alignment": ("cosine, end", 0.8497),
+    "alignment_weights": ("cosine of W2 and B^T, end", None),
     "distance": ("distance to M", 0.0095),
     "thousand_steps": ("thousand steps to 1.37e-3", 0.451),
 }
@@ -40,6 +42,13 @@ TOPS = {
     "test_error rd-dfa-r": "RD, DFA with R",
     "test_error rd-shallow": "RD, D2 alone",
 }
+
+
+def is_defined(start: str, method: str, metric: str) -> bool:
+    """Whether a run has that number: a cosine with the feedback needs one, and some never reach the notebook's cost."""
+    if metric == "thousand_steps":
+        return (start, method) not in (("zero", "bp"), ("zero", "sdfa"))
+    return metric == "distance" or method in ("dfa", "sdfa")
 
 
 def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -87,16 +96,22 @@ LINEAR = Table(
         )
         for start, method in RUNS
         for metric, (column, published) in QUANTITIES.items()
-        if method in ("dfa", "sdfa") or metric in ("distance", "thousand_steps")  # the others have no feedback
+        if is_defined(start, method, metric)
     ),
     source="iacolippo's dfa-linear-net.ipynb",
     run=run_linear,
     notes=(
-        "Cosine between B e and W2^T e for the mean error e, as in the notebook; it has no seed, and is one run.",
-        "BP and shallow training have no feedback to be aligned with; from zero weights BP cannot move.",
+        "Cosine between B e and W2^T e for the mean error e, as in the notebook, which is one run (its M and B, from "
+        "numpy's seed 1234, are not ours). Towards the end the mean error is one small vector, and this cosine varies "
+        "with it; that of W2 and B^T is the steadier measure.",
+        "The steps depend on M: they are many where its smallest singular value is small (0.04 and 0.05 for seeds 6 "
+        "and 7: 2132 and 1781 steps; 0.9 to 3.5 for the others: 195 to 423).",
+        "From zero weights every gradient of BP is zero, and it stays where it is. The signs of sDFA do not shrink "
+        "with the error, so it ends at a cost of 30 to 57 and never reaches 1.37e-3. BP and shallow training have no "
+        "feedback to be aligned with.",
     ),
     needs="nothing: the data is generated",
-    time="2 s a run (1 core)",
+    time="2 s a run, 20 s where it takes all 4000 steps (1 core)",
 )
 
 STACKING = Table(
