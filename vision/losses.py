@@ -45,6 +45,7 @@ def rows(target: Tensor, output: Tensor) -> Tensor:
     """Targets as rows ``[B, K]``: one-hot where they are class ids.
 
     Example:
+        >>> import torch
         >>> rows(torch.tensor([1]), torch.zeros(1, 3))
         tensor([[0., 1., 0.]])
     """
