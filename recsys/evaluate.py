@@ -39,7 +39,9 @@ def evaluate(model: nn.Module, clicks: Clicks, device: torch.device) -> Score:
     logits = predict_logits(model, clicks, device)
     if not torch.isfinite(logits).all():
         broken = int((~torch.isfinite(logits)).sum())
-        raise NonFiniteLoss(f"{broken} of {len(logits)} logits are not finite: training diverged. Lower the learning rate.")
+        raise NonFiniteLoss(
+            f"{broken} of {len(logits)} logits are not finite: training diverged. Lower the learning rate."
+        )
     loss = F.binary_cross_entropy_with_logits(logits.double(), labels.double())
     return Score(auc=float(roc_auc_score(labels.numpy(), logits.numpy())), log_loss=loss.item())
 

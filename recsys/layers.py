@@ -122,10 +122,15 @@ class SumOverProcesses(torch.autograd.Function):
 
 
 def perceptron(inputs: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Hidden layers: linear, batch normalisation, ReLU, dropout, feedback point. ``[B, inputs] -> [B, widths[-1]]``."""
+    """Hidden layers: linear, batch normalisation, ReLU, dropout, feedback point. ``[B, inputs] -> [B, widths[-1]]``.
+
+    torchfm's linear layers have a bias, which the normalisation takes off again: its gradient is nothing but rounding,
+    and Adam makes full steps of that.
+    """
 
     def layer(before: int, after: int) -> nn.Sequential:
-        parts: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(before, after), norm=BatchNorm(after))
+        linear = nn.Linear(before, after, bias=False)
+        parts: OrderedDict[str, nn.Module] = OrderedDict(linear=linear, norm=BatchNorm(after))
         parts["relu"] = nn.ReLU(inplace=True)
         if dropout > 0:
             parts["dropout"] = nn.Dropout(dropout)

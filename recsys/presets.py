@@ -86,7 +86,9 @@ PRESETS: dict[str, Preset] = dict(PUBLISHED)
 
 def check_method(model: str, method: Method) -> None:
     if model == "fm" and method is not Method.BP:
-        raise UserError(f"--method {method.value}: FM has no hidden layer to feed. Train it by bp, or choose another --model.")
+        raise UserError(
+            f"--method {method.value}: FM has no hidden layer to feed. Train it by bp, or choose another --model."
+        )
 
 
 def find_preset(model: str | None, method: Method | None, dataset: str, name: str | None = None) -> Preset:

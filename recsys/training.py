@@ -48,9 +48,7 @@ class Training:
         device: Where to train.
     """
 
-    def __init__(
-        self, config: RunConfig, preset: Preset, field_dims: tuple[int, ...], device: torch.device
-    ) -> None:
+    def __init__(self, config: RunConfig, preset: Preset, field_dims: tuple[int, ...], device: torch.device) -> None:
         self.preset, self.device, self.bf16 = preset, device, config.precision == "bf16"
         self.group = processes.current()
         seed_everything(config.seed)
@@ -116,11 +114,12 @@ def withhold_feedback(model: nn.Module) -> None:
 def shared(model: nn.Module, preset: Preset, device: torch.device) -> DistributedDataParallel:
     """`model` as one of several processes trains it: gradients are averaged over all of them.
 
-    Parameters without a gradient (under `shallow`, or embeddings without feedback) have to be looked for in every step.
+    Where some parameters get no gradient, these have to be looked for in every step.
     """
+    untouched = preset.method is Method.SHALLOW or (preset.model == "afn" and not preset.embedding_feedback)
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # batch statistics are those of all processes already
-        find_unused_parameters=preset.method is Method.SHALLOW or not preset.embedding_feedback,
+        forward_sync_buffers=False,  # batch statistics are those of all processes already
+        find_unused_parameters=untouched,
     )
