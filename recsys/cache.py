@@ -130,7 +130,9 @@ def fingerprint(path: Path) -> str:
                 digest.update(file.read(SAMPLE))
             return f"{size}-sampled-{digest.hexdigest()}"
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}. Check the path and its permissions.") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
 
 
 def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from harness.data import cache_dir
 from harness.errors import writing
+from recsys import synthetic
 from recsys.cache import alone
 from recsys.clicks import ClickData
 from recsys.criteo import read_criteo
@@ -18,7 +20,6 @@ from recsys.prepare import NO_SPACE, PARTS, Source, split
 from recsys.synthetic import ROWS, write_log
 
 LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has
-VERSION = 1  # of the teacher; a change writes the log anew
 
 
 def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str) -> ClickData:
@@ -35,7 +36,8 @@ def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str)
 
 def _written(rows: int) -> Path:
     """The folder with the log's text and the teacher's probabilities; both are written if they are not there."""
-    folder = cache_dir() / "recsys" / f"synthetic-log-{VERSION}-{LOG_SEED}-{rows}"
+    version = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]  # another teacher, another log
+    folder = cache_dir() / "recsys" / f"synthetic-log-{version}-{rows}"
     with alone(folder), writing(folder, NO_SPACE):
         if not folder.exists():
             partial = folder.with_name(folder.name + ".partial")

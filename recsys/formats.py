@@ -66,9 +66,11 @@ class RowFormat:
 
     def to_dict(self) -> dict[str, Any]:
         """The format as plain data."""
-        return self.__dict__ | {"fields": [[name, str(rule)] for name, rule in self.fields]} | {
-            name: list(getattr(self, name)) for name in ("columns", "clicks", "misses", "missing")
-        }
+        return (
+            self.__dict__
+            | {"fields": [[name, str(rule)] for name, rule in self.fields]}
+            | {name: list(getattr(self, name)) for name in ("columns", "clicks", "misses", "missing")}
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RowFormat:

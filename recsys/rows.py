@@ -81,7 +81,9 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
                 yield Block(number, text, line)
                 number, line = number + 1, line + text.count(b"\n")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}. Check the path and its permissions.") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
 
 
 def header_line(path: Path) -> str:
@@ -151,9 +153,7 @@ def _parse_slowly(text: bytes, layout: RowFormat, separator: str, first_line: in
 def _read_csv(text: bytes, layout: RowFormat, separator: str, typed: bool) -> pl.DataFrame:
     """The columns of the lines; numbers as Float64 (null if missing) if `typed`, everything else as text."""
     rules = dict(layout.fields)
-    schema = {
-        name: pl.Float64 if typed and rules.get(name) in NUMBER else pl.String for name in layout.columns
-    }
+    schema = {name: pl.Float64 if typed and rules.get(name) in NUMBER else pl.String for name in layout.columns}
     if not text:
         return pl.DataFrame(schema=schema)
     frame = pl.read_csv(

@@ -1,9 +1,11 @@
 """An embedded click log, drawn by a known teacher and written in the raw Criteo format.
 
-Categories follow Zipf's law, counts are log-normal. The teacher is a logistic model: an effect for each of the more
-frequent values of some fields, and tables of effects for pairs of fields that average out over either one, so that no
-sum over single fields can express them. Clicks are drawn from the teacher's probabilities, hence nothing can rank them
-better than the teacher itself on average: its AUC is the best there is. Not a sample of any real data.
+Categories follow Zipf's law, counts are log-normal. The teacher is a logistic model: each value of some fields has an
+effect of its own, pairs of fields have effects that average out over either one, so that no sum over single fields
+can express them, and some categories decide what a count means. Clicks are drawn from the teacher's probabilities, hence nothing can rank them
+better than the teacher itself on average: its AUC is the best there is. The sizes of the effects were chosen so that
+with 40,000 rows a sum over fields reaches a test AUC of about 0.68, products of pairs 0.72, a network 0.77, and the
+teacher 0.86. Not a sample of any real data.
 """
 
 from __future__ import annotations
@@ -21,23 +23,35 @@ AT_ONCE = 20_000  # rows drawn from one generator, so that a longer log begins w
 
 # Values a field can take: Criteo's mixture of a few and of very many, in small.
 CARDINALITIES = (
-    *(900, 400, 5000, 3000, 300, 24, 1200, 600, 3, 2500, 1000, 4000, 800),
-    *(27, 1500, 3500, 10, 1000, 700, 4, 4000, 18, 15, 2000, 105, 1500),
+    *(120, 60, 900, 500, 40, 24, 150, 80, 3, 400, 130, 700, 90),
+    *(27, 200, 600, 10, 110, 70, 4, 800, 18, 15, 300, 40, 250),
 )
 TABLE = 4096  # rarer values share the effects of these
 COUNTS = 13  # fields of counts
 MISSING_COUNTS = (0.45, 0, 0.2, 0.2, 0, 0.2, 0, 0, 0, 0.45, 0, 0.75, 0.2)  # share of missing values
 MISSING_CATEGORIES = {3: 0.05, 11: 0.05, 18: 0.4, 21: 0.75, 24: 0.4}
-PAIRS = ((5, 13), (16, 21), (22, 5), (8, 24), (13, 22), (19, 16), (21, 24), (22, 19))  # categories that interact
+ALONE = (0, 4, 5, 8, 13, 16, 19, 22, 24)  # categories with an effect of their own
+PAIRS = (
+    (5, 13),
+    (5, 16),
+    (5, 22),
+    (8, 13),
+    (8, 22),
+    (13, 16),
+    (16, 22),
+    (19, 22),
+    (13, 19),
+)  # categories that interact
 SLOPES = ((1, 5), (4, 22), (6, 13), (8, 16))  # a count, and the category that decides what it means
-MAIN, PAIR, SLOPE = 0.25, 0.75, 0.5  # standard deviations of the effects
+RANK = 2  # traits of a category that meet those of another
+MAIN, PAIR, SLOPE = 0.4, 0.5, 0.2  # standard deviations of the effects
 
 
 @dataclass(frozen=True)
 class Teacher:
     """The process that draws the log."""
 
-    main: tuple[np.ndarray, ...]  # per category field, the effect of each value
+    main: tuple[np.ndarray, ...]  # per field of `ALONE`, the effect of each value
     pairs: tuple[np.ndarray, ...]  # per pair of fields, [values of one, values of the other]
     slopes: tuple[np.ndarray, ...]  # per count, the slope for each value of its category
     offset: float  # gives the click rate
@@ -48,10 +62,9 @@ def make_teacher(seed: int, sizes: tuple[int, ...] = CARDINALITIES) -> Teacher:
     """Draw a teacher; its offset gives `CLICK_RATE` over a sample of its own."""
     generator = np.random.default_rng([20062, seed])
     known = [min(size, TABLE) for size in sizes]
-    main = tuple(MAIN * _centred(_normal(generator, size)) for size in known)
-    pairs = tuple(
-        PAIR * _centred(_centred(_normal(generator, known[one], known[other])).T).T for one, other in PAIRS
-    )
+    main = tuple(MAIN * _centred(_normal(generator, known[field])) for field in ALONE)
+    traits = [_centred(_normal(generator, RANK, size)) for size in known]
+    pairs = tuple(PAIR * traits[one].T @ traits[other] / RANK**0.5 for one, other in PAIRS)
     slopes = tuple(SLOPE * _centred(_normal(generator, known[category])) for _, category in SLOPES)
     teacher = Teacher(main, pairs, slopes, 0.0, sizes)
     logits = teacher_logits(teacher, *_draw_values(np.random.default_rng([20063, seed]), sizes))
@@ -66,7 +79,7 @@ def teacher_logits(teacher: Teacher, counts: np.ndarray, categories: np.ndarray)
     """The log odds of a click, ``[n]``, for counts ``[n, 13]`` (NaN if missing) and categories ``[n, 26]`` (-1)."""
     table = np.where(categories >= 0, categories % TABLE, 0)
     logits = np.full(len(counts), teacher.offset)
-    for field, effect in enumerate(teacher.main):
+    for field, effect in zip(ALONE, teacher.main, strict=True):
         logits += np.where(categories[:, field] >= 0, effect[table[:, field]], 0.0)
     for (one, other), effect in zip(PAIRS, teacher.pairs, strict=True):
         known = (categories[:, one] >= 0) & (categories[:, other] >= 0)
