@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,11 @@ def open_log(
     min_count: int,
     count_all: bool,
     limit: int | None = None,
+    check: Callable[[], None] | None = None,
 ) -> ClickData:
-    """A click log from the cache; prepared first if it is not there. Arguments as in `recsys.prepare.prepare`.
+    """A click log from the cache; prepared first if it is not there.
+
+    Arguments as in `recsys.prepare.prepare`; `check` is called before a preparation and may refuse the sources.
 
     Raises:
         UserError: a source cannot be read or is no such log; the cache cannot be written, or is damaged.
@@ -59,6 +62,8 @@ def open_log(
     folder = cache_dir() / "recsys" / f"{name}-{key}"
     with alone(folder):
         if not folder.exists():
+            if check is not None:
+                check()
             partial = folder.with_name(folder.name + ".partial")
             with writing(partial, NO_SPACE):
                 partial.mkdir(parents=True, exist_ok=True)
@@ -84,10 +89,8 @@ def read_log(name: str, folder: Path) -> ClickData:
         rows = manifest["rows"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the prepared click log {folder} is damaged ({error}). {way_out}.") from error
-    parts = {part: _part(folder, part, rows[part], len(encoder.fields)) for part in PARTS}
-    return ClickData(
-        name=name, **parts, field_dims=encoder.field_dims, field_names=encoder.layout.names, encoder=encoder
-    )
+    train, val, test = (_part(folder, part, rows[part], len(encoder.fields)) for part in PARTS)
+    return ClickData(name, train, val, test, encoder.field_dims, encoder.layout.names, encoder)
 
 
 def _part(folder: Path, part: str, rows: int, fields: int) -> Clicks:
@@ -140,7 +143,8 @@ def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder}: preparing takes about {needed / 1e9:.1f} GB for a while, and {free / 1e9:.1f} GB are free. {NO_SPACE}."
+            f"{folder}: preparing takes about {needed / 1e9:.1f} GB for a while, and {free / 1e9:.1f} GB are free. "
+            f"{NO_SPACE}."
         )
 
 
@@ -148,10 +152,10 @@ def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None
 def alone(folder: Path) -> Iterator[None]:
     """Let one process at a time make `folder`; the others wait, and then find it there."""
     lock = folder.with_name(folder.name + ".lock")
-    with writing(lock, NO_SPACE):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")
-    with file:
+    with contextlib.ExitStack() as stack:
+        with writing(lock, NO_SPACE):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(lock, "w"))
         try:
             import fcntl
 

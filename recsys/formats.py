@@ -34,6 +34,7 @@ class RowFormat:
     clicks: tuple[str, ...]  # its values that mean a click
     misses: tuple[str, ...]  # its values that mean none
     header: bool = False  # the first line names the columns
+    spaced: bool = False  # a blank may follow a separator
     missing: tuple[str, ...] = ()  # values that mean "missing", besides the empty one
     comment: str = ""  # lines that start with this are skipped, if it is not empty
 

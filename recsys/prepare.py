@@ -34,7 +34,8 @@ PARTS = ("train", "val", "test")
 WORKERS = min(4, os.cpu_count() or 1)
 NO_SPACE = "Free some space, or set TINYDFA_CACHE to a folder on another disk"
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)

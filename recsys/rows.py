@@ -99,6 +99,8 @@ def header_line(path: Path) -> str:
 def parse(block: Block, layout: RowFormat) -> Rows:
     """The rows of a block whose lines have the columns of `layout`."""
     text = block.text
+    if layout.spaced:
+        text = text.replace(layout.separator.encode() + b" ", layout.separator.encode())
     if len(layout.separator) > 1:
         text = text.replace(layout.separator.encode(), SINGLE)
     separator = _single(layout)
