@@ -117,7 +117,7 @@ def asked_of_accelerate(command: Sequence[str]) -> int:
         >>> asked_of_accelerate(["bash"])
         1
     """
-    if not any(os.path.basename(word) in ("accelerate", "accelerate-launch") for word in command[:2]):
+    if not any("accelerate" in os.path.basename(word) for word in command[:3]):  # a script, or a module after -m
         return 1
     words = [part for word in command for part in word.split("=", 1)]
     for option in ("--num_processes", "--num-processes"):

@@ -44,6 +44,7 @@ def test_the_shares_of_all_processes_make_the_whole(monkeypatch):
         ("python accelerate launch --num_processes 4 -m recsys.train", 4),
         ("/bin/python /opt/bin/accelerate launch --num_processes=3 -m recsys.train", 3),
         ("/bin/accelerate-launch --num-processes 2 train.py", 2),
+        ("python -m accelerate.commands.accelerate_cli launch --num_processes 2 -m recsys.train", 2),
         ("python accelerate launch -m recsys.train", 1),
         ("python accelerate launch -m recsys.train --num_processes", 1),
         ("python train.py --num_processes 4", 1),
