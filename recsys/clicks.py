@@ -50,8 +50,3 @@ class ClickData:
     field_names: tuple[str, ...]
     encoder: Encoder  # turns raw rows into fields
     best_auc: float | None = None  # test AUC of the process that drew the clicks, where it is known: the synthetic log
-
-    @property
-    def clicks(self) -> int:
-        """Rows with a click, in all parts."""
-        return sum(int(part.labels.sum()) for part in (self.train, self.val, self.test))

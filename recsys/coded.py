@@ -1,7 +1,7 @@
 """Blocks of rows, coded on their own: each holds a small dictionary of the values that occur in it, and indices.
 
 This is what is kept between reading a log and knowing its vocabulary, so that the text is parsed only once. A block
-lies in a folder as a few files; the last one written is its JSON, so a block with a JSON is whole.
+lies in a folder as a few files; the last one written is its JSON, which holds the others' sizes.
 """
 
 from __future__ import annotations

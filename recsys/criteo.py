@@ -13,7 +13,7 @@ from harness.data import data_root
 from harness.errors import UserError
 from recsys.cache import open_log
 from recsys.clicks import ClickData
-from recsys.formats import RowFormat, Rule
+from recsys.formats import NUMBER, RowFormat, Rule
 from recsys.prepare import Source
 
 INTEGERS = tuple(f"I{number}" for number in range(1, 14))
@@ -31,8 +31,8 @@ def criteo_layout(binning: str = "ln2") -> RowFormat:
     Raises:
         UserError: no such binning.
     """
-    if binning not in (Rule.LN2, Rule.LOG2):
-        raise UserError(f"--binning {binning}: no such rule. There are {Rule.LN2} and {Rule.LOG2}.")
+    if binning not in NUMBER:
+        raise UserError(f"--binning {binning}: no such rule. There are {', '.join(NUMBER)}.")
     integers = tuple((name, Rule(binning)) for name in INTEGERS)
     return RowFormat(
         separator="\t",

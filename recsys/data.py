@@ -34,7 +34,8 @@ def load_clicks(
         rows: Size of the synthetic log (40,000 if None); else the number of lines to read of each file (None: all).
         criteo_file: Any file in Kaggle's format, in place of `criteo/train.txt` below the data root.
         min_count: In the logs of Criteo's format, a category seen less often shares id 0.
-        binning: Of their counts: "ln2", as the published runs' code does, or "log2", as Criteo_x4 describes it.
+        binning: Of their counts: "ln2", as the published runs' code does, "log2", as Criteo_x4 describes it, or
+            "quantile".
 
     Raises:
         UserError: an unknown name or option, or a file that is missing, unreadable or not of the format.

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,36 +149,42 @@ class Encoder:
             ids[:, place] = field.ids(field_values(frame[field.name], field.rule))
         return ids
 
-    def encode(self, lines: Iterable[str], origin: str = "the rows", first_line: int = 1) -> Tensor:
-        """Ids of raw lines, int32 ``[n, F]``.
+    def encode(self, lines: Iterable[str], origin: str = "the rows") -> Tensor:
+        """Ids of raw lines, int32 ``[n, F]``, one row per line that is not blank; see `encode_block`."""
+        text = "".join(line.rstrip("\r\n") + "\n" for line in lines)
+        first, _, rest = text.partition("\n")
+        layout = self.layout_of(first, origin)
+        block = Block((rest if layout.header else text).encode(), 2 if layout.header else 1)
+        return self.encode_block(block, layout, origin)
 
-        A line holds the columns of the data set with or without its label (the first line decides). A category that
-        the vocabulary lacks has id 0; an empty column is a missing value.
+    def encode_block(self, block: Block, layout: RowFormat, origin: Path | str) -> Tensor:
+        """Ids of a block of raw lines, int32 ``[n, F]``, one row per line that is not blank.
 
-        Args:
-            lines: Raw lines; blank ones are skipped.
-            origin: What to call them in a message.
-            first_line: The number of the first, for messages.
+        A category that the vocabulary lacks has id 0. An empty column is a missing value. A line with too few columns
+        is an error and not a row with missing values, because nobody can tell which ones are missing.
 
         Raises:
-            UserError: a line has another number of columns, or a number that is none; it names the line.
+            UserError: a line has another number of columns, or a number or label that is none; it names the line.
         """
-        text = "".join(line.rstrip("\r\n") + "\n" for line in lines)
-        block = Block(0, text.encode(), first_line)
-        rows = parse(block, self.layout_of(text))
+        rows = parse(block, layout)
         if rows.malformed:
             bad = rows.malformed[0]
             others = f" ({len(rows.malformed) - 1} more lines are bad as well)" if rows.malformed[1:] else ""
             raise UserError(
-                f"{origin}, line {bad.line}: {bad.reason}{others}. A line should hold "
-                f"{len(self.fields)} fields, with or without a label, separated by {self.layout.separator!r}; "
-                "leave a column empty if its value is missing."
+                f"{origin}, line {bad.line}: {bad.reason}{others}. Each line should hold {len(self.fields)} fields, all "
+                f"with or all without a label, separated by {layout.separator!r}; a missing value is an empty column."
             )
         return torch.from_numpy(self.encode_frame(rows.frame))
 
-    def layout_of(self, text: str) -> RowFormat:
-        """The format of raw lines: with a label if the first has as many columns as that takes, else without."""
-        columns = text.partition("\n")[0].count(self.layout.separator) + 1
+    def layout_of(self, first_line: str, origin: Path | str) -> RowFormat:
+        """The format of raw lines, by the first of them.
+
+        In a format with a header that line names the columns. In others it decides whether the lines have a label: they
+        do if it has as many columns as a labelled line.
+        """
+        if self.layout.header:
+            return self.layout.with_header(first_line, origin, labelled=False)
+        columns = first_line.count(self.layout.separator) + 1
         return self.layout if columns == len(self.layout.columns) else self.layout.unlabelled
 
     def to_dict(self) -> dict[str, Any]:

@@ -48,16 +48,22 @@ class RowFormat:
         """Lines that hold the fields and nothing else."""
         return replace(self, columns=self.names, header=False)
 
-    def with_header(self, line: str, path: Path) -> RowFormat:
+    def with_header(self, line: str, path: Path | str, labelled: bool = True) -> RowFormat:
         """The same format with the columns that a header names; further columns are skipped, capitals do not matter.
 
+        Args:
+            line: The header.
+            path: Where it is, for messages.
+            labelled: The label must be among the columns.
+
         Raises:
-            UserError: a column is not there.
+            UserError: a column is not there, or twice.
         """
         ours = {name.lower(): name for name in (self.label, *self.names)}
         given = [name.strip().strip('"') for name in line.rstrip("\r\n").split(self.separator)]
         columns = tuple(ours.get(name.lower(), f"skipped:{place}") for place, name in enumerate(given))
-        lacking = [name for name in ours.values() if columns.count(name) != 1]
+        needed = (self.label, *self.names) if labelled else self.names
+        lacking = [name for name in needed if columns.count(name) != 1]
         if lacking:
             raise UserError(
                 f"{path}, line 1: the header should name each column once, but this is not so for "

@@ -107,7 +107,8 @@ def _code(
     texts = read_blocks(source.path, block_bytes, limit, layout.header)
 
     def code(block: Block) -> CodedBlock:
-        return code_block(block, layout, f"{folder}/{place}-{block.number:06d}")
+        # The name tells which lines these are: a run with blocks of another size must not take them for its own.
+        return code_block(block, layout, f"{folder}/{place}-{block.first_line}-{len(block.text)}")
 
     with writing(folder, NO_SPACE):
         total = -(-source.path.stat().st_size // block_bytes) if limit is None else None

@@ -5,8 +5,8 @@ Published: arXiv 2006.12878, code release, `recsys.py` and the scripts `reproduc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.errors import UserError
 from tinydfa import Method
@@ -81,18 +81,76 @@ PUBLISHED = {
     "afn_dfa": afn_dfa,
     "afn_shallow": afn_shallow,
 }
+# Ours, for data sets of 100,000 rows and less, on which the published steps are too few and too small: 20 epochs of
+# Adult are 3,000 batches of 256, those of Criteo 270,000 batches of 2048. Widths that only cost time there are cut, and
+# the linear term starts near zero, because rare categories keep what they start with. The learning rates are those of
+# the best validation AUC among 3e-4, 1e-3 and 3e-3 (seed 0).
+SMALL_SIZES: dict[str, dict[str, Any]] = {
+    "fm": {},
+    "deepfm": {"embed": 10},
+    "dcn": {"mlp": (400, 400), "clip_norm": 100.0},
+    "autoint": {},
+    "afn": {"embed": 10, "neurons": 100},
+}
+LEARNING_RATES: dict[tuple[str, str], tuple[float, ...]] = {  # model, data set: bp, dfa, shallow
+    ("fm", "synthetic"): (1e-3,),
+    ("deepfm", "synthetic"): (1e-3, 1e-3, 1e-3),
+    ("dcn", "synthetic"): (1e-3, 1e-3, 1e-3),
+    ("autoint", "synthetic"): (1e-3, 1e-3, 1e-3),
+    ("afn", "synthetic"): (1e-3, 1e-3, 1e-3),
+}
+
+
+def small_presets(model: str, dataset: str, rates: tuple[float, ...]) -> dict[str, Preset]:
+    """The presets of a model on a small data set, by name."""
+    found = {}
+    for method, lr in zip((Method.BP, Method.DFA, Method.SHALLOW), rates, strict=False):
+        fed = PUBLISHED[f"{model}_{method.value}"].embedding_feedback
+        sizes = SMALL_SIZES[model] | {"batch": 256, "max_epochs": 20, "linear_std": 0.01, "embedding_feedback": fed}
+        found[f"{model}_{method.value}_{dataset}"] = Preset(model=model, method=method, lr=lr, **sizes)
+    return found
+
+
 PRESETS: dict[str, Preset] = dict(PUBLISHED)
+for (model_, dataset_), rates_ in LEARNING_RATES.items():
+    PRESETS |= small_presets(model_, dataset_, rates_)
 
 
 def check_method(model: str, method: Method) -> None:
+    """Raise `UserError` for a method that the model has no place for."""
     if model == "fm" and method is not Method.BP:
         raise UserError(
-            f"--method {method.value}: FM has no hidden layer to feed. Train it by bp, or choose another --model."
+            f"--method {method.value}: FM has no hidden layer, so there is nothing to feed. Train it by bp, or choose "
+            "another --model."
         )
 
 
 def find_preset(model: str | None, method: Method | None, dataset: str, name: str | None = None) -> Preset:
+    """The preset called `name`, or the one of a model (deepfm if None), a method (dfa if None) and a data set.
+
+    A data set without presets of its own has the published ones. Methods other than bp and shallow use DFA's.
+
+    Raises:
+        UserError: there is no such preset, model or method here, or the preset has another model or method.
+    """
+    if name is not None:
+        return _named(name, model, method)
     model, method = model or "deepfm", method or Method.DFA
-    base = {Method.BP: "bp", Method.SHALLOW: "shallow"}.get(method, "dfa")
-    key = f"{model}_{base}"
-    return replace(PRESETS.get(f"{key}_{dataset}", PRESETS[key]), method=method)
+    if model not in MODELS:
+        raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
+    check_method(model, method)
+    base = method if method in (Method.BP, Method.SHALLOW) else Method.DFA
+    published = f"{model}_{base.value}"
+    return replace(PRESETS.get(f"{published}_{dataset}", PUBLISHED[published]), method=method)
+
+
+def _named(name: str, model: str | None, method: Method | None) -> Preset:
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
+    preset = PRESETS[name]
+    if model not in (None, preset.model):
+        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
+    if method not in (None, preset.method):
+        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
+        raise UserError(f"{chosen}. Leave one of them out.")
+    return preset
