@@ -64,7 +64,7 @@ def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
             "Test error on MNIST of stacked learners of one epoch each, mean and one standard deviation over seeds; "
             "same: all learners start from the same weights and differ in their feedback. The RD layer has a fixed "
             "random matrix R between two trained diagonals: DFA cannot train it with a feedback of its own, because "
-            "nothing above D1 can turn towards it; with R itself as the feedback it does better."
+            "nothing above D1 can turn towards it; with R itself as the feedback it can."
         )
         yield Figure("Stacking weak learners", caption, draw_stacking([line["result"] for line in stacking]))
 

@@ -139,7 +139,7 @@ STACKING = Table(
     notes=(
         "Learners see the training images once; the dense layer is trained for 100 epochs, the RD layer for 200.",
         "RD: a fixed random matrix R between two trained diagonals. DFA cannot train it with a feedback of its own, "
-        "computed over the batch or, as in the release, on one sample; with R as the feedback it does better.",
+        "computed over the batch or, as in the release, on one sample; with R as the feedback it can.",
     ),
     in_quick=False,
     needs="MNIST",
