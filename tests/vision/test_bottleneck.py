@@ -21,7 +21,7 @@ from vision.masked import MaskedLinear, alignments, bottleneck_net, mean_cosine
 from vision.prealign import prealign
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"width": 48, "epochs": 15, "lr": 2e-3}
+SMALL = {"width": 48, "epochs": 30, "lr": 5e-3}
 
 
 def batch(features=7, classes=3, samples=6):

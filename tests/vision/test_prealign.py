@@ -112,6 +112,7 @@ def test_all_else_stays_as_it_was():
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {"hidden.1.layer.0.weight", "top.weight"}
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
     assert not any(module._forward_hooks for module in model.modules())
     for weight in (model.top.weight, model.hidden[1].layer[0].weight):
         assert weight.norm().item() == pytest.approx(1, rel=1e-5)
@@ -148,7 +149,7 @@ def test_methods_without_a_signal_of_their_own_are_refused(method):
 def test_a_point_before_the_pool_is_refused():
     model = TopologyNet("CONV_2_3_1_1_FC_5_FC_3", (1, 4, 4))
     attachment = attach(model, "dfa")
-    with pytest.raises(ValueError, match=r"below a layer with 8 inputs is 32 wide. Put the feedback point"):
+    with pytest.raises(ValueError, match=r"below a layer with 8 inputs is 32 wide\. Put the feedback point"):
         prealign(model, attachment, torch.randn(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]), F.cross_entropy)
 
 
