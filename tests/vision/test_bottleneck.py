@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.aggregate import wanted_runs
 from harness.errors import UserError
+from harness.execute import Job, Outcome, keep
+from harness.tables import RunContext
 from tinydfa import Feedback, Method, attach
 from vision import bottleneck
 from vision.bottleneck import Config
 from vision.masked import MaskedLinear, alignments, bottleneck_net, mean_cosine
 from vision.prealign import prealign
+from vision.report_bottleneck import figures
+from vision.tables_bottleneck import BOTTLENECK
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"width": 48, "epochs": 30, "lr": 5e-3}
@@ -256,3 +261,23 @@ def test_a_wrong_size_ends_the_command_with_one_line_and_leaves_no_folder(tmp_pa
     assert "--size 900: a layer 800 wide keeps 1 to 800 entries" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_accuracies_and_alignments_of_a_row_come_from_one_run():
+    assert len(wanted_runs(BOTTLENECK, 2)) == 2 * (14 + 14 + 1)
+
+
+def test_a_run_answers_every_column_and_is_drawn(tmp_path):
+    assert list(figures(tmp_path, RunContext())) == []
+    chosen = ("bottleneck_191_std_dfa", "bottleneck_191_pai_dfa", "bottleneck_800_std_bp")
+    for (preset, _, method, seed), cell in wanted_runs(BOTTLENECK, 1).items():
+        if preset not in chosen:
+            continue
+        result = BOTTLENECK.run(replace(cell, dataset="synthetic"), seed, RunContext(scale="quick", epochs=3))
+        wanted = {other.metric for other in BOTTLENECK.cells if other.preset == preset}
+        assert result["metrics"].keys() >= wanted
+        assert result["method"] == method
+        assert result["config"]["size"] == (64 if "800" in preset else 15)  # of 64, as 191 of 800
+        keep(BOTTLENECK, tmp_path, Outcome(Job("vision", "bottleneck", cell, seed, RunContext()), result=result))
+    titles = [figure.title for figure in figures(tmp_path, RunContext())]
+    assert titles == ["DFA through a bottleneck", "Alignment through a bottleneck, by epoch"]
