@@ -102,7 +102,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
     if config.init == "pai":
         set_products("fp32")  # a pseudo-inverse magnifies what is rounded
-        prealign(model, attachment, *drawn(data.train, preset.batch, config.seed), LOSSES[preset.loss])
+        batch = data.train.drawn(preset.batch, config.seed)
+        prealign(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
     set_products(preset.precision)
     attachment.method = preset.method
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
@@ -113,7 +114,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         attachment.load_state_dict(state["attachment"])
         optimizer.load_state_dict(state["optimizer"])
 
-    test_batch = drawn(data.test, preset.batch, config.seed)
+    test_batch = data.test.drawn(preset.batch, config.seed)
     epochs = range(done + 1, preset.epochs + 1)
     for epoch in epochs if run is None else track(epochs, f"b = {config.kept}, {config.init}"):
         begin = perf_counter()
@@ -121,7 +122,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
         found = {}
         if preset.method is not Method.BP:
-            found = alignments(model, attachment, *test_batch, LOSSES[preset.loss])
+            found = alignments(model, attachment, test_batch.x, test_batch.y, LOSSES[preset.loss])
         history.add(perf_counter() - begin, found, **numbers)
         if run is None:
             check_loss(loss, epoch)
@@ -153,12 +154,6 @@ def load_images(config: Config, preset: Preset) -> Data:
     if data.classes is None:
         raise UserError(f"--dataset {config.dataset} is a regression, and this experiment needs classes. Use cifar10.")
     return data
-
-
-def drawn(split: Split, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` samples drawn by `seed`, without moving the global generator; a set may be sorted by class."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count].to(split.x.device)
-    return split.x[chosen], split.y[chosen]
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class Split:
         """The same on `device`."""
         return Split(self.x.to(device), self.y.to(device))
 
+    def drawn(self, count: int, seed: int) -> Split:
+        """`count` samples drawn by `seed`, without moving the global generator: a set may be sorted by class."""
+        chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].to(self.x.device)
+        return Split(self.x[chosen], self.y[chosen])
+
     def batches(
         self, size: int, *, shuffle: bool = True, flip: bool = False, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:

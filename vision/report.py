@@ -82,7 +82,7 @@ def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
     panels[0].set_ylabel("cosine with backpropagation")
     legend(figure, panels)
     caption = (
-        f"Alignment with backpropagation's gradient, {row}, mean over the first test images. Above the dashed line a "
+        f"Alignment with backpropagation's gradient, {row}, mean over some test images. Above the dashed line a "
         "step along the method's gradient lowers the loss."
     )
     yield Figure(title=f"Alignment by layer, {where}", caption=caption, png=png(figure))

@@ -48,7 +48,8 @@ BIOTORCH = Table(
     notes=(
         "2 of the published 250 epochs (`--epochs 250` runs them all), with bfloat16 products: the rate is not "
         "yet divided.",
-        "BioTorch's DFA hands its signal to a layer's output; ours comes above activation and pool.",
+        "At a convolution BioTorch's DFA spreads the error through a fixed kernel; ours sends e @ F to every position, "
+        "above activation and pool.",
     ),
     needs="CIFAR-10",
     time="2 to 3 min a run (1 core)",

@@ -1,4 +1,4 @@
-"""The bottleneck curve of arXiv 1906.04554, Figure 3: accuracy and alignment against the entries that are kept.
+"""The bottleneck curve of arXiv 1906.04554, bottleneck experiment: accuracy and alignment against the entries that are kept.
 
 Published numbers: hard-coded in the release (`bottleneck_from_log.py`), after 50 epochs.
 """
@@ -108,7 +108,7 @@ BOTTLENECK = Table(
     unit="%",
     scale=100,
     cells=_cells(),
-    source="arXiv 1906.04554, Figure 3",
+    source="arXiv 1906.04554, bottleneck experiment",
     run=run,
     notes=(
         "b of 800: entries that the middle layer's gradients keep. STD: torch's initialisation; PAI: pre-aligned.",

@@ -74,7 +74,7 @@ class Config(config.RunConfig):
     precision: Literal["fp32", "bf16"] | None = None
     """bf16: products and convolutions of numbers rounded to bfloat16."""
     alignment: bool = False
-    """Measure the alignment with backpropagation after every epoch, on the first test images."""
+    """Measure the alignment with backpropagation after every epoch, on a batch of test images."""
     keep_weights: int = 0
     """Write the first layer's weights of that many units into the result, for pictures."""
 
@@ -204,11 +204,11 @@ def shares(total: Tensor, samples: int) -> tuple[float, float | None]:
 
 
 def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Data, preset: Preset) -> dict[str, float]:
-    """Cosine with backpropagation by feedback point on the first test batch, if the run asks for it."""
+    """Cosine with backpropagation by feedback point on a batch of test images drawn by the seed, if the run asks for it."""
     if not config.alignment:
         return {}
-    x, y = data.test.x[: preset.batch], data.test.y[: preset.batch]
-    return batch_alignment(model, attachment, x, y, LOSSES[preset.loss])
+    batch = data.test.drawn(preset.batch, config.seed)
+    return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
 
 
 def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
@@ -244,13 +244,9 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
         hold_out=preset.hold_out,
         seed=config.seed,
     )
-    return data if preset.train_images is None else replace(data, train=some(data.train, preset, config.seed))
-
-
-def some(split: Split, preset: Preset, seed: int) -> Split:
-    """As many samples as the preset trains on, drawn by `seed`."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[: preset.train_images]
-    return Split(split.x[chosen], split.y[chosen])
+    return (
+        data if preset.train_images is None else replace(data, train=data.train.drawn(preset.train_images, config.seed))
+    )
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:

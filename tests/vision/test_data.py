@@ -220,3 +220,14 @@ def test_the_data_root_is_left_as_it_was(data_dir):
     before = sorted(str(path) for name in ("mnist", "cifar10") for path in (data_dir / name).rglob("*"))
     load_data("mnist", data_dir, normalise=True, pad_to=32, hold_out=5000)
     assert sorted(str(path) for name in ("mnist", "cifar10") for path in (data_dir / name).rglob("*")) == before
+
+
+def test_samples_drawn_of_a_sorted_set_are_of_several_classes_and_move_no_global_generator():
+    split = Split(torch.arange(100.0)[:, None], torch.arange(100) // 10)
+    before = torch.get_rng_state()
+    some = split.drawn(30, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(some.y.unique()) > 5
+    assert torch.equal(some.x[:, 0].long() // 10, some.y)
+    assert torch.equal(some.x, split.drawn(30, seed=0).x)
+    assert not torch.equal(some.x, split.drawn(30, seed=1).x)
