@@ -15,9 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from harness import config
 from harness.config import conclude
 from harness.device import pick_device
@@ -26,7 +23,7 @@ from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
-from vision.data import Data, Split, load_data
+from vision.data import Data, load_data
 from vision.history import History
 from vision.losses import LOSSES
 from vision.masked import alignments, bottleneck_net, check_size

@@ -1,4 +1,4 @@
-"""The bottleneck curve of arXiv 1906.04554, bottleneck experiment: accuracy and alignment against the entries that are kept.
+"""The bottleneck curve of arXiv 1906.04554: accuracy and alignment against the entries that are kept.
 
 Published numbers: hard-coded in the release (`bottleneck_from_log.py`), after 50 epochs.
 """

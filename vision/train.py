@@ -204,7 +204,7 @@ def shares(total: Tensor, samples: int) -> tuple[float, float | None]:
 
 
 def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Data, preset: Preset) -> dict[str, float]:
-    """Cosine with backpropagation by feedback point on a batch of test images drawn by the seed, if the run asks for it."""
+    """Cosine with backpropagation by feedback point on test images drawn by the seed, if the run asks for it."""
     if not config.alignment:
         return {}
     batch = data.test.drawn(preset.batch, config.seed)
