@@ -1,6 +1,7 @@
 """`reproduce` runs what is missing, keeps what is done whatever happens, and says what it did."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -143,6 +144,14 @@ def is_gone(process: int) -> bool:
         return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
     except FileNotFoundError:
         return True
+
+
+def test_runs_of_another_length_are_filed_apart_and_count_for_no_other(project: Project):
+    for length in (["--epochs", "5"], [], ["--epochs", "5"]):
+        project("good", "--datasets", "cora", "--seeds", "1", "--out", "results", *length)
+    lines = (project.folder / "results" / "fake" / "good.jsonl").read_text().splitlines()
+    scales = [json.loads(line)["scale"] for line in lines]
+    assert sorted(scales) == ["paper", "paper", "paper, 5 epochs", "paper, 5 epochs"]
 
 
 def test_quick_runs_small_cells_on_embedded_data(project: Project):

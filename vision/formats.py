@@ -31,6 +31,7 @@ MNIST_KEYS = (  # of the training and test set, under either spelling
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
+# What numpy, zipfile and tarfile raise on damaged files; the last for a compression that zipfile does not know.
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
 
 

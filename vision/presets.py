@@ -16,7 +16,6 @@ from vision.losses import LOSSES
 from vision.optimizers import OPTIMIZERS
 
 MODELS = ("fc", "topology", "cnn", "lenet", "lenet-mnist", "resnet20", "resnet56")
-CONVOLUTIONAL = ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56")
 
 
 @dataclass(frozen=True, kw_only=True)

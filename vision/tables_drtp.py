@@ -91,7 +91,7 @@ DRTP_MNIST = Table(
         "The published learning rates are unknown; ours is Adam with 1.5e-4 for every method and network.",
     ),
     needs="MNIST",
-    time="1 core: 2 to 4 min a run of the 500-wide rows, 4 to 8 min of the 1000-wide",
+    time="1 core: 2 to 5 min a run of the 500-wide rows, 1 to 3 min of the 1000-wide, half a minute of CONV",
 )
 
 DRTP_CIFAR = Table(
@@ -110,7 +110,7 @@ DRTP_CIFAR = Table(
     ),
     in_quick=False,  # on the embedded data it is drtp-mnist again
     needs="CIFAR-10",
-    time="1 core: 1 to 2 min a fully connected run, 2 min a CONV run",
+    time="1 core: 10 to 40 s a fully connected run, 2 min a CONV run",
 )
 
 DRTP_TASKS = Table(
