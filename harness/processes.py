@@ -101,10 +101,14 @@ def join(device: str = "auto") -> "torch.device":
 
 
 def leave() -> None:
-    """Part from the others, if there are any."""
+    """Part from the others, if there are any. Call it when the wrapped model is out of scope."""
     if current().size > 1:
+        import gc
+
         import torch.distributed as dist
 
+        gc.collect()  # a wrapped model is a cycle of references that would keep the group's threads alive
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -84,6 +84,10 @@ class Config(config.RunConfig):
         preset = find_preset(self.preset, model, self.method, self.dataset)
         shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
         given = {name: getattr(self, name) for name in shared - {"model", "method"}}
+        for option, owner in {"topology": "topology", "hidden": "fc"}.items():
+            if given[option] is not None and preset.model != owner:
+                meant = f"is about --model {owner}, and this run trains {preset.model}"
+                raise UserError(f"--{option} {meant}. Leave one of them out.")
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 

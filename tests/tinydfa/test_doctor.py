@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import socket
+import json
+from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.processes import in_two_processes
 from tests.tinydfa.nets import batch
 from tinydfa import DFAError, DFALayer, Fault, Method, Status, attach, attachment_of, doctor
 
@@ -134,32 +135,19 @@ def test_a_point_that_the_head_does_not_know_is_named():
     assert where(doctor(net, batch(), loss, compile=False), Fault.UNFED_POINT) == {"forgotten"}
 
 
-def rank_process(rank: int, port: int, seeds: tuple[int, int], results) -> None:
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    try:
-        net = mlp()
-        attach(net, "dfa", points=["1", "3"], seed=seeds[rank])
-        diagnosis = doctor(net, batch(), loss, compile=False, autocast=False)
-        results[rank] = [str(finding) for finding in diagnosis.findings]
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def diagnose_as_rank(rank: int, folder: Path, seeds: tuple[int, int]) -> None:
+    net = mlp()
+    attach(net, "dfa", points=["1", "3"], seed=seeds[rank])
+    diagnosis = doctor(net, batch(), loss, compile=False, autocast=False)
+    (folder / f"rank{rank}.json").write_text(json.dumps([str(finding) for finding in diagnosis.findings]))
 
 
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
-def test_feedback_that_differs_between_ranks_is_found(seeds):
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(rank_process, (free_port(), seeds, results), nprocs=2)
-        for findings in dict(results).values():
-            assert any("feedback differs between ranks: rank 1" in text for text in findings) is (seeds == (0, 1))
+def test_feedback_that_differs_between_ranks_is_found(seeds, tmp_path):
+    in_two_processes(diagnose_as_rank, tmp_path, seeds)
+    for rank in range(2):
+        findings = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert any("feedback differs between ranks: rank 1" in text for text in findings) is (seeds == (0, 1))
 
 
 def test_nothing_of_the_model_changes():

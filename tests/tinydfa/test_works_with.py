@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from torch.utils.checkpoint import checkpoint
 
+from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, gradients_of
 from tests.tinydfa.works_with import (
     CONDITIONS,
@@ -100,7 +101,7 @@ def bf16(method: str) -> None:
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    torch.multiprocessing.spawn(ddp_worker, (str(folder),), nprocs=2)
+    in_two_processes(ddp_worker, folder)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

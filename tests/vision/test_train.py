@@ -164,6 +164,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
         ({"dataset": "mnits"}, "--dataset mnits: no such data set"),
         ({"topology": "CONV_3_FC_10"}, "at character 8, the kernel of CONV is 'FC'"),
         ({"topology": "FC_20_FC_11"}, "End it with FC_10"),
+        ({"topology": "FC_20_FC_10", "model": "lenet"}, "--topology is about --model topology.* trains lenet"),
+        ({"hidden": (20,), "model": "cnn"}, "--hidden is about --model fc, and this run trains cnn"),
         ({"dropout": 1.0}, "a dropout rate lies in"),
         ({"optimizer": "lion"}, "no optimizer is called 'lion'"),
         ({"loss": "hinge"}, "no loss is called 'hinge'"),
