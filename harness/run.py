@@ -19,6 +19,8 @@ The pattern in a training script:
             run.log(step, loss=loss)
             run.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
         run.finish(model="gcn", dataset="cora", method="dfa", seed=0, metrics={"test_accuracy": ...})
+
+Several processes that train one model (`harness.processes`) make all these calls; the first alone writes and prints.
 """
 
 import contextlib
@@ -32,6 +34,7 @@ from typing import Any
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import write_whole
 from harness.metrics import MetricsFile
+from harness.processes import current
 from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss"]
@@ -66,7 +69,9 @@ class Run:
         self._earlier = 0.0  # seconds spent before the interruption
         self._start = time.perf_counter()
         self._last_step = 0
-        self._open_folder()
+        self._processes = current()
+        if self._processes.is_main:
+            self._open_folder()
 
     def __enter__(self) -> "Run":
         return self
@@ -90,10 +95,11 @@ class Run:
             NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
         """
         numbers = {name: _number(value) for name, value in scalars.items()}
-        self._metrics.append({"step": step} | plain(numbers))
-        with writing(self.folder):
-            for name, value in numbers.items():
-                self._tensorboard().add_scalar(name, value, step)
+        if self._processes.is_main:
+            self._metrics.append({"step": step} | plain(numbers))
+            with writing(self.folder):
+                for name, value in numbers.items():
+                    self._tensorboard().add_scalar(name, value, step)
         for name, value in numbers.items():
             if "loss" in name:
                 check_loss(value, step, f"Lower the learning rate; the last good checkpoint stays in {self.folder}")
@@ -114,12 +120,17 @@ class Run:
         from harness.checkpoint import write_checkpoint
         from harness.seeds import generator_states
 
+        generators = generator_states()
+        of_others = self._processes.gather(generators)[1:]
+        if not self._processes.is_main:
+            return
         if self._board is not None:
             with writing(self.folder):
                 self._board.flush()
         metrics_bytes = self._metrics.sync()
-        generators = generator_states()
         content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}
+        if of_others:
+            content["generators_of_others"] = of_others
         write_checkpoint(self.folder, content | {"state": state})
 
     def restore(self) -> dict[str, Any] | None:
@@ -133,12 +144,21 @@ class Run:
 
         content = read_checkpoint(self.folder) if self.resume else None
         if content is None:
-            self._metrics.cut(0)
+            if self._processes.is_main:
+                self._metrics.cut(0)
             return None
-        self._metrics.cut(content["metrics_bytes"])
+        generators = [content["generators"], *content.get("generators_of_others", [])]
+        if len(generators) != self._processes.size:
+            before, now = len(generators), self._processes.size
+            raise UserError(
+                f"{self.folder} holds a run of {before} process{'es' if before > 1 else ''}, and this is one of {now}. "
+                "Resume it with as many, or start another with --out."
+            )
+        if self._processes.is_main:
+            self._metrics.cut(content["metrics_bytes"])
         self._last_step = content["step"]
         self._earlier, self._start = content["seconds"], time.perf_counter()
-        set_generator_states(content["generators"])
+        set_generator_states(generators[self._processes.rank])
         return content["state"] | {"step": content["step"]}
 
     def finish(
@@ -167,6 +187,8 @@ class Run:
             device=device if device is not None else pick_device(plain(self.config).get("device") or "auto"),
             curves=curves,
         )
+        if not self._processes.is_main:
+            return result
         write_whole(self.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
         print(json.dumps(result, allow_nan=False), flush=True)
         return result

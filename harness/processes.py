@@ -1,0 +1,146 @@
+"""Several processes that train one model together: which of them this is, and what they tell each other.
+
+    accelerate launch --num_processes 2 -m recsys.train --model dcn
+    torchrun --nproc-per-node 2 -m recsys.train --model dcn
+
+A script that supports this calls `join` first and `leave` last. In any other, and in one that was started alone,
+`current` is one process and nothing here imports or sends anything.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.device import pick_device
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number, `rank`, among `size` of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return self.rank == 0
+
+    def share(self, rows: T) -> T:
+        """This process's part of a sequence or tensor: every `size`-th entry, from entry `rank` on."""
+        return rows[self.rank :: self.size] if self.size > 1 else rows  # type: ignore[index]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process passed here, by rank; anything that can be pickled."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def merge(self, part: "torch.Tensor") -> "torch.Tensor":
+        """The whole of which each process holds its `share`, on the CPU, in every process."""
+        import torch
+
+        if self.size == 1:
+            return part.cpu()
+        parts = self.gather(part.cpu())
+        whole = torch.empty((sum(len(part) for part in parts), *part.shape[1:]), dtype=part.dtype)
+        for rank, found in enumerate(parts):
+            whole[rank :: self.size] = found
+        return whole
+
+    def total(self, number: float) -> float:
+        """The sum of a number over processes; the same in every process."""
+        return float(sum(self.gather(number)))
+
+
+def current() -> Processes:
+    """The processes that train together, this one among them."""
+    if "torch.distributed" not in sys.modules:
+        return Processes()
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def join(device: str = "auto") -> "torch.device":
+    """Join the processes that were started with this one.
+
+    Args:
+        device: As for `pick_device`; several processes take a GPU each, or share the CPU.
+
+    Returns:
+        The device of this process.
+
+    Raises:
+        UserError: several processes were asked to use one particular GPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if (asked := asked_of_accelerate(parent_command())) > 1:
+            start_all(asked)
+        return pick_device(device)
+    import torch
+    from accelerate import PartialState
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: several processes take a GPU each. Use auto, cuda or cpu.")
+    return PartialState(cpu=device == "cpu" or not torch.cuda.is_available()).device
+
+
+def leave() -> None:
+    """Part from the others, if there are any."""
+    if current().size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def asked_of_accelerate(command: Sequence[str]) -> int:
+    """How many processes the command line of an `accelerate launch` asks for; 1 if it is none or does not say.
+
+    Example:
+        >>> asked_of_accelerate(["python", "/bin/accelerate", "launch", "--num_processes", "2", "-m", "recsys.train"])
+        2
+        >>> asked_of_accelerate(["bash"])
+        1
+    """
+    if not any("accelerate" in os.path.basename(word) for word in command[:3]):  # a script, or a module after -m
+        return 1
+    words = [part for word in command for part in word.split("=", 1)]
+    for option in ("--num_processes", "--num-processes"):
+        if option in words[:-1] and words[words.index(option) + 1].isdigit():
+            return int(words[words.index(option) + 1])
+    return 1
+
+
+def parent_command() -> list[str]:
+    """The command line of the process that started this one, if that is accelerate's; else nothing."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:  # set by every `accelerate launch`
+        return []
+    import psutil  # comes with accelerate
+
+    parent = psutil.Process().parent()
+    return parent.cmdline() if parent is not None else []
+
+
+def start_all(number: int) -> None:
+    """Start this program again as `number` processes, in place of this one.
+
+    Where there are no GPUs, `accelerate launch` starts one process, however many it was asked for.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.execv(sys.executable, [*launcher, *sys.orig_argv[1:]])
