@@ -6,23 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import config
 from harness.errors import UserError
 from recsys.clicks import ClickData
 from recsys.data import load_clicks
 from recsys.presets import Preset, find_preset
-from tinydfa import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(config.RunConfig):
     """Which model, data and method, where it runs and where it writes."""
 
     model: str | None = None
     """fm, deepfm, dcn, autoint or afn; deepfm if left out."""
     dataset: str = "synthetic"
     """synthetic, which needs no files, adult, ml-100k, ml-1m, criteo, criteo_x1 or criteo_x4."""
-    method: Method | None = None
-    """How hidden layers learn; dfa if left out."""
     preset: str | None = None
     """A named preset, such as afn_dfa, in place of model and method."""
     seed: int = 0
@@ -51,20 +49,14 @@ class RunConfig:
     """bf16: forward pass under autocast."""
     compile: bool = False
     """Compile the model."""
-    data_dir: Path | None = None
-    """Data root; else $DFA_DATA, else the user's cache folder."""
-    out: Path | None = None
-    """Folder of the run; else runs/recsys/<name>."""
-    resume: bool = False
-    """Continue an interrupted run."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    alignment: bool = False
+    """Measure the alignment with backpropagation after every epoch, on its last batch."""
     checkpoint_every: int = 2000
     """Batches between checkpoints within an epoch; there is one after every epoch anyway."""
 
     def __post_init__(self) -> None:
-        whole = {"epochs": self.epochs, "rows": self.rows, "checkpoint-every": self.checkpoint_every}
-        for option, value in (whole | {"min-count": self.min_count}).items():
+        super().__post_init__()
+        for option, value in {"rows": self.rows, "min-count": self.min_count}.items():
             if value is not None and value < 1:
                 raise UserError(f"--{option} {value}: give at least 1.")
         if self.batch is not None and self.batch < 2:

@@ -10,7 +10,6 @@ ran out before the patience did, and the test part is used once, for them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import torch
 
 from harness import processes
+from harness.config import conclude
 from harness.device import pick_device
 from harness.files import write_whole
 from harness.progress import track
-from harness.results import make_result
 from harness.run import Run, check_loss
+from recsys.alignment import batch_alignment, summary
 from recsys.batches import Batch, batches
 from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
@@ -30,7 +30,6 @@ from recsys.evaluate import evaluate
 from recsys.training import Training
 
 ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
-Watch = Callable[[Training, Batch], dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,6 @@ def train(
     run: Run | None = None,
     data: ClickData | None = None,
     device: torch.device | None = None,
-    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says.
 
@@ -52,7 +50,6 @@ def train(
         run: Its folder; None: nothing is written or printed.
         data: The click log, if it was loaded already.
         device: The device, if it was picked already.
-        watch: Called after every epoch with the training and its last batch; what it returns is logged.
 
     Returns:
         The result (see `harness.results.make_result`), with curves per epoch.
@@ -74,8 +71,8 @@ def train(
         score = evaluate(training.model, data.val, device)
         best.update(score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
-        if watch is not None:
-            found |= watch(training, last)
+        if config.alignment:
+            found |= batch_alignment(training, last)
         if run is not None:
             run.log(progress.epoch, **found)
         progress.next_epoch(**found)
@@ -84,13 +81,19 @@ def train(
     best.restore(training.model)
     test = evaluate(training.model, data.test, device)  # once; it chooses nothing
 
-    metrics = {"test_auc": test.auc, "test_log_loss": test.log_loss, "val_auc": best.auc, "best_epoch": best.epoch}
-    metrics |= {"epochs": progress.epoch - 1, "best_possible_auc": data.best_auc}
-    about: dict[str, Any] = {"model": preset.model, "dataset": config.dataset, "method": preset.method}
-    about |= {"seed": config.seed, "metrics": metrics, "curves": progress.curves, "device": device}
-    if run is not None:
-        return run.finish(**about)
-    return make_result(task="recsys", config=config.settings(preset), seconds=perf_counter() - start, **about)
+    metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
+    metrics |= {"val_auc": best.auc, "best_epoch": best.epoch, "epochs": progress.epoch - 1}
+    metrics |= {"best_possible_auc": data.best_auc} | summary(progress.curves)
+    return conclude(
+        "recsys",
+        run,
+        config.settings(preset),
+        model=preset.model,
+        metrics=metrics,
+        curves=progress.curves,
+        device=device,
+        seconds=perf_counter() - start,
+    )
 
 
 def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> Batch:
