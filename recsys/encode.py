@@ -9,7 +9,7 @@ other. The ids depend on the counts alone, so the same file gives the same ids o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.errors import UserError
 from recsys.formats import RowFormat, Rule
-from recsys.rows import Block, parse
+from recsys.rows import Block, Malformed, parse
 
 MISSING = int(np.iinfo(np.int64).min)  # the key of a missing number
 QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
@@ -151,11 +151,11 @@ class Encoder:
 
     def encode(self, lines: Iterable[str], origin: str = "the rows") -> Tensor:
         """Ids of raw lines, int32 ``[n, F]``, one row per line that is not blank; see `encode_block`."""
-        text = "".join(line.rstrip("\r\n") + "\n" for line in lines)
-        first, _, rest = text.partition("\n")
-        layout = self.layout_of(first, origin)
-        block = Block((rest if layout.header else text).encode(), 2 if layout.header else 1)
-        return self.encode_block(block, layout, origin)
+        lines = [line.rstrip("\r\n") for line in lines]
+        layout = self.layout_of(lines, origin)
+        skipped = int(layout.header)
+        text = "".join(line + "\n" for line in lines[skipped:])
+        return self.encode_block(Block(text.encode(), 1 + skipped), layout, origin)
 
     def encode_block(self, block: Block, layout: RowFormat, origin: Path | str) -> Tensor:
         """Ids of a block of raw lines, int32 ``[n, F]``, one row per line that is not blank.
@@ -167,25 +167,36 @@ class Encoder:
             UserError: a line has another number of columns, or a number or label that is none; it names the line.
         """
         rows = parse(block, layout)
-        if rows.malformed:
-            bad = rows.malformed[0]
-            others = f" ({len(rows.malformed) - 1} more lines are bad as well)" if rows.malformed[1:] else ""
-            raise UserError(
-                f"{origin}, line {bad.line}: {bad.reason}{others}. Each line should hold {len(self.fields)} fields, all "
-                f"with or all without a label, separated by {layout.separator!r}; a missing value is an empty column."
-            )
+        self.refuse(rows.malformed, origin)
         return torch.from_numpy(self.encode_frame(rows.frame))
 
-    def layout_of(self, first_line: str, origin: Path | str) -> RowFormat:
-        """The format of raw lines, by the first of them.
+    def refuse(self, malformed: Sequence[Malformed], origin: Path | str) -> None:
+        """Raise `UserError` if there are any, about the first."""
+        if malformed:
+            bad, others = malformed[0], len(malformed) - 1
+            more = f" ({others} more near it {'is' if others == 1 else 'are'} bad as well)" if others else ""
+            raise UserError(f"{origin}, line {bad.line}: {bad.reason}{more}. {self.expected}.")
 
-        In a format with a header that line names the columns. In others it decides whether the lines have a label: they
-        do if it has as many columns as a labelled line.
+    @property
+    def expected(self) -> str:
+        """What a line should look like, for messages."""
+        return (
+            f"Each line should hold {len(self.fields)} fields, all with or all without a label, separated by "
+            f"{self.layout.separator!r}; a missing value is an empty column"
+        )
+
+    def layout_of(self, lines: Sequence[str], origin: Path | str) -> RowFormat:
+        """The format of raw lines, by the first of them; a few hundred do.
+
+        In a format with a header the first names the columns. In others the lines have a label, unless more of them
+        have as many columns as a line without one.
         """
-        if self.layout.header:
-            return self.layout.with_header(first_line, origin, labelled=False)
-        columns = first_line.count(self.layout.separator) + 1
-        return self.layout if columns == len(self.layout.columns) else self.layout.unlabelled
+        layout = self.layout
+        if layout.header:
+            return layout.with_header(lines[0] if lines else "", origin, labelled=False)
+        columns = [line.count(layout.separator) + 1 for line in lines]
+        without = columns.count(len(layout.fields)) > columns.count(len(layout.columns))
+        return layout.unlabelled if without else layout
 
     def to_dict(self) -> dict[str, Any]:
         """The encoder as plain data: strings, numbers, lists, dictionaries."""

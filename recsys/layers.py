@@ -1,8 +1,8 @@
 """The parts that the click models share, with the feedback points of the 2020 release.
 
-Each computes what the layer of that name in torchfm computes, from the same weights; tests/recsys compares the two. What
-differs is the order of the products: rows of a table are selected once, a cross network is one product instead of one
-a layer, and nothing loops over fields.
+Each computes what the layer of that name in torchfm computes, from the same weights; tests/recsys compares the two.
+What differs is the order of the products: rows of a table are selected once, a cross network is one product instead of
+one a layer, and nothing loops over fields.
 
 Letters: B rows of a batch, F fields, V categories of all fields, d width of an embedding, n = F d.
 """
@@ -100,8 +100,11 @@ class BatchNorm(nn.BatchNorm1d):
         centred = input - mean
         variance = SumOverProcesses.apply(centred.square().sum(dim=0)) / rows
         with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (rows / (rows - 1)), self.momentum)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
@@ -155,9 +158,9 @@ class CrossNetwork(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """``[B, n] -> [B, n]``."""
-        tape = self.points[0].tape if len(self.points) > 0 else None
-        method = Method.BP if tape is None else tape.active_method  # type: ignore[union-attr]
-        looked_at = tape is not None and tape.observed is not None  # type: ignore[union-attr]
+        tape: Any = self.points[0].tape if len(self.points) > 0 else None
+        method: Method = Method.BP if tape is None else tape.active_method
+        looked_at = tape is not None and tape.observed is not None
         if method.layerwise or (looked_at and not method.cuts):
             return self.one_by_one(x0)
         return self.at_once(x0, method.cuts)

@@ -3,8 +3,8 @@
 Every model is written once. A `DFALayer` marks each place where the code release has a feedback point. Until something
 is attached to a model it is the plain PyTorch model, trained by backpropagation; no training method appears here.
 
-A model maps categories ``[B, F]`` of F fields to logits of a click ``[B, 1]``. `embedding_point` is where the embeddings
-enter the hidden layers; what they learn from there is decided in `recsys.train`.
+A model maps categories ``[B, F]`` of F fields to logits of a click ``[B, 1]``. `embedding_point` is where the
+embeddings enter the hidden layers; what they learn from there is decided in `recsys.training`.
 """
 
 from __future__ import annotations

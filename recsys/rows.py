@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class Rows:
 
     frame: pl.DataFrame  # a column per field: text, "" if missing, or Float64, null if missing
     labels: np.ndarray | None  # uint8 [n], 1 = click; None if the lines have no label
+    lines: np.ndarray  # int64 [n], the number of each row's line
     malformed: list[Malformed]
 
 
@@ -68,11 +69,10 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
                 file.readline()
                 line = 2
             while (left is None or left > 0) and (text := file.read(size)):
-                text += file.readline(LONGEST_LINE)
+                text += file.readline(LONGEST_LINE + 1)
                 if not text.endswith(b"\n"):
-                    if file.peek(1):
-                        raise UserError(f"{path}: a line is longer than {LONGEST_LINE} bytes, so this is no click log.")
                     text += b"\n"
+                _refuse_long_lines(path, text)
                 if left is not None:
                     text = _first_lines(text, left)
                     left -= text.count(b"\n")
@@ -109,7 +109,7 @@ def parse(block: Block, layout: RowFormat) -> Rows:
         except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
             pass  # found again, line by line
         else:
-            rows, wrong = _checked(frame, layout)
+            rows, wrong = _checked(frame, layout, np.arange(block.first_line, block.first_line + len(frame)))
             if not wrong:
                 return rows
     return _parse_slowly(text, layout, separator, block.first_line)
@@ -147,8 +147,8 @@ def _parse_slowly(text: bytes, layout: RowFormat, separator: str, first_line: in
     malformed += [Malformed(numbers[place], reason) for place, reason in reasons.items()]
     keep = np.ones(len(frame), dtype=bool)
     keep[list(reasons)] = False
-    rows, _ = _checked(frame.filter(keep), layout)
-    return Rows(rows.frame, rows.labels, sorted(malformed, key=lambda bad: bad.line))
+    rows, _ = _checked(frame.filter(keep), layout, np.array(numbers, dtype=np.int64)[keep])
+    return replace(rows, malformed=sorted(malformed, key=lambda bad: bad.line))
 
 
 def _read_csv(text: bytes, layout: RowFormat, separator: str, typed: bool) -> pl.DataFrame:
@@ -169,8 +169,8 @@ def _read_csv(text: bytes, layout: RowFormat, separator: str, typed: bool) -> pl
     return frame.with_columns(pl.col(pl.String).fill_null("")) if layout.missing else frame
 
 
-def _checked(frame: pl.DataFrame, layout: RowFormat) -> tuple[Rows, bool]:
-    """Fields and labels of typed columns, and whether any of them is not what it should be."""
+def _checked(frame: pl.DataFrame, layout: RowFormat, lines: np.ndarray) -> tuple[Rows, bool]:
+    """Fields and labels of typed columns from these lines, and whether any of them is not what it should be."""
     wrong = any(bool(_not_a(rule, frame[name]).any()) for name, rule in layout.fields if rule in NUMBER)
     labels = None
     if layout.label in layout.columns:
@@ -178,7 +178,7 @@ def _checked(frame: pl.DataFrame, layout: RowFormat) -> tuple[Rows, bool]:
         clicked = column.is_in(layout.clicks)
         wrong = wrong or not bool((clicked | column.is_in(layout.misses)).all())
         labels = clicked.cast(pl.UInt8).to_numpy()
-    return Rows(frame.select(layout.names), labels, []), wrong
+    return Rows(frame.select(layout.names), labels, lines, []), wrong
 
 
 def _not_a(rule: Rule, values: pl.Series) -> pl.Series:
@@ -200,6 +200,18 @@ def _first_lines(text: bytes, count: int) -> bytes:
         return text
     ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
     return text[: ends[count - 1] + 1]
+
+
+def _refuse_long_lines(path: Path, text: bytes) -> None:
+    """Raise for a line above `LONGEST_LINE`; whole stretches of shorter lines are skipped at once."""
+    start = 0
+    while start < len(text):
+        end = text.rfind(b"\n", start, start + LONGEST_LINE + 1)
+        if end < 0:
+            raise UserError(
+                f"{path}: a line is longer than {LONGEST_LINE} bytes, so this is no click log. Give the text file."
+            )
+        start = end + 1
 
 
 def _refuse_compressed(path: Path, start: bytes) -> None:

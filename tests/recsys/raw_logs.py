@@ -63,7 +63,7 @@ def check_ids(ids: list[list[int]], tokens: list[list[str]], known: list[dict[st
         given = {token: number for token, number in pairs if token in counts}
         assert len(given) == len({token for token, _ in pairs if token in counts})
         assert all(number == 0 for token, number in pairs if token not in counts)
-        assert len({number for number in given.values()} - {0}) == len(given)
+        assert len(set(given.values()) - {0}) == len(given)
         assert all(1 <= number <= len(counts) for number in given.values())
         frequencies = [counts[token] for token in sorted(given, key=lambda token: given[token])]
         assert frequencies == sorted(frequencies, reverse=True)

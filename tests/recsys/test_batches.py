@@ -98,7 +98,9 @@ def test_blocks_keep_a_pool_together_and_are_shuffled_within(monkeypatch):
         assert not torch.equal(pool, pool.sort().values)
 
 
-@pytest.mark.parametrize(("rows", "sizes"), [(128 + 31, [64, 64]), (128 + 32, [64, 64, 32]), (20, [20]), (128, [64, 64])])
+@pytest.mark.parametrize(
+    ("rows", "sizes"), [(128 + 31, [64, 64]), (128 + 32, [64, 64, 32]), (20, [20]), (128, [64, 64])]
+)
 def test_a_rest_too_small_to_normalise_is_left_out_unless_it_is_all_there_is(rows, sizes):
     found = [len(part) for pool in in_whole_batches(rows, 64, 0, 1) for part in pool.split(64)]
     assert found == sizes

@@ -64,7 +64,8 @@ def test_a_killed_preparation_leaves_nothing_that_looks_finished_and_the_next_on
 ):
     code = KILLED.format(module=module, function=function)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([sys.executable, "-c", code, str(raw)], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, str(raw)]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert finished(folder) == []
     again = load_clicks("criteo", criteo_file=raw)

@@ -81,9 +81,8 @@ def test_the_split_is_that_of_torch_random_split():
 
 def prepared(folder, raw, block_bytes):
     folder.mkdir()
-    made = prepare(
-        [Source(raw)], criteo_layout(), folder, seed=1, min_count=4, count_all=True, block_bytes=block_bytes
-    )
+    options = {"seed": 1, "min_count": 4, "count_all": True, "limit": 60}
+    made = prepare([Source(raw)], criteo_layout(), folder, **options, block_bytes=block_bytes)
     files = {name: (folder / name).read_bytes() for part in PARTS for name in (f"{part}.fields", f"{part}.labels")}
     return made.encoder.to_dict(), files
 
@@ -220,7 +219,9 @@ def test_a_published_file_must_give_the_published_number_of_rows(x4, monkeypatch
 def test_missing_parts_are_named_with_their_address(x4):
     root, _ = x4
     (root / "criteo_x4" / "valid.csv").unlink()
-    with pytest.raises(UserError, match=r"looked for valid\.csv in .*criteo_x4\. Download https://hugging.*Criteo_x4\.zip"):
+    with pytest.raises(
+        UserError, match=r"looked for valid\.csv in .*criteo_x4\. Download https://hugging.*Criteo_x4\.zip"
+    ):
         load_clicks("criteo_x4", root)
 
 

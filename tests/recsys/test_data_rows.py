@@ -46,7 +46,7 @@ def test_malformed_rows_are_skipped_counted_and_named(tmp_path, capsys):
 @pytest.mark.parametrize(("rows", "bad"), [(1000, 11), (20, 10), (3000, 31)])
 def test_too_many_malformed_rows_are_an_error(tmp_path, rows, bad):
     table = raw_rows(rows)
-    for row in table[::rows // bad][:bad]:
+    for row in table[:: rows // bad][:bad]:
         row[0] = "yes"
     path = write_rows(tmp_path / "train.txt", table)
     with pytest.raises(UserError, match=rf"train\.txt: {bad} of {rows} rows are malformed \(line 1: label is 'yes'"):
@@ -164,18 +164,45 @@ def test_a_file_is_encoded_in_order_and_in_pieces(trained):
     path, _, encoder = trained
     pieces = list(encode_file(encoder, path, block_bytes=3000))
     assert len(pieces) > 5
-    assert torch.equal(torch.cat(pieces), encoder.encode(path.read_text().splitlines()))
+    assert all(piece.whole.all() and not piece.malformed for piece in pieces)
+    assert torch.equal(torch.cat([piece.ids for piece in pieces]), encoder.encode(path.read_text().splitlines()))
 
 
 def test_a_short_row_is_an_error_that_names_the_line(trained, tmp_path):
     path, _, encoder = trained
     lines = path.read_text().splitlines()
     lines[4] = lines[4].rpartition("\t")[0]
-    with pytest.raises(UserError, match=r"the rows, line 5: 39 columns instead of 40\. Each line should hold 39 fields"):
+    with pytest.raises(UserError, match=r"the rows, line 5: 39 columns instead of 40\. Each line should hold 39"):
         encoder.encode(lines)
     (tmp_path / "new.txt").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"new\.txt, line 5: 39 columns instead of 40"):
         list(encode_file(encoder, tmp_path / "new.txt", block_bytes=700))
+
+
+def test_skipped_rows_leave_their_places_open(trained, tmp_path):
+    path, _, encoder = trained
+    lines = path.read_text().splitlines()[:40]
+    ids = encoder.encode(lines)
+    bad = {5, 6, 19, 39}
+    damaged = [line.rpartition("\t")[0] if number in bad else line for number, line in enumerate(lines)]
+    damaged.insert(12, "")  # a blank line is no row
+    (tmp_path / "new.txt").write_text("\n".join(damaged))
+    for block_bytes in (1, 700, 1 << 20):
+        pieces = list(encode_file(encoder, tmp_path / "new.txt", block_bytes, skip_malformed=True))
+        whole = torch.cat([piece.whole for piece in pieces])
+        assert whole.tolist() == [number not in bad for number in range(40)]
+        assert torch.equal(torch.cat([piece.ids for piece in pieces]), ids[whole])
+        assert [each.line for piece in pieces for each in piece.malformed] == [6, 7, 21, 41]
+
+
+def test_a_first_line_cut_short_does_not_decide_whether_there_are_labels(trained, tmp_path):
+    path, _, encoder = trained
+    labelled = path.read_text().splitlines()[:9]
+    for lines in (labelled, [line.partition("\t")[2] for line in labelled]):
+        (tmp_path / "new.txt").write_text("\n".join([lines[0].rpartition("\t")[0], *lines[1:]]))
+        (piece,) = encode_file(encoder, tmp_path / "new.txt", skip_malformed=True)
+        assert piece.whole.tolist() == [False] + [True] * 8
+        assert torch.equal(piece.ids, encoder.encode(labelled[1:]))
 
 
 def test_a_number_that_is_none_names_line_and_column(trained):
