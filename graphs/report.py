@@ -42,7 +42,7 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
         panels[0].set_ylabel("validation accuracy, %")
         legend(figure, panels)
         caption = f"Validation accuracy on {NAMES[dataset]}; mean and one standard deviation over seeds."
-        yield Figure(title=f"Learning curves, {NAMES[dataset]}", caption=caption, png=png(figure))
+        yield Figure(title=f"Learning curves, {NAMES[dataset]}", caption=caption, image=png(figure))
 
 
 def alignment_curves(lines: Lines) -> Iterable[Figure]:
@@ -65,7 +65,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
             f"Alignment of DFA's gradient with backpropagation's at each feedback point, {NAMES[dataset]}. Above the "
             "dashed line a step along DFA's gradient lowers the loss."
         )
-        yield Figure(title=f"Alignment, {NAMES[dataset]}", caption=caption, png=png(figure))
+        yield Figure(title=f"Alignment, {NAMES[dataset]}", caption=caption, image=png(figure))
 
 
 def embeddings(lines: Lines) -> Iterable[Figure]:
@@ -74,7 +74,7 @@ def embeddings(lines: Lines) -> Iterable[Figure]:
         maps = {line["method"]: line["result"] for line in chosen}
         shown = [maps[method] for method in ("bp", "dfa", "shallow") if method in maps]
         caption = f"Hidden layer of GraphConv on {NAMES[dataset]} under t-SNE, coloured by class, seed 0."
-        yield Figure(title=f"Embeddings, {NAMES[dataset]}", caption=caption, png=draw(shown))
+        yield Figure(title=f"Embeddings, {NAMES[dataset]}", caption=caption, image=draw(shown))
 
 
 def in_order(lines: Lines) -> dict[str, Lines]:

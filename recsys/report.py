@@ -39,7 +39,7 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
         legend(figure, panels)
         caption = "Area under the ROC curve on the validation part; mean and one standard deviation over seeds, up to "
         caption += "the epoch where the first of them stopped."
-        yield Figure(title=f"Learning curves, {where(dataset)}", caption=caption, png=png(figure))
+        yield Figure(title=f"Learning curves, {where(dataset)}", caption=caption, image=png(figure))
 
 
 def alignment_curves(lines: Lines) -> Iterable[Figure]:
@@ -59,7 +59,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
             "Alignment of DFA's gradient with backpropagation's on the last batch of an epoch, seed 0; one line a "
         )
         caption += "feedback point, the darkest nearest to the embeddings."
-        yield Figure(title=f"Alignment, {where(dataset)}", caption=caption, png=png(figure))
+        yield Figure(title=f"Alignment, {where(dataset)}", caption=caption, image=png(figure))
 
 
 def where(dataset: str) -> str:

@@ -54,7 +54,7 @@ def learning_curves(lines: Lines, where: str) -> Iterable[Figure]:
         panels[0].set_ylabel("test error, %")
         legend(figure, panels)
         caption = "Test error; mean and one standard deviation over seeds where there are several."
-        yield Figure(title=f"Learning curves, {where}", caption=caption, png=png(figure))
+        yield Figure(title=f"Learning curves, {where}", caption=caption, image=png(figure))
 
 
 def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
@@ -75,7 +75,7 @@ def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
         f"Alignment with backpropagation's gradient, {row}, mean over some test images. Above the dashed line a "
         "step along the method's gradient lowers the loss."
     )
-    yield Figure(title=f"Alignment by layer, {where}", caption=caption, png=png(figure))
+    yield Figure(title=f"Alignment by layer, {where}", caption=caption, image=png(figure))
 
 
 def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
@@ -90,7 +90,7 @@ def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
         axes.set(title=METHODS.get(method, method), xticks=[], yticks=[])
     row = next(line["row"] for line in lines if has_weights(line))
     caption = f"Weights of the first 25 hidden units of {row}, each scaled by its largest; blue is positive. Seed 0."
-    yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, png=png(figure))
+    yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, image=png(figure))
 
 
 def mosaic(weights: list[list[float]]) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
     write("tableA1", "dfa", val_auc=[0.6, 0.7], **{"alignment a": [0.1, 0.2], "alignment b": [0.0, 0.3]})
     [section] = sections(tmp_path, QUICK)
     assert [figure.title for figure in section.figures] == ["Learning curves, Adult", "Alignment, Adult"]
-    assert all(figure.png.startswith(b"\x89PNG") for figure in section.figures)
+    assert all(figure.image.startswith(b"\x89PNG") for figure in section.figures)
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 
