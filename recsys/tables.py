@@ -12,7 +12,7 @@ from typing import Any
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from recsys import train
-from recsys.presets import MODELS, PUBLISHED, SMALL
+from recsys.presets import LEARNING_RATES, MODELS, PUBLISHED
 from recsys.published import CRITEO, CRITEO_X1
 
 SOURCE = "arXiv 2006.12878"
@@ -53,7 +53,7 @@ def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[s
         preset = "_".join(preset.split("_")[:2]) + "_synthetic"
     if context.epochs is not None:
         length["epochs"] = context.epochs
-    place = {"data_dir": context.data_dir, "device": context.device}
+    place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
     config = train.Config(preset=preset, dataset=cell.dataset, seed=seed, **place, **length, **options)
     return slim(train.train(config))
 
@@ -62,7 +62,7 @@ def preset_of(model: str, method: str, dataset: str) -> str:
     """The preset that trains a model by a method on a data set."""
     if dataset == "synthetic":
         return f"{model}_{method}_teacher"
-    return f"{model}_{method}_{dataset}" if dataset in SMALL else f"{model}_{method}"
+    return f"{model}_{method}_{dataset}" if dataset in LEARNING_RATES else f"{model}_{method}"
 
 
 def _cells(methods: Iterable[str]) -> tuple[Cell, ...]:
