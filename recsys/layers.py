@@ -1,10 +1,10 @@
-"""The parts that the click models share, with the feedback points of the 2020 release.
+"""The parts that the click models share above their embeddings, with the feedback points of the 2020 release.
 
 Each computes what the layer of that name in torchfm computes, from the same weights; tests/recsys compares the two.
-What differs is the order of the products: rows of a table are selected once, a cross network is one product instead of
-one a layer, and nothing loops over fields.
+What differs is the order of the products: a cross network is one product instead of one a layer, and nothing loops over
+fields.
 
-Letters: B rows of a batch, F fields, V categories of all fields, d width of an embedding, n = F d.
+Letters: B rows of a batch, F fields, d width of an embedding, n = F d.
 """
 
 from __future__ import annotations
@@ -20,56 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinydfa import DFALayer, Method
-
-
-class FieldRows(nn.Module):
-    """From a category of a field to a row of a table that holds all fields, one after another."""
-
-    offsets: Tensor
-
-    def __init__(self, field_dims: Sequence[int]) -> None:
-        super().__init__()
-        before = torch.tensor([0, *field_dims[:-1]], dtype=torch.int64).cumsum(0)
-        self.register_buffer("offsets", before, persistent=False)
-
-    def forward(self, fields: Tensor) -> Tensor:
-        """``[B, F]`` integers, each below its field's size, to ``[B, F]`` int64 below V."""
-        return fields + self.offsets
-
-
-class FieldTable(nn.Embedding):
-    """One vector for every category of every field, ``[V, d]``.
-
-    Without `sparse` the gradient is as large as the table. It then comes from `index_select`, several times faster on a
-    CPU than that of `F.embedding`, which sorts.
-    """
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``[B, F]`` rows to ``[B, F, d]``."""
-        if self.sparse:
-            return F.embedding(rows, self.weight, sparse=True)
-        return self.weight.index_select(0, rows.flatten()).view(*rows.shape, self.embedding_dim)
-
-
-class LinearTerm(nn.Module):
-    """A weight for every category, added up over fields, and a bias."""
-
-    def __init__(self, categories: int, std: float, sparse: bool) -> None:
-        super().__init__()
-        self.table = FieldTable(categories, 1, sparse=sparse)
-        self.bias = nn.Parameter(torch.zeros(1))
-        nn.init.normal_(self.table.weight, std=std)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``[B, F] -> [B, 1]``."""
-        return self.table(rows).sum(dim=1) + self.bias
-
-
-def embedding_table(categories: int, width: int, sparse: bool) -> FieldTable:
-    """A table of vectors, uniform with the variance ``2 / (V + d)`` of Glorot's rule, as torchfm draws it."""
-    table = FieldTable(categories, width, sparse=sparse)
-    nn.init.xavier_uniform_(table.weight)
-    return table
 
 
 def pairwise_products(vectors: Tensor) -> Tensor:
@@ -176,13 +126,59 @@ class CrossNetwork(nn.Module):
         """The same from one product; with `cut`, every x passes its point and is data for the layers above."""
         weights = torch.cat([weight.weight for weight in self.weights])  # type: ignore[misc]
         a, c = torch.ones_like(x0[:, :1]), torch.zeros_like(x0[0])
-        for layer, product in enumerate((x0 @ weights.t()).split(1, dim=1)):
-            a = a + a * product + weights[layer] @ c
-            c = c + self.biases[layer]
-            if cut and layer < len(self.points):
-                self.points[layer](torch.addcmul(c, a, x0))
+        scales: list[Tensor] = []
+        shifts: list[Tensor] = []
+        for product, weight, bias in zip((x0 @ weights.t()).split(1, dim=1), weights, self.biases, strict=True):
+            a, c = a + a * product + weight @ c, c + bias
+            scales.append(a)
+            shifts.append(c)
+            if cut:
                 a, c = a.detach(), c.detach()
-        return torch.addcmul(c, a, x0)
+        if not cut:
+            return Stretched.apply(x0, scales[-1], shifts[-1][None])[0]
+        states = Stretched.apply(x0, torch.cat(scales, dim=1), torch.stack(shifts))
+        for point, x in zip(self.points, states, strict=False):
+            point(x)
+        return states[-1]
+
+
+class Stretched(torch.autograd.Function):
+    """K times ``a x0 + c``, ``[B, n], [B, K], [K, n] -> K of [B, n]``, with few products in the backward pass.
+
+    Under DFA all layers receive one gradient, since all have one width; it is summed once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x0, a)
+        ctx.set_materialize_grads(False)
+        return tuple(torch.addcmul(shift, scale, x0) for scale, shift in zip(a.split(1, dim=1), c, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
+        x0, a = ctx.saved_tensors
+        of_x0 = torch.zeros_like(x0) if ctx.needs_input_grad[0] else None
+        nothing = x0.new_zeros(len(x0)), x0.new_zeros(x0.shape[1])
+        sums, before = [], None
+        for place, gradient in enumerate(gradients):
+            if gradient is None:
+                sums.append(nothing)
+            elif before is not None and is_same(gradient, before):
+                sums.append(sums[-1])
+            else:
+                sums.append(((gradient * x0).sum(dim=1), gradient.sum(dim=0)))
+            before = gradient
+            if of_x0 is not None and gradient is not None:
+                of_x0.addcmul_(gradient, a[:, place, None])
+        of_a, of_c = zip(*sums, strict=True)
+        return of_x0, torch.stack(of_a, dim=1), torch.stack(of_c)
+
+
+def is_same(tensor: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are views of the same numbers; a compiler, which shares sums by itself, is told no."""
+    if torch.compiler.is_compiling() or tensor.shape != other.shape:
+        return False
+    return tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()
 
 
 class SelfAttention(nn.Module):

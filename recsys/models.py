@@ -14,16 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.layers import (
-    CrossNetwork,
-    FieldRows,
-    LinearTerm,
-    LogarithmicLayer,
-    SelfAttention,
-    embedding_table,
-    pairwise_products,
-    perceptron,
-)
+from recsys.embeddings import FieldRows, LinearTerm, embedding_table
+from recsys.layers import CrossNetwork, LogarithmicLayer, SelfAttention, pairwise_products, perceptron
 from recsys.presets import Preset
 from tinydfa import DFALayer
 

@@ -8,7 +8,23 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from recsys.layers import FieldTable
+from harness.processes import current
+from recsys.embeddings import FieldTable
+
+
+class TableAdam(torch.optim.Adam):
+    """Adam that gives the memory of a table's gradient back to the table, see `recsys.embeddings`."""
+
+    def __init__(self, parameters: list[nn.Parameter], tables: list[FieldTable], lr: float, fused: bool) -> None:
+        super().__init__(parameters, lr=lr, fused=fused)
+        self.tables = tables
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As `torch.optim.Optimizer.zero_grad`."""
+        if set_to_none and current().size == 1:  # among several, gradients hold rows of the others' batches
+            for table in self.tables:
+                table.recycle()
+        super().zero_grad(set_to_none)
 
 
 def make_optimizers(model: nn.Module, lr: float) -> list[Optimizer]:
@@ -17,13 +33,15 @@ def make_optimizers(model: nn.Module, lr: float) -> list[Optimizer]:
     SparseAdam touches the rows of a batch alone. A row that is absent keeps its moments where Adam would let them
     decay and move it on, so the two train slightly different models.
     """
-    tables = [module.weight for module in model.modules() if isinstance(module, FieldTable) and module.sparse]
-    known = {id(table) for table in tables}
+    tables = [module for module in model.modules() if isinstance(module, FieldTable)]
+    sparse = [table.weight for table in tables if table.sparse]
+    known = {id(weight) for weight in sparse}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
-    optimizers: list[Optimizer] = [torch.optim.Adam(rest, lr=lr, fused=fused)]
-    if tables:
-        optimizers.append(torch.optim.SparseAdam(tables, lr=lr))
+    dense = [table for table in tables if not table.sparse]
+    optimizers: list[Optimizer] = [TableAdam(rest, dense, lr=lr, fused=fused)]
+    if sparse:
+        optimizers.append(torch.optim.SparseAdam(sparse, lr=lr))
     return optimizers
 
 
