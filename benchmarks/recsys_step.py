@@ -150,7 +150,7 @@ def measure(model: str, config: Config) -> list[dict[str, Any]]:
     }
     for name, preset in presets.items():
         steps[name] = partial(make_training(preset, field_dims, config.device).step, batch)
-    times = interleave(steps, config.rounds, warm_up=2, device=config.device)
+    times = interleave(steps, config.rounds, warm_up=1, device=config.device)
     counted = {name: products(preset, (3,) * len(field_dims)) for name, preset in presets.items()}
     return [
         {
