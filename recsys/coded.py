@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from harness.files import write_whole
-from recsys.encode import FieldEncoder, field_values, make_field
+from recsys.encode import FieldEncoder, frame_values, make_field
 from recsys.formats import RowFormat, Rule
 from recsys.rows import Block, Malformed, parse
 
 EXAMPLES = 10  # malformed lines of a block that are remembered
-AT_ONCE = 1 << 24  # dictionary entries merged at once: about 0.7 GB
+AT_ONCE = 1 << 23  # dictionary entries merged at once: about 0.35 GB
+TYPES = {"codes": np.int32, "labels": np.uint8, "values": np.int64, "counts": np.int32}
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,15 @@ class CodedBlock:
     def load(self, part: str, field: int | None = None) -> np.ndarray:
         """One of its arrays, or the part of it that belongs to a field.
 
-        "codes": int32 ``[rows, F]``, places in the dictionary; "labels": uint8 ``[rows]``; "values": int64, the
+        "codes": int32 ``[F, rows]``, places in the dictionary; "labels": uint8 ``[rows]``; "values": int64, the
         dictionary, all fields one after another (numbers by their bits); "counts": int32, how often each occurs.
         """
-        array = np.load(f"{self.stem}.{part}.npy", mmap_mode=None if field is None else "r")
-        return array if field is None else np.array(array[self.span(field)])
+        kind = np.dtype(TYPES[part])
+        if field is None:
+            array = np.fromfile(f"{self.stem}.{part}", kind)
+            return array.reshape(len(self.ends), self.rows) if part == "codes" else array
+        here = slice(field * self.rows, (field + 1) * self.rows) if part == "codes" else self.span(field)
+        return np.fromfile(f"{self.stem}.{part}", kind, here.stop - here.start, offset=here.start * kind.itemsize)
 
     def span(self, field: int) -> slice:
         """The part of the dictionary that belongs to a field."""
@@ -54,13 +60,13 @@ def code_block(block: Block, layout: RowFormat, stem: str) -> CodedBlock:
     if earlier is not None:
         return earlier
     rows = parse(block, layout)
-    codes = np.empty((len(rows.frame), len(layout.fields)), dtype=np.int32)
+    codes = np.empty((len(layout.fields), len(rows.frame)), dtype=np.int32)
     values, counts, ends, end = [], [], [], 0
-    for place, (name, rule) in enumerate(layout.fields):
+    for place, column in enumerate(frame_values(rows.frame, layout.fields)):
         # Numbers go by their bits: sorting those is as good as any order, and all missing ones have the same.
-        column = np.ascontiguousarray(field_values(rows.frame[name], rule)).view(np.int64)
-        unique, inverse, count = np.unique(column, return_inverse=True, return_counts=True)
-        codes[:, place] = inverse + end
+        bits = np.ascontiguousarray(column).view(np.int64)
+        unique, inverse, count = np.unique(bits, return_inverse=True, return_counts=True)
+        codes[place] = inverse + end
         values.append(unique)
         counts.append(count.astype(np.int32))
         end += len(unique)
@@ -73,9 +79,9 @@ def code_block(block: Block, layout: RowFormat, stem: str) -> CodedBlock:
         "counts": np.concatenate(counts),
     }
     for part, array in arrays.items():
-        np.save(f"{stem}.{part}.npy", array)
-    sizes = {part: Path(f"{stem}.{part}.npy").stat().st_size for part in arrays}
-    coded = CodedBlock(stem, len(codes), ends, sizes, len(rows.malformed), rows.malformed[:EXAMPLES])
+        array.tofile(f"{stem}.{part}")
+    sizes = {part: array.nbytes for part, array in arrays.items()}
+    coded = CodedBlock(stem, len(rows.labels), ends, sizes, len(rows.malformed), rows.malformed[:EXAMPLES])
     write_whole(Path(f"{stem}.json"), json.dumps(asdict(coded)), "Free some space, or set TINYDFA_CACHE to a folder")
     return coded
 
@@ -85,7 +91,7 @@ def _finished(stem: str) -> CodedBlock | None:
     try:
         found = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         coded = CodedBlock(**found | {"malformed": [Malformed(**bad) for bad in found["malformed"]], "stem": stem})
-        whole = all(Path(f"{stem}.{part}.npy").stat().st_size == size for part, size in coded.sizes.items())
+        whole = all(Path(f"{stem}.{part}").stat().st_size == size for part, size in coded.sizes.items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return coded if whole else None
@@ -123,14 +129,17 @@ def _merged(
     """
     entries = sum(block.span(field).stop - block.span(field).start for block, _ in blocks)
     slices = max(1, -(-entries // at_once))
+    total = pl.col("count").cast(pl.Int64).sum()
     for remainder in range(slices):
-        parts = []
+        values, counts = [], []
         for block, part in blocks:
-            seen = pl.DataFrame({"value": block.load("values", field), "count": _counts(block, field, part)})
-            parts.append(seen.filter((pl.col("value") % slices == remainder) & (pl.col("count") > 0)))
-        seen = pl.concat(parts).group_by("value").agg(pl.col("count").cast(pl.Int64).sum())
-        seen = seen.filter(pl.col("count") >= min_count)
-        yield seen["value"].to_numpy(), seen["count"].to_numpy()
+            value, count = block.load("values", field), _counts(block, field, part)
+            here = value % slices == remainder if slices > 1 else slice(None)
+            values.append(value[here])
+            counts.append(count[here])
+        seen = pl.LazyFrame({"value": np.concatenate(values), "count": np.concatenate(counts)})
+        known = seen.group_by("value").agg(total).filter(pl.col("count") >= min_count).collect()
+        yield known["value"].to_numpy(), known["count"].to_numpy()
 
 
 def _counts(block: CodedBlock, field: int, part: np.ndarray) -> np.ndarray:
@@ -138,7 +147,7 @@ def _counts(block: CodedBlock, field: int, part: np.ndarray) -> np.ndarray:
     if not part.any():
         return block.load("counts", field)
     span = block.span(field)
-    codes = block.load("codes")[part == 0, field] - span.start
+    codes = block.load("codes", field)[part == 0] - span.start
     return np.bincount(codes, minlength=span.stop - span.start).astype(np.int32)
 
 
@@ -149,4 +158,6 @@ def translate(block: CodedBlock, fields: Sequence[FieldEncoder]) -> np.ndarray:
         values = block.load("values", place)
         tables.append(field.ids(values if field.rule is Rule.CATEGORY else values.view(np.float64)))
     table = np.concatenate(tables)
-    return table[block.load("codes")] if len(table) else block.load("codes")
+    codes = block.load("codes")
+    ids = table[codes] if len(table) else codes
+    return torch.from_numpy(ids).t().contiguous().numpy()  # numpy's own copy takes several times as long

@@ -28,19 +28,29 @@ MISSING = int(np.iinfo(np.int64).min)  # the key of a missing number
 QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
 
 
-def category_keys(column: pl.Series) -> np.ndarray:
-    """The keys of a column of text, int64 ``[n]``: equal for equal text, 0 for the empty one.
+def frame_values(frame: pl.DataFrame, fields: Sequence[tuple[str, Rule]]) -> list[np.ndarray]:
+    """The fields' columns as numbers to look up, each ``[n]``.
 
-    Text of up to eight ASCII characters is its own key; for any other the chance that two of a million share one is
-    about 3e-8.
+    Text becomes keys, int64: equal for equal text, 0 for the empty one. Text of up to eight ASCII characters is its own
+    key; for any other the chance that two of a million share one is about 3e-8. Numbers stay what they are, float64,
+    NaN if missing. All columns go through polars at once, because every call of it takes a millisecond.
     """
-    padded = column.str.pad_end(8, "\0") if column.str.len_bytes().min() != 8 else column
-    keys = padded.cast(pl.Binary).bin.reinterpret(dtype=pl.Int64, endianness="big")
-    if keys.null_count():
-        others = column.filter(keys.is_null()).unique()
-        hashed = [_hash(text) for text in others]
-        keys = keys.fill_null(column.replace_strict(others, hashed, default=None, return_dtype=pl.Int64))
-    return keys.to_numpy()
+    texts = [name for name, rule in fields if rule is Rule.CATEGORY]
+    shortest = frame.select(pl.col(name).str.len_bytes().min() for name in texts)
+    padded = [pl.col(name) if shortest[name][0] == 8 else pl.col(name).str.pad_end(8, "\0") for name in texts]
+    keys = [text.cast(pl.Binary).bin.reinterpret(dtype=pl.Int64, endianness="big") for text in padded]
+    numbers = [pl.col(name).fill_null(float("nan")) + 0.0 for name, rule in fields if rule is not Rule.CATEGORY]
+    values = frame.select(*keys, *numbers)  # + 0.0: -0 and 0 are one value
+    return [_hashed(values[name], frame[name]).to_numpy() for name, _ in fields]
+
+
+def _hashed(keys: pl.Series, texts: pl.Series) -> pl.Series:
+    """Keys with those of longer text filled in."""
+    if not keys.null_count():
+        return keys
+    others = texts.filter(keys.is_null()).unique()
+    hashed = [_hash(text) for text in others]
+    return keys.fill_null(texts.replace_strict(others, hashed, default=None, return_dtype=pl.Int64))
 
 
 def _hash(text: str) -> int:
@@ -99,7 +109,7 @@ class FieldEncoder:
         return len(self.keys) + 1
 
     def ids(self, values: np.ndarray) -> np.ndarray:
-        """Ids of values as `field_values` gives them, int32 ``[n]``."""
+        """Ids of values as `frame_values` gives them, int32 ``[n]``."""
         keys = values if self.rule is Rule.CATEGORY else bin_keys(values, self.rule, self.edges)
         ordered, ids = self._ordered
         if not len(ordered):
@@ -114,15 +124,8 @@ class FieldEncoder:
         return self.keys[order], (order + 1).astype(np.int32)
 
 
-def field_values(column: pl.Series, rule: Rule) -> np.ndarray:
-    """A field's column as numbers to look up: keys of its text, int64, or its numbers, float64 with NaN if missing."""
-    if rule is Rule.CATEGORY:
-        return category_keys(column)
-    return column.fill_null(float("nan")).to_numpy() + 0.0  # -0 and 0 are one value
-
-
 def make_field(name: str, rule: Rule, values: np.ndarray, counts: np.ndarray, min_count: int) -> FieldEncoder:
-    """The vocabulary of a field whose values, as `field_values` gives them, were seen `counts` times."""
+    """The vocabulary of a field whose values, as `frame_values` gives them, were seen `counts` times."""
     edges = quantile_edges(values, counts) if rule is Rule.QUANTILE else np.zeros(0)
     keys = values if rule is Rule.CATEGORY else bin_keys(values, rule, edges)
     seen = pl.DataFrame({"key": keys, "count": counts}).group_by("key").agg(pl.col("count").sum())
@@ -145,8 +148,9 @@ class Encoder:
     def encode_frame(self, frame: pl.DataFrame) -> np.ndarray:
         """Ids, int32 ``[n, F]``, of columns as `recsys.rows.parse` gives them."""
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
+        values = frame_values(frame, [(field.name, field.rule) for field in self.fields])
         for place, field in enumerate(self.fields):
-            ids[:, place] = field.ids(field_values(frame[field.name], field.rule))
+            ids[:, place] = field.ids(values[place])
         return ids
 
     def encode(self, lines: Iterable[str], origin: str = "the rows") -> Tensor:

@@ -32,6 +32,7 @@ from recsys.rows import BLOCK_BYTES, Block, header_line, read_blocks
 
 PARTS = ("train", "val", "test")
 WORKERS = min(4, os.cpu_count() or 1)
+SMALL_BLOCK = 1 << 20  # bytes; smaller ones cost more in files than they gain
 NO_SPACE = "Free some space, or set TINYDFA_CACHE to a folder on another disk"
 
 A = TypeVar("A")
@@ -92,8 +93,8 @@ def prepare(
         names = ", ".join(str(source.path) for source in sources)
         raise UserError(f"{names}: {totals.sum()} rows do not give a training, validation and test part. Give more.")
     counted = pairs if not count_all else [(block, np.zeros(block.rows, dtype=np.uint8)) for block, _ in pairs]
-    places = track(range(len(layout.fields)), "counting categories")
-    fields = tuple(build_field(counted, layout, place, min_count) for place in places)
+    built = _in_order(lambda place: build_field(counted, layout, place, min_count), range(len(layout.fields)))
+    fields = tuple(track(built, "counting categories", len(layout.fields)))
     _write_parts(pairs, fields, folder)
     return Prepared(Encoder(layout, fields), dict(zip(PARTS, totals.tolist(), strict=True)), bad)
 
@@ -104,6 +105,8 @@ def _code(
     """The first pass: the coded blocks of a source, in order."""
     if layout.header:
         layout = layout.with_header(header_line(source.path), source.path)
+    # A small file is cut into more blocks than there are workers, so that they finish together.
+    block_bytes = min(block_bytes, max(SMALL_BLOCK, source.path.stat().st_size // (4 * WORKERS)))
     texts = read_blocks(source.path, block_bytes, limit, layout.header)
 
     def code(block: Block) -> CodedBlock:
@@ -122,14 +125,17 @@ def _write_parts(pairs: Sequence[tuple[CodedBlock, np.ndarray]], fields: Sequenc
             [stack.enter_context(open(folder / f"{part}.{column}", "wb")) for column in ("fields", "labels")]
             for part in PARTS
         ]
-        blocks = (block for block, _ in pairs)
-        translated = track(_in_order(lambda block: translate(block, fields), blocks), "writing ids", len(pairs))
-        for ids, (block, part) in zip(translated, pairs, strict=True):
+
+        def divided(pair: tuple[CodedBlock, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+            (block, part), ids = pair, translate(pair[0], fields)
+            rows = [np.flatnonzero(part == place) for place in range(len(PARTS))]
             labels = block.load("labels")
-            for place, (to_fields, to_labels) in enumerate(outputs):
-                rows = part == place
-                to_fields.write(ids[rows].data)
-                to_labels.write(labels[rows].data)
+            return [(ids[chosen], labels[chosen]) for chosen in rows]
+
+        for parts in track(_in_order(divided, pairs), "writing ids", len(pairs)):
+            for (ids, labels), (to_fields, to_labels) in zip(parts, outputs, strict=True):
+                to_fields.write(ids.data)
+                to_labels.write(labels.data)
 
 
 def split(rows: int, shares: tuple[float, float, float], seed: int) -> np.ndarray:

@@ -133,7 +133,7 @@ def _parse_slowly(text: bytes, layout: RowFormat, separator: str, first_line: in
     for name, rule in reversed(layout.fields):
         if rule in NUMBER:
             values = frame[name].cast(pl.Float64, strict=False)
-            bad = (values.is_null() & (frame[name] != "")) | _not_a(rule, values)
+            bad = (values.is_null() & (frame[name] != "")) | values.to_frame().select(_not_a(rule, name)).to_series()
             kind = "whole number" if rule in WHOLE else "number"
             reasons |= {place: f"{name} is {frame[name][place]!r}, not a {kind}" for place in bad.arg_true().to_list()}
             frame = frame.with_columns(values)
@@ -171,18 +171,18 @@ def _read_csv(text: bytes, layout: RowFormat, separator: str, typed: bool) -> pl
 
 def _checked(frame: pl.DataFrame, layout: RowFormat, lines: np.ndarray) -> tuple[Rows, bool]:
     """Fields and labels of typed columns from these lines, and whether any of them is not what it should be."""
-    wrong = any(bool(_not_a(rule, frame[name]).any()) for name, rule in layout.fields if rule in NUMBER)
+    checks = [_not_a(rule, name).any() for name, rule in layout.fields if rule in NUMBER]
     labels = None
     if layout.label in layout.columns:
-        column = frame[layout.label]
-        clicked = column.is_in(layout.clicks)
-        wrong = wrong or not bool((clicked | column.is_in(layout.misses)).all())
-        labels = clicked.cast(pl.UInt8).to_numpy()
+        checks.append(~pl.col(layout.label).is_in([*layout.clicks, *layout.misses]).all())
+        labels = frame[layout.label].is_in(layout.clicks).cast(pl.UInt8).to_numpy()
+    wrong = bool(checks) and any(frame.select(checks).row(0))
     return Rows(frame.select(layout.names), labels, lines, []), wrong
 
 
-def _not_a(rule: Rule, values: pl.Series) -> pl.Series:
+def _not_a(rule: Rule, name: str) -> pl.Expr:
     """Where a number is not what the rule needs: finite, and whole if it says so; a missing one is fine."""
+    values = pl.col(name)
     bad = ~values.is_finite()
     if rule in WHOLE:
         bad = bad | (values != values.floor())

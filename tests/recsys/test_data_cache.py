@@ -111,7 +111,7 @@ def test_a_block_cut_short_is_coded_again(folder, raw, monkeypatch):
         patch.setattr(prepare, "translate", stop)
         with pytest.raises(KeyboardInterrupt):
             load_clicks("criteo", criteo_file=raw)
-    whole = sorted(folder.glob("*.partial/*.codes.npy"))[0]
+    whole = sorted(folder.glob("*.partial/*.codes"))[0]
     whole.write_bytes(whole.read_bytes()[:-8])
     log = load_clicks("criteo", criteo_file=raw)
     assert int(log.train.fields.max()) < max(log.field_dims)
