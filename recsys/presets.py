@@ -115,7 +115,7 @@ LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
         "afn": (1e-3, 1e-3, 1e-3),
     },
 }
-TEACHER: dict[str, Any] = {"batch": 1024, "max_epochs": 4, "patience": 2}  # a million rows of the synthetic log
+TEACHER: dict[str, Any] = {"batch": 1024, "max_epochs": 2, "patience": 2}  # a million rows of the synthetic log
 
 
 def small_presets(dataset: str, rates: dict[str, tuple[float, ...]], **changes: Any) -> dict[str, Preset]:
