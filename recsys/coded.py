@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 
 from harness.files import write_whole
-from recsys.encode import FieldEncoder, frame_values, make_field
+from recsys.encode import FieldEncoder, frame_values, make_field, summed
 from recsys.formats import RowFormat, Rule
 from recsys.rows import Block, Malformed, parse
 
@@ -129,7 +128,6 @@ def _merged(
     """
     entries = sum(block.span(field).stop - block.span(field).start for block, _ in blocks)
     slices = max(1, -(-entries // at_once))
-    total = pl.col("count").cast(pl.Int64).sum()
     for remainder in range(slices):
         values, counts = [], []
         for block, part in blocks:
@@ -137,9 +135,9 @@ def _merged(
             here = value % slices == remainder if slices > 1 else slice(None)
             values.append(value[here])
             counts.append(count[here])
-        seen = pl.LazyFrame({"value": np.concatenate(values), "count": np.concatenate(counts)})
-        known = seen.group_by("value").agg(total).filter(pl.col("count") >= min_count).collect()
-        yield known["value"].to_numpy(), known["count"].to_numpy()
+        known, totals = summed(np.concatenate(values), np.concatenate(counts))
+        frequent = totals >= max(min_count, 1)
+        yield known[frequent], totals[frequent]
 
 
 def _counts(block: CodedBlock, field: int, part: np.ndarray) -> np.ndarray:

@@ -128,9 +128,16 @@ def make_field(name: str, rule: Rule, values: np.ndarray, counts: np.ndarray, mi
     """The vocabulary of a field whose values, as `frame_values` gives them, were seen `counts` times."""
     edges = quantile_edges(values, counts) if rule is Rule.QUANTILE else np.zeros(0)
     keys = values if rule is Rule.CATEGORY else bin_keys(values, rule, edges)
-    seen = pl.DataFrame({"key": keys, "count": counts}).group_by("key").agg(pl.col("count").sum())
-    frequent = seen.filter(pl.col("count") >= min_count).sort(["count", "key"], descending=[True, False])
-    return FieldEncoder(name, rule, edges, frequent["key"].to_numpy())
+    keys, counts = summed(keys, counts)
+    order = np.lexsort((keys, -counts))
+    return FieldEncoder(name, rule, edges, keys[order][counts[order] >= min_count])
+
+
+def summed(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different keys in increasing order, and the counts of each added up, both int64."""
+    different, place = np.unique(keys, return_inverse=True)
+    totals = np.bincount(place, weights=counts, minlength=len(different))  # as float64: exact up to 2 ** 53
+    return different, totals.astype(np.int64)
 
 
 @dataclass(frozen=True)

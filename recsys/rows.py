@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,11 @@ class Block:
 
     text: bytes
     first_line: int  # its number in the file, from 1
+
+    @cached_property
+    def lines(self) -> int:
+        """How many they are."""
+        return self.text.count(b"\n")
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
                 if left is not None:
                     text = _first_lines(text, left)
                     left -= text.count(b"\n")
-                yield Block(text, line)
-                line += text.count(b"\n")
+                block = Block(text, line)
+                yield block
+                line += block.lines
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
@@ -103,7 +110,7 @@ def parse(block: Block, layout: RowFormat) -> Rows:
         text = text.replace(layout.separator.encode(), SINGLE)
     separator = _single(layout)
     separators = np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord(separator))  # bytes.count takes longer
-    if separators == (len(layout.columns) - 1) * text.count(b"\n"):
+    if separators == (len(layout.columns) - 1) * block.lines:
         try:
             frame = _read_csv(text, layout, separator, typed=True)
         except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
