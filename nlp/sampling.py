@@ -60,7 +60,8 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, generator: tor
     if temperature == 0:
         return logits.argmax(keepdim=True)
     kept, tokens = logits.topk(min(top_k or len(logits), len(logits)))
-    return tokens[torch.multinomial((kept / temperature).softmax(dim=0), 1, generator=generator)]
+    scaled = (kept - kept[0]) / temperature  # at most 0: no temperature is too low
+    return tokens[torch.multinomial(scaled.softmax(dim=0), 1, generator=generator)]
 
 
 def check_settings(length: int, temperature: float, top_k: int | None) -> None:
