@@ -6,8 +6,8 @@
     wikitext-2       text/wikitext-2/{train,valid,test}.txt, the publisher's wiki.train.tokens ..., or its archive
     wikitext-103     likewise; both are the versions in words with <unk>, which published perplexities are about
 
-Any of the files may be compressed, .txt.xz. A folder of one's own (`--text-dir`) has the three files, or documents (.txt,
-.md, .rst, at any depth) that are split by a hash of their relative paths.
+Any of the files may be compressed, .txt.xz. A folder of one's own (`--text-dir`) has the three files, or documents
+(.txt, .md, .rst, at any depth) that are split by a hash of their relative paths.
 """
 
 from __future__ import annotations

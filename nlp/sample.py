@@ -27,7 +27,7 @@ class Config:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs of nlp.train."""
-    prompt: str = "The "
+    prompt: str = "The"
     """What to continue."""
     length: int = 100
     """Tokens to add."""

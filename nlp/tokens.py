@@ -1,12 +1,12 @@
-"""Token ids in memory-mapped files: encoded once, a block at a time, and kept in the cache under a key of their content.
+"""Token ids in memory-mapped files: encoded once, a block at a time, and kept under a key of their content.
 
     <cache>/nlp/<key>/
         vocabulary.json              learnt from the training text alone
         train.bin val.bin test.bin   the ids, one after another, of the vocabulary's dtype
         counts.json                  tokens and words of each
 
-The folder gets its name when it is whole. The key depends on the texts, on how the vocabulary is learnt, and on the version
-of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
+The folder gets its name when it is whole. The key depends on the texts, on how the vocabulary is learnt, and on the
+version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Vocabularies: text to token ids and back, by byte-pair encoding or character by character.
 
-Byte pairs are learnt by `tokenizers` on bytes, so that no text is unknown and decoding gives back what was encoded; words
-are cut as in GPT-2. A vocabulary is plain data: it travels as JSON in a run's folder, and its fingerprint tells whether
-two are the same.
+Byte pairs are learnt by `tokenizers` on bytes, so that no text is unknown and decoding gives back what was encoded;
+words are cut as in GPT-2. A vocabulary is plain data: it travels as JSON in a run's folder, and its fingerprint tells
+whether two are the same.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ def check_choice(kind: str, size: int) -> None:
     if kind not in KINDS:
         raise UserError(f"--vocabulary {kind}: there is no such kind. Use {' or '.join(KINDS)}.")
     if kind == "bpe" and size < BYTES:
-        raise UserError(f"--vocabulary-size {size}: byte pairs start from the {BYTES} single bytes. Give {BYTES} or more.")
+        raise UserError(
+            f"--vocabulary-size {size}: byte pairs start from the {BYTES} single bytes. Give {BYTES} or more."
+        )
 
 
 def _train_byte_pairs(blocks: Iterable[str], size: int, lower: bool) -> BpeVocabulary:
