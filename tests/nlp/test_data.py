@@ -6,7 +6,10 @@ import json
 import lzma
 import os
 import sys
+import threading
+import time
 import zipfile
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from nlp import corpora, tokens
 from nlp.corpora import find_texts, own_texts, share_of_100
 from nlp.data import load_corpus
 from nlp.text import blocks, string_part
-from nlp.vocabulary import CharVocabulary
+from nlp.vocabulary import CharVocabulary, train_vocabulary
 
 TEXTS = {"train": "Das Haus ist groß.\n\n  Es steht.\n" * 40, "valid": "Das Boot ist groß.\n", "test": "Es ist es.\n"}
 
@@ -103,7 +106,7 @@ def test_documents_are_split_by_their_relative_paths_and_hidden_ones_are_left_ou
     found = {
         split: [Path(part.name).relative_to(tmp_path / "here").as_posix() for part in here[split]] for split in here
     }
-    assert sorted(sum(found.values(), [])) == sorted(names)
+    assert sorted(chain.from_iterable(found.values())) == sorted(names)
     assert [[part.digest for part in parts] for parts in here.values()] == [
         [part.digest for part in parts] for parts in there.values()
     ]
@@ -163,7 +166,7 @@ def test_blocks_are_the_whole_text_cut_before_white_space_that_follows_something
     whole = io.StringIO(text, newline=None).read() + "\n\nlast"
     assert "".join(found) == whole
     assert len(found) > 1 or size > len(whole)
-    for left, right in zip(found[:-1], found[1:], strict=True):
+    for left, right in pairwise(found):
         assert not left[-1].isspace()
         assert right[0] in " \n"
 
@@ -264,6 +267,24 @@ def test_tokens_are_made_once_and_again_only_for_other_texts_or_settings(folder,
     (folder / "test.txt").write_text("Anders.")
     assert load_corpus(text_dir=folder).vocabulary.decode(load_corpus(text_dir=folder).test) == "Anders."
     assert len(made(cache)) == 5
+
+
+def test_two_that_want_the_same_tokens_at_once_make_them_once(folder, cache, monkeypatch):
+    trained, found = [], []
+
+    def slowly(*args):
+        trained.append(args)
+        time.sleep(0.2)
+        return train_vocabulary(*args)
+
+    monkeypatch.setattr(tokens, "train_vocabulary", slowly)
+    work = [threading.Thread(target=lambda: found.append(load_corpus(text_dir=folder, size=300))) for _ in "ab"]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert len(trained) == 1
+    assert [corpus.vocabulary.decode(corpus.train) for corpus in found] == [TEXTS["train"]] * 2
 
 
 def test_what_a_killed_process_left_is_not_used_and_goes_away(folder, cache, monkeypatch):

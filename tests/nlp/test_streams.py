@@ -1,6 +1,7 @@
 """Streams: in a pass every token but the first is a target exactly once, whatever the lengths."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_batches_keep_their_shape_and_only_the_last_step_and_one_window_are_not_
 
 def test_a_column_reads_on_where_its_last_chunk_ended():
     steps = list(chunks(np.arange(97, dtype=np.uint16), 4, 8, "cpu"))  # 12 windows: 3 a column
-    for before, after in zip(steps[:-1], steps[1:], strict=True):
+    for before, after in pairwise(steps):
         assert torch.equal(after.x[:, 0], before.y[:, -1])
     assert steps[0].x[:, 0].tolist() == [0, 24, 48, 72]
 
