@@ -2,9 +2,9 @@
 
 A stream of N tokens has N - 1 predictions: each token from those before it in its chunk. They are cut into windows of
 T, of which only the last may be shorter, and the windows are dealt to B columns as contiguous runs whose lengths differ
-by one at most. Step k takes the k-th window of every column. So nothing is dropped, nothing comes twice, and rows may be
-empty in the last step only. A batch always has the shape [B, T], for `torch.compile`; where nothing is predicted the
-target is IGNORED, which `cross_entropy` leaves out.
+by one at most. Step k takes the k-th window of every column. So nothing is dropped, nothing comes twice, and rows
+may be empty in the last step only. A batch always has the shape [B, T], for `torch.compile`; where nothing is predicted
+the target is IGNORED, which `cross_entropy` leaves out.
 
 Chunks are independent: no state is carried from one to the next, as in the code release of arXiv 2006.12878.
 """

@@ -1,12 +1,17 @@
 """Samples follow the model's probabilities, the seed and the settings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from harness.errors import UserError
+from nlp import sample
 from nlp.sampling import generate
+from nlp.vocabulary import CharVocabulary
+from tinydfa import Method
 
 
 class Counting(nn.Module):
@@ -95,3 +100,27 @@ def test_the_mode_of_the_model_is_put_back(training):
 def test_settings_without_a_meaning_are_errors(settings, message):
     with pytest.raises(UserError, match=message):
         generate(Counting(), **({"prompt_ids": [1], "length": 3, "context": 4} | settings))
+
+
+def test_the_command_puts_what_runs_write_beside_each_other(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    letters = CharVocabulary("abcdefghi")  # token n + 1 follows token n, and 0, the unknown, follows 9
+
+    def load_run(folder):
+        model = Counting() if folder.name == "sure" else Counting(-100.0)
+        return model, letters, SimpleNamespace(chunk=4, method=Method.DFA, granularity="macro")
+
+    monkeypatch.setattr(sample, "load_run", load_run)
+    folders = (tmp_path / "sure", tmp_path / "other")
+    sample.main(sample.Config(runs=folders, prompt="[b]c", length=5, temperature=0, device="cpu"))
+    printed = capsys.readouterr().out
+    [row] = [line for line in printed.splitlines() if "b\ufffdc" in line]
+    assert "\ufffdb\ufffdcdefgh " in row
+    assert row.count("\ufffdb\ufffdc") == 2
+    assert "sure: dfa, macro" in printed
+    assert "other: dfa, macro" in printed
+
+
+def test_the_command_needs_a_run():
+    with pytest.raises(UserError, match="no run to load"):
+        sample.Config(runs=())
