@@ -109,7 +109,6 @@ class RunConfig(config.RunConfig):
             text_dir=self.text_dir,
         )
 
-    def settings(self, preset: Preset) -> dict[str, Any]:
+    def settings(self, preset: Preset, corpus: Corpus) -> dict[str, Any]:
         """All that decides the run's numbers: the preset, the text and the seed."""
-        text = "own" if self.text_dir is not None else self.dataset
-        return vars(preset) | {"dataset": text, "precision": self.precision, "seed": self.seed}
+        return vars(preset) | {"dataset": corpus.name, "precision": self.precision, "seed": self.seed}

@@ -51,10 +51,6 @@ class Block(nn.Module):
     def dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
-    def points(self) -> list[DFALayer]:
-        """Feedback points from below to above."""
-        return [point for point in (self.point1, self.point2, self.point) if isinstance(point, DFALayer)]
-
 
 class LanguageModel(nn.Module):
     """Logits of the next token at every position.
@@ -81,8 +77,8 @@ class LanguageModel(nn.Module):
         self.point = DFALayer() if preset.points_embedding else nn.Identity()
         self.blocks = nn.ModuleList(Block(preset) for _ in range(preset.layers))
         self.decoder = nn.Linear(width, vocabulary, bias=not preset.tied)
-        points = [point for block in self.blocks for point in block.points()]  # type: ignore[operator]
-        self.head = DFA([self.point, *points] if preset.points_embedding else points, batch_dims=None)
+        points = [module for module in self.modules() if isinstance(module, DFALayer)]  # from below to above
+        self.head = DFA(points, batch_dims=None)
         nn.init.uniform_(self.embedding.weight, -INITIAL, INITIAL)
         if preset.tied:
             self.decoder.weight = self.embedding.weight

@@ -7,7 +7,7 @@ The release has no command for the shallow baseline; ours has the settings of DF
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
@@ -83,13 +83,20 @@ class Preset:
                 "vocabulary. Use --error-at logits, or another method."
             )
 
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Preset:
+        """The preset of a run, from its `config.yaml`."""
+        known = {field.name for field in fields(cls)}
+        mine = {name: value for name, value in settings.items() if name in known}
+        return cls(**mine | {"feedback": Feedback(**mine["feedback"]), "betas": tuple(mine["betas"])})
+
     def _check_widths(self) -> None:
         parts = PATTERNS if self.attention == "fixed" else self.heads
         if self.d_model % parts or self.d_model % 2:
             what = f"{parts} patterns of fixed attention" if self.attention == "fixed" else f"{parts} heads"
             raise UserError(
-                f"d_model is {self.d_model}, which cannot be shared among {what} and split in sines and cosines. Choose "
-                f"an even multiple of {parts}."
+                f"d_model is {self.d_model}, which cannot be shared among {what} and split in sines and cosines. "
+                f"Choose an even multiple of {parts}."
             )
 
 
