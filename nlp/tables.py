@@ -83,8 +83,9 @@ def _cells() -> tuple[Cell, ...]:
                 )
             )
         for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
-            about = {"row": row, "method": method, "preset": small}
-            cells.append(Cell(column=column, dataset="docs", metric=metric, **about))
+            cells.append(
+                Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
+            )
     return tuple(cells)
 
 
