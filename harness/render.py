@@ -25,7 +25,7 @@ def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...]
         header += [f"{column}, paper", f"{column}, ours"] if column in compared else [column]
     rows = []
     for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
-        texts = []
+        texts: list[str] = []
         for column in columns:
             pair = _pair(table, cells.get((row, method, column)), lines)
             texts += pair if column in compared else pair[1:]
