@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nlp.dropout import dropout as dropped
+
 PATTERNS = 4  # of `fixed`, a quarter of the width each
 
 
@@ -42,9 +44,13 @@ class StandardAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, d] -> [B, T, d]``."""
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        if dropout > 0 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            mixed = mixed_on_cpu(qkv, dropout)
+        else:
+            q, k, v = qkv
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -150,12 +156,31 @@ def fixed_patterns(length: int) -> Tensor:
     return patterns / patterns.sum(dim=2, keepdim=True)
 
 
+def mixed_on_cpu(qkv: Tensor, dropout: float) -> Tensor:
+    """`scaled_dot_product_attention` with dropout, for which torch has no fast kernel on a CPU.
+
+    Args:
+        qkv: Queries, keys and values, ``[3, B, H, T, h]``.
+        dropout: Of attention weights.
+
+    Returns:
+        ``[B, H, T, h]``.
+    """
+    _, batch, heads, length, head = qkv.shape
+    q, k, v = qkv.reshape(3, batch * heads, length, head)
+    scores = torch.baddbmm(causal_mask(length, q), q, k.transpose(1, 2), alpha=head**-0.5)
+    return (dropped(scores.softmax(dim=-1), dropout, training=True) @ v).view(batch, heads, length, head)
+
+
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """What is added to scores, ``[T, T]``: minus infinity above the diagonal."""
+    return torch.full((length, length), -math.inf, dtype=like.dtype, device=like.device).triu(1)
+
+
 def mixed_values(scores: Tensor, v: Tensor, out: nn.Module, dropout: float) -> Tensor:
     """Softmax over the positions up to each one's own, of scores ``[B or none, H, T, T]``, applied to the values."""
-    length = scores.shape[-1]
-    future = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-    weights = scores.masked_fill(future, -math.inf).softmax(dim=-1)
-    mixed = F.dropout(weights, dropout, training=True) @ v
+    weights = (scores + causal_mask(scores.shape[-1], scores)).softmax(dim=-1)
+    mixed = dropped(weights, dropout, training=True) @ v
     result: Tensor = out(mixed.transpose(1, 2).flatten(2))
     return result
 

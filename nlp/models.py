@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlp.attention import build_attention
+from nlp.dropout import dropout
 from nlp.presets import Preset
 from tinydfa import DFA, DFALayer
 
@@ -49,7 +50,7 @@ class Block(nn.Module):
         return out
 
     def dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class LanguageModel(nn.Module):
@@ -96,7 +97,7 @@ class LanguageModel(nn.Module):
         if length > self.length:
             raise ValueError(f"a sequence of {length} tokens, and the model was built for {self.length} at most")
         x = self.point(self.embedding(tokens) * math.sqrt(self.positions.shape[1]))
-        x = F.dropout(x + self.positions[:length], self.dropout, self.training)
+        x = dropout(x + self.positions[:length], self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         if self.error_at == "hidden":

@@ -68,6 +68,18 @@ def test_weights_are_dropped_while_training_alone(attention, x):
     assert torch.equal(attention(x), attention(x))
 
 
+def test_the_way_a_cpu_goes_with_dropout_differs_by_the_dropout_alone(x, monkeypatch):
+    attention = StandardAttention(D, H, 0.5)
+    monkeypatch.setattr("nlp.attention.dropped", lambda weights, rate, training: weights)
+    gradients = []
+    for trains in (True, False):
+        inputs = x.clone().requires_grad_()
+        out = attention.train(trains)(inputs)
+        gradients.append(torch.autograd.grad(out.square().sum(), [inputs, *attention.parameters()]))
+    for ours, torchs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, torchs)
+
+
 @pytest.mark.parametrize("kind", [DenseSynthesizer, RandomSynthesizer])
 def test_every_parameter_of_a_synthesizer_learns(kind, x):
     attention = kind(D, H, 0.0, 5)
