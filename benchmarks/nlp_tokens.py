@@ -43,7 +43,7 @@ AHEAD = 1.3  # tokens per second of ours over plain torch's, by backpropagation
 class Config:
     """Time training steps of the language model."""
 
-    rounds: int = 8
+    rounds: int = 6
     """Steps of each contestant."""
     batch: int = 8
     """Sequences of a step."""
@@ -149,7 +149,7 @@ def contestants(config: Config) -> dict[str, Step]:
 
 def measure(config: Config) -> list[dict[str, Any]]:
     """One row per contestant."""
-    times = interleave(contestants(config), config.rounds, device=config.device)
+    times = interleave(contestants(config), config.rounds, warm_up=2, device=config.device)
     tokens = config.batch * config.chunk
     rows = []
     for name, seconds in times.items():

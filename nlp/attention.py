@@ -46,7 +46,7 @@ class StandardAttention(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        if dropout > 0 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if dropout > 0 and x.device.type == "cpu":
             mixed = mixed_on_cpu(qkv, dropout)
         else:
             q, k, v = qkv

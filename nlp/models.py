@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nlp.attention import build_attention
-from nlp.dropout import dropout
+from nlp.dropout import add_dropped, dropout, relu_dropout
 from nlp.presets import Preset
 from tinydfa import DFA, DFALayer
 
@@ -44,13 +44,11 @@ class Block(nn.Module):
         self.point = DFALayer()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.point1(self.norm1(x + self.dropped(self.attention(x))))
-        hidden = self.point2(self.dropped(F.relu(self.up(x))))
-        out: Tensor = self.point(self.norm2(x + self.dropped(self.down(hidden))))
+        rate, training = self.dropout, self.training
+        x = self.point1(self.norm1(add_dropped(x, self.attention(x), rate, training)))
+        hidden = self.point2(relu_dropout(self.up(x), rate, training))
+        out: Tensor = self.point(self.norm2(add_dropped(x, self.down(hidden), rate, training)))
         return out
-
-    def dropped(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
 
 
 class LanguageModel(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nlp.dropout import dropout
+from nlp.dropout import add_dropped, dropout, relu_dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])
@@ -48,3 +48,16 @@ def test_without_a_rate_or_a_training_the_input_comes_back(rate, training):
 
 def test_the_type_stays():
     assert dropout(torch.ones(7, dtype=torch.bfloat16), 0.5, training=True).dtype is torch.bfloat16
+
+
+def test_joined_with_relu_or_a_sum_it_stays_what_it_is():
+    x, y = (torch.randn(40, requires_grad=True) for _ in range(2))
+    joined = (lambda: relu_dropout(y, 0.4, True), lambda: add_dropped(x, y, 0.4, True))
+    apart = (lambda: dropout(torch.relu(y), 0.4, True), lambda: x + dropout(y, 0.4, True))
+    for ours, expected in zip(joined, apart, strict=True):
+        found = []
+        for function in (ours, expected):
+            torch.manual_seed(0)
+            out = function()
+            found.append((out, *torch.autograd.grad((out**2).sum() + out.sum(), [x, y], allow_unused=True)))
+        torch.testing.assert_close(found[0], found[1])

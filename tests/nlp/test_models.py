@@ -194,13 +194,14 @@ def test_every_method_lowers_the_loss(method, batch):
     assert losses[-1] < 0.85 * losses[0]
 
 
-@pytest.mark.parametrize("method", ["bp", "dfa", "drtp"])
+@pytest.mark.parametrize(("method", "dropout"), [("bp", 0.0), ("dfa", 0.1), ("drtp", 0.0)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_in_one_graph_the_gradients_stay(method, precision, batch):
+def test_compiled_in_one_graph_the_gradients_stay(method, precision, dropout, batch):
     x, y = batch
     found = []
     for compiled in (False, True):
-        preset = tiny(method=method, granularity="micro", error_at="logits" if method == "drtp" else "hidden", layers=2)
+        error_at = "logits" if method == "drtp" else "hidden"
+        preset = tiny(method=method, granularity="micro", error_at=error_at, layers=2, dropout=dropout)
         model, attachment = model_of(preset)
         net = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
         attachment.target = y
