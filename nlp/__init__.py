@@ -1,0 +1,1 @@
+"""A Transformer language model, trained with and without backpropagation: text to tokens, training, samples."""

@@ -1,0 +1,114 @@
+"""What the training command takes, and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import config
+from harness.errors import UserError
+from nlp.data import Corpus, load_corpus
+from nlp.presets import Preset, find_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(config.RunConfig):
+    """Which text, model and method. Settings that are left out come from the preset."""
+
+    dataset: str = "synthetic"
+    """synthetic, which needs no files, docs, tinyshakespeare, wikitext-2 or wikitext-103."""
+    text_dir: Path | None = None
+    """A folder of your own texts, in place of --dataset: train.txt, valid.txt and test.txt, or documents."""
+    preset: str | None = None
+    """A named preset, such as macro_schedule or small_micro_adam, in place of granularity and method."""
+    granularity: Literal["macro", "micro"] | None = None
+    """A feedback point after each block (macro), or three a block (micro); macro if left out."""
+    points_embedding: bool | None = None
+    """One more feedback point after the embedding."""
+    error_at: Literal["hidden", "logits"] | None = None
+    """Take the error below (hidden) or above the vocabulary projection."""
+    last_block: Literal["projected", "error"] | None = None
+    """What the last block gets where the error is taken right above it: its projection, or the error itself."""
+    attention: str | None = None
+    """standard, fixed, dense or random."""
+    layers: int | None = None
+    """Blocks."""
+    d_model: int | None = None
+    """Width."""
+    d_ff: int | None = None
+    """Width of the hidden layer of a block."""
+    heads: int | None = None
+    """Attention heads."""
+    dropout: float | None = None
+    """Share of activations and attention weights dropped."""
+    tied: bool | None = None
+    """The decoder's weights are the embedding's."""
+    vocabulary: Literal["bpe", "char"] | None = None
+    """Tokens: pieces of words, or characters."""
+    vocabulary_size: int | None = None
+    """Tokens of the vocabulary, at most."""
+    lower: bool | None = None
+    """Turn the text into lower case."""
+    chunk: int | None = None
+    """Tokens of a sequence."""
+    batch: int | None = None
+    """Sequences of a step, over all processes."""
+    schedule: str | None = None
+    """noam, adam, onecycle, radam or plateau."""
+    lr: float | None = None
+    """Learning rate; of noam its factor."""
+    warmup: int | None = None
+    """Steps of noam's rising learning rate."""
+    betas: tuple[float, float] | None = None
+    """Adam's betas, such as 0.9 0.999."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together."""
+    steps: int | None = None
+    """Steps, at most; the epochs still end training if they are over before."""
+    validate_every: int | None = None
+    """Steps between validations."""
+    patience: int | None = None
+    """Validations without a better perplexity before training stops."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward pass under autocast."""
+    compile: bool = False
+    """Compile the model."""
+    alignment_every: int | None = None
+    """Steps between measurements of the alignment with backpropagation; none if left out."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alignment_every is not None and self.alignment_every < 1:
+            raise UserError(f"--alignment-every {self.alignment_every}: give at least 1.")
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean.
+
+        Raises:
+            UserError: there is no such preset, or a setting is impossible.
+        """
+        preset = find_preset(self.preset, self.granularity, self.method, self.dataset)
+        shared = {field.name for field in fields(self)} & {field.name for field in fields(Preset)}
+        given: dict[str, Any] = {name: getattr(self, name) for name in shared - {"method", "granularity"}}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.epochs is not None and self.steps is None:
+            given["steps"] = None  # as many as these epochs have, whatever the preset's own length
+        return replace(preset, **given)
+
+    def load(self, preset: Preset) -> Corpus:
+        """The text that these arguments name, in the preset's tokens."""
+        return load_corpus(
+            self.dataset,
+            self.data_dir,
+            vocabulary=preset.vocabulary,
+            size=preset.vocabulary_size,
+            lower=preset.lower,
+            text_dir=self.text_dir,
+        )
+
+    def settings(self, preset: Preset, corpus: Corpus) -> dict[str, Any]:
+        """All that decides the run's numbers: the preset, the text and the seed."""
+        return vars(preset) | {"dataset": corpus.name, "precision": self.precision, "seed": self.seed}

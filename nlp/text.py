@@ -1,0 +1,141 @@
+"""Long texts, read a block at a time: plain files, .xz files, members of a zip archive, and text at hand.
+
+A text may be larger than memory. It is cut into blocks before white space that follows something else, where neither a
+word nor one of the pieces that byte-pair encoding looks at is cut in two: the blocks have the tokens of the whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from harness.download import sha256
+from harness.errors import UserError
+
+BLOCK = 1 << 18  # bytes that are read at a time, and characters of a block
+JOINT = "\n\n"  # between two documents
+DAMAGED = (EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, KeyError)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A document, or a whole corpus in one file: UTF-8 text that is opened when it is read."""
+
+    name: str  # for messages
+    digest: str  # equal for equal content
+    open: Callable[[], IO[bytes]] = field(compare=False)
+
+
+def file_part(path: Path) -> Part:
+    """A text file; one whose name ends in .xz is decompressed as it is read.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Make it readable, or remove it.") from error
+    return Part(str(path), digest, lambda: lzma.open(path) if path.suffix == ".xz" else open(path, "rb"))
+
+
+def zip_part(path: Path, member: str, digest: str) -> Part:
+    """A member of a zip archive that has the sha256 `digest`."""
+    return Part(f"{member} in {path}", f"{digest} {member}", lambda: zipfile.ZipFile(path).open(member))
+
+
+def string_part(name: str, text: str) -> Part:
+    """A text at hand."""
+    content = text.encode()
+    return Part(name, hashlib.sha256(content).hexdigest(), lambda: io.BytesIO(content))
+
+
+def blocks(parts: Sequence[Part], size: int = BLOCK) -> Iterator[str]:
+    """The text of `parts`, an empty line between two of them, in blocks of about `size` characters.
+
+    Every block but the first begins with white space, and every block but the last ends with something else. A text
+    without white space is one block. Line ends are those of Unix, as with Python's `open`.
+
+    Raises:
+        UserError: a part is damaged, or is not UTF-8: names the file and the byte.
+    """
+    waiting: list[str] = []  # cut before none of its white space yet
+    held = 0
+    for piece in _pieces(parts, size):
+        waiting.append(piece)
+        held += len(piece)
+        if held >= size and (border := _last_border(piece)):
+            yield "".join((*waiting[:-1], piece[:border]))
+            waiting = [piece[border:]]
+            held = len(waiting[0])
+    if rest := "".join(waiting):
+        yield rest
+
+
+def count_words(block: str, line_ends: bool = False) -> int:
+    """Words between white space in a block of `blocks`; with `line_ends`, one more for each line end.
+
+    Example:
+        >>> count_words(" = Title = \\n", line_ends=True)
+        4
+    """
+    return len(block.split()) + (block.count("\n") if line_ends else 0)
+
+
+def _last_border(text: str) -> int | None:
+    """The last place in `text` where a space or line end follows a character that is not white space."""
+    for place in range(len(text) - 1, 0, -1):
+        if text[place] in " \n" and not text[place - 1].isspace():
+            return place
+    return None
+
+
+def _pieces(parts: Sequence[Part], size: int) -> Iterator[str]:
+    """The characters of all parts, as they come, with `JOINT` between parts."""
+    for number, part in enumerate(parts):
+        if number:
+            yield JOINT
+        try:
+            yield from _decoded(part, size)
+        except DAMAGED as error:
+            raise UserError(f"{part.name} is damaged ({error}). Replace the file.") from error
+        except OSError as error:
+            raise UserError(f"cannot read {part.name}: {error.strerror or error}. Replace the file.") from error
+
+
+def _decoded(part: Part, size: int) -> Iterator[str]:
+    """The characters of one part, without a byte order mark."""
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    text = io.IncrementalNewlineDecoder(utf8, translate=True)
+    offset, first, final = 0, True, False
+    with part.open() as file:
+        while not final:
+            content = file.read(size)
+            final = not content
+            pending = len(utf8.getstate()[0])  # bytes of a character whose rest is still to come
+            try:
+                piece = text.decode(content, final)
+            except UnicodeDecodeError as error:
+                raise UserError(_not_utf8(part, offset - pending + error.start, error)) from error
+            offset += len(content)
+            if first and piece:
+                piece, first = piece.removeprefix("\N{BYTE ORDER MARK}"), False
+            if piece:
+                yield piece
+
+
+def _not_utf8(part: Part, offset: int, error: UnicodeDecodeError) -> str:
+    """Where a file stops being UTF-8."""
+    found = error.object[error.start]
+    return (
+        f"{part.name} is not UTF-8 text: byte {offset} (counted from 0, decompressed) is 0x{found:02x}. Convert the "
+        "file, such as by iconv -f latin1 -t utf-8, or remove it."
+    )

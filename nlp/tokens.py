@@ -1,0 +1,129 @@
+"""Token ids in memory-mapped files: encoded once, a block at a time, and kept under a key of their content.
+
+    <cache>/nlp/<key>/
+        vocabulary.json              learnt from the training text alone
+        train.bin val.bin test.bin   the ids, one after another, of the vocabulary's dtype
+        counts.json                  tokens and words of each
+
+The folder gets its name when it is whole. The key depends on the texts, on how the vocabulary is learnt, and on the
+version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import cache_dir
+from harness.errors import UserError, writing
+from harness.progress import track
+from nlp.corpora import FILES, Texts
+from nlp.text import blocks, count_words
+from nlp.vocabulary import Vocabulary, train_vocabulary
+
+FORMAT = 1  # raised when the same texts and settings shall give other tokens
+NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of all splits of a corpus."""
+
+    vocabulary: Vocabulary
+    ids: dict[str, np.ndarray]  # of "train", "val" and "test", [N], memory-mapped
+    words: dict[str, int]
+
+
+def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Tokens:
+    """The tokens of a corpus, from the cache if they were made before.
+
+    Args:
+        texts: The corpus.
+        kind, size, lower: As for `train_vocabulary`.
+
+    Raises:
+        UserError: a text is empty, damaged or not UTF-8, or the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    folder = cache_dir() / "nlp" / content_key(texts, kind, size, lower)
+    if kept := read_tokens(folder):
+        return kept
+    with writing(folder, NEW_CACHE):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            kept = read_tokens(folder)
+            if kept is None:
+                make_tokens(folder, texts, kind, size, lower)
+                kept = read_tokens(folder)
+    assert kept is not None
+    return kept
+
+
+def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:
+    """A name for all that decides the tokens, 32 hexadecimal digits."""
+    digests = {split: [part.digest for part in parts] for split, parts in texts.splits.items()}
+    how = [kind, lower, texts.line_ends, *([size, version("tokenizers")] if kind == "bpe" else [])]
+    return hashlib.sha256(json.dumps([FORMAT, how, digests]).encode()).hexdigest()[:32]
+
+
+def make_tokens(folder: Path, texts: Texts, kind: str, size: int, lower: bool) -> None:
+    """Learn the vocabulary and encode all splits into `folder`: whole, or not at all."""
+    temporary = folder.with_suffix(".tmp")  # of a process that was killed, if it is there: the lock is ours
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        training = track(blocks(texts.splits["train"]), f"vocabulary of {texts.name}")
+        vocabulary = train_vocabulary(kind, training, size, lower)
+        counts = {}
+        for split, parts in texts.splits.items():
+            pieces = track(blocks(parts), f"tokens of {texts.name}, {split}")
+            counts[split] = write_ids(temporary / f"{split}.bin", pieces, vocabulary, texts.line_ends)
+            if counts[split]["words"] == 0:
+                raise UserError(f"the {FILES[split]} text of {texts.name} is empty. Give one with words in it.")
+        (temporary / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+        (temporary / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_ids(path: Path, pieces: Iterable[str], vocabulary: Vocabulary, line_ends: bool = False) -> dict[str, int]:
+    """Encode a text into a file, holding one piece of it at a time.
+
+    Returns:
+        How many "tokens" and "words" it has.
+    """
+    counts = {"tokens": 0, "words": 0}
+    with open(path, "wb") as file:
+        for piece in pieces:
+            ids = vocabulary.encode(piece)
+            file.write(ids.tobytes())
+            counts["tokens"] += len(ids)
+            counts["words"] += count_words(piece, line_ends)
+        file.flush()
+        os.fsync(file.fileno())
+    return counts
+
+
+def read_tokens(folder: Path) -> Tokens | None:
+    """What `make_tokens` left; None if there is nothing, or if it was damaged since."""
+    try:
+        vocabulary = Vocabulary.from_json((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        paths = {split: folder / f"{split}.bin" for split in FILES}
+        ids = {split: np.memmap(path, vocabulary.dtype, mode="r") for split, path in paths.items()}
+        if any(len(ids[split]) != counts[split]["tokens"] for split in FILES):
+            return None
+        return Tokens(vocabulary, dict(ids), {split: counts[split]["words"] for split in FILES})
+    except (OSError, ValueError, KeyError, UserError):
+        return None

@@ -1,0 +1,209 @@
+"""Language modelling: train one Transformer on one text by one method.
+
+    python -m nlp.train --dataset docs --granularity macro --method dfa
+    python -m nlp.train --dataset docs --preset small_micro_schedule
+    accelerate launch --num_processes 2 -m nlp.train --dataset docs --method bp
+
+Adam on the mean cross-entropy of the next token, a schedule of the learning rate, early stopping on the validation
+perplexity. The best weights are restored, also when the steps ran out before the patience did, and the test text is
+used once, for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+import yaml
+
+from harness import processes
+from harness.checkpoint import read_checkpoint
+from harness.config import conclude
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.files import write_whole
+from harness.progress import track
+from harness.run import Run, check_loss
+from nlp.alignment import batch_alignment
+from nlp.config import RunConfig
+from nlp.corpora import FILES
+from nlp.data import Corpus
+from nlp.evaluate import Score, evaluate
+from nlp.models import LanguageModel
+from nlp.presets import Preset
+from nlp.streams import chunks
+from nlp.training import Training, refuse_other_vocabulary
+from nlp.vocabulary import Vocabulary
+
+VOCABULARY = "vocabulary.json"  # in the run's folder: which text a token stands for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Train a Transformer language model."""
+
+
+def train(
+    config: RunConfig, run: Run | None = None, corpus: Corpus | None = None, device: torch.device | None = None
+) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+        corpus: The text, if it was loaded already.
+        device: The device, if it was picked already.
+
+    Returns:
+        The result (see `harness.results.make_result`). Its curves have an entry a validation: step, train_loss (nats
+        per token since the one before), val_loss; and one a measurement of the alignment.
+
+    Raises:
+        UserError: an impossible configuration, missing or damaged text, or a loss that is not finite.
+    """
+    preset, start = config.resolve(), perf_counter()
+    device, corpus = device or pick_device(config.device), corpus or config.load(preset)
+    check(preset, corpus)
+    training = Training(config, preset, corpus, device)
+    if run is not None:
+        if (state := run.restore()) is not None:
+            training.load_state_dict(state)
+        if training.group.is_main:
+            write_whole(run.folder / VOCABULARY, corpus.vocabulary.to_json() + "\n")
+    steps = training.remaining()
+    if run is not None and training.group.is_main:
+        steps = track(steps, f"{preset.granularity}, {preset.method}", training.total - training.progress.step)
+    training.go_on()
+    for chunk in steps:
+        training.step(chunk)
+        aligns = config.alignment_every is not None and training.progress.step % config.alignment_every == 0
+        saves = training.progress.step % config.checkpoint_every == 0
+        if not (training.validates or aligns or saves):
+            continue
+        training.pause()
+        check_loss(training.progress.loss, training.progress.step)
+        if aligns:
+            align(training, run)
+        if training.validates:
+            validate(training, config, run)
+        if run is not None and (saves or training.finished):
+            run.save(training.progress.step, **training.state_dict())
+        training.go_on()
+
+    progress, best = training.progress, training.best
+    training.model.load_state_dict(best.weights)
+    test = score(training, "test", config)  # once; it chooses nothing
+    metrics = {
+        "val_perplexity": best.score["perplexity"],
+        "val_word_perplexity": best.score["word_perplexity"],
+        "test_perplexity": test.perplexity,
+        "test_word_perplexity": test.word_perplexity,
+        "best_step": best.step,
+        "steps": progress.step,
+        "tokens_per_second": progress.trained / progress.seconds,
+    }
+    metrics |= {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
+    return conclude(
+        "nlp",
+        run,
+        config.settings(preset, corpus),
+        model="transformer",
+        metrics=metrics,
+        curves=progress.curves,
+        device=device,
+        seconds=perf_counter() - start,
+    )
+
+
+def validate(training: Training, config: RunConfig, run: Run | None) -> None:
+    """Score the validation text, and let schedule, best weights and curves know."""
+    found, step = score(training, "val", config), training.progress.step
+    numbers = {"train_loss": training.mean_loss(), "val_loss": found.nats}
+    lr = training.schedule.lr
+    training.schedule.validated(found.perplexity)
+    training.best.update(found, step, training.model)
+    training.progress.note(step=step, **numbers)
+    if run is not None:
+        run.log(step, **numbers, val_perplexity=found.perplexity, lr=lr)
+    check_loss(found.nats, step)
+
+
+def score(training: Training, split: str, config: RunConfig) -> Score:
+    """How well the model predicts "val" or "test"."""
+    preset, corpus = training.preset, training.corpus
+    return evaluate(
+        training.model,
+        getattr(corpus, split),
+        corpus.words[split],
+        batch=preset.batch,
+        chunk=preset.chunk,
+        device=training.device,
+        precision=config.precision,
+        processes=training.group,
+        name=f"the {FILES[split]} text of {corpus.name}",
+    )
+
+
+def align(training: Training, run: Run | None) -> None:
+    """Measure the alignment on the first chunk of the validation text; the same in every process."""
+    preset, corpus, step = training.preset, training.corpus, training.progress.step
+    first = chunks(corpus.val, preset.batch, preset.chunk, training.device)
+    for chunk in itertools.islice(first, 1):
+        cosines = batch_alignment(training.model, training.attachment, chunk.x, chunk.y)
+        numbers = {f"alignment {point}": cosine for point, cosine in cosines.items()}
+        training.progress.note(alignment_step=step, **numbers)
+        if run is not None:
+            run.log(step, **numbers)
+
+
+def check(preset: Preset, corpus: Corpus) -> None:
+    """Raise `UserError` for a text that is shorter than a chunk, or more processes than rows."""
+    name = f"the training text of {corpus.name}"
+    chunks(corpus.train, preset.batch, preset.chunk, "cpu", processes=processes.current(), name=name)
+
+
+def load_run(folder: Path) -> tuple[LanguageModel, Vocabulary, Preset]:
+    """The model of a run, finished or not, in evaluation mode on the CPU, with its vocabulary and preset.
+
+    Its weights are the best so far, or the last where nothing has been validated.
+
+    Raises:
+        UserError: the folder is no run, its checkpoint is damaged, or its vocabulary is not the checkpoint's.
+    """
+    config, vocabulary, content = folder / "config.yaml", folder / VOCABULARY, None
+    if config.is_file() and vocabulary.is_file():
+        content = read_checkpoint(folder)
+    if content is None:
+        raise UserError(
+            f"{folder} holds no run of nlp.train with a checkpoint. Give the folder that a training printed or was "
+            "given by --out, after its first checkpoint."
+        )
+    preset = Preset.from_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    words, state = Vocabulary.from_json(vocabulary.read_text(encoding="utf-8")), content["state"]
+    refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
+    model = LanguageModel(words.size, preset)
+    model.load_state_dict(state["best"]["weights"] or state["model"])
+    return model.eval(), words, preset
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    device = processes.join(config.device)
+    corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind
+    check(preset, corpus)
+    row = config.preset or f"{preset.granularity}_{preset.method.value}"
+    settings = config.settings(preset, corpus) | {"device": config.device, "data_dir": config.data_dir}
+    with Run("nlp", f"{row}-{corpus.name}-{config.seed}", settings, config.out, config.resume) as run:
+        train(config, run, corpus, device)
+    processes.leave()
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

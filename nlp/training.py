@@ -1,0 +1,204 @@
+"""One training: the model, what trains it, and how far it is. A checkpoint holds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness import processes
+from harness.errors import UserError
+from harness.seeds import seed_everything
+from nlp.config import RunConfig
+from nlp.data import Corpus
+from nlp.evaluate import Score
+from nlp.models import LanguageModel, cross_entropy
+from nlp.presets import Preset
+from nlp.schedules import Schedule, make_optimizer
+from nlp.streams import Chunk, chunk_count, chunks
+from tinydfa import Method, attach
+
+
+@dataclass
+class Progress:
+    """Where a training is, and what it has found."""
+
+    step: int = 0  # steps done
+    epoch: int = 1  # the one in progress
+    chunk: int = 0  # chunks of it that are done
+    loss: float = 0.0  # summed since the last validation, over all processes, in nats
+    tokens: int = 0  # whose loss that is
+    trained: int = 0  # tokens since the beginning
+    seconds: float = 0.0  # that steps took
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, **numbers: float) -> None:
+        """Append numbers to the curves."""
+        for name, value in numbers.items():
+            self.curves.setdefault(name, []).append(value)
+
+
+class BestWeights:
+    """The weights of the lowest validation loss so far, and whether to go on looking for better ones."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.step, self.worse = 0, 0  # of the best; validations since
+        self.score: dict[str, float] = {}
+        self.weights: dict[str, Tensor] = {}
+
+    def update(self, score: Score, step: int, model: nn.Module) -> None:
+        """Keep the weights after `step` if they are better than all before."""
+        self.worse += 1
+        if not self.score or score.nats < self.score["nats"]:
+            self.step, self.worse = step, 0
+            self.score = {
+                "nats": score.nats,
+                "perplexity": score.perplexity,
+                "word_perplexity": score.word_perplexity,
+            }
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+    @property
+    def given_up(self) -> bool:
+        """Whether as many validations as the patience have brought nothing better."""
+        return self.worse >= self.patience
+
+
+class Training:
+    """A model with everything that trains it.
+
+    Args:
+        config: The run; its seed decides weights, feedback and dropout.
+        preset: What `config` resolves to.
+        corpus: The text.
+        device: Where to train.
+    """
+
+    def __init__(self, config: RunConfig, preset: Preset, corpus: Corpus, device: torch.device) -> None:
+        self.preset, self.corpus, self.device = preset, corpus, device
+        self.bf16, self.group = config.precision == "bf16", processes.current()
+        self.per_epoch = chunk_count(len(corpus.train), preset.batch, preset.chunk)
+        whole = preset.epochs * self.per_epoch
+        self.total = whole if preset.steps is None else min(preset.steps, whole)
+        seed_everything(config.seed)
+        self.model = LanguageModel(corpus.vocabulary.size, preset).to(device)
+        self.attachment = attach(self.model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
+        self.net: Any = self.model if self.group.size == 1 else shared(self.model, preset, device)
+        if config.compile:
+            self.net = torch.compile(self.net)
+        self.optimizer = make_optimizer(preset, self.model.parameters())
+        self.schedule = Schedule(preset, self.optimizer, self.total)
+        self.best, self.progress = BestWeights(preset.patience), Progress()
+        self._summed = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self._since = perf_counter()
+        if self.group.rank > 0:
+            seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.step >= self.total or self.best.given_up
+
+    @property
+    def validates(self) -> bool:
+        """Whether a validation is due after the steps done."""
+        step, every = self.progress.step, self.preset.validate_every
+        due = self.progress.chunk == self.per_epoch if every is None else step % every == 0
+        return due or step == self.total
+
+    def remaining(self) -> Iterator[Chunk]:
+        """The text from where the training is, epoch after epoch until it is finished. Call `step` with each."""
+        preset, text = self.preset, self.corpus.train
+        while not self.finished:
+            done = self.progress.chunk
+            for chunk in chunks(text, preset.batch, preset.chunk, self.device, start=done, processes=self.group):
+                yield chunk
+                if self.finished:
+                    return
+            self.progress.epoch, self.progress.chunk = self.progress.epoch + 1, 0
+
+    def step(self, chunk: Chunk) -> None:
+        """One step of the optimiser on this process's rows of a chunk."""
+        self.net.train()
+        if self.preset.method is Method.DRTP:
+            self.attachment.target = chunk.y
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.net(chunk.x)
+        loss = cross_entropy(logits.float(), chunk.y)
+        self.optimizer.zero_grad()
+        (loss * (self.group.size / chunk.tokens)).backward()  # the mean over all tokens: processes average gradients
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self._summed += loss.detach()
+        progress = self.progress
+        progress.step, progress.chunk = progress.step + 1, progress.chunk + 1
+        progress.tokens, progress.trained = progress.tokens + chunk.tokens, progress.trained + chunk.tokens
+
+    def pause(self) -> None:
+        """Bring loss and time up to date: steps end here, and something else begins."""
+        self.progress.loss += self.group.total(self._summed.item())
+        self._summed.zero_()
+        self.progress.seconds += perf_counter() - self._since
+
+    def go_on(self) -> None:
+        """Steps begin."""
+        self._since = perf_counter()
+
+    def mean_loss(self) -> float:
+        """Nats per token since the last call, after `pause`."""
+        progress = self.progress
+        mean = progress.loss / progress.tokens
+        progress.loss, progress.tokens = 0.0, 0
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds, besides the generators."""
+        best = {name: value for name, value in vars(self.best).items() if name != "patience"}
+        return {
+            "vocabulary": self.corpus.vocabulary.fingerprint,
+            "model": self.model.state_dict(),
+            "attachment": self.attachment.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": best,
+            "progress": vars(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            UserError: it was trained on other tokens.
+        """
+        refuse_other_vocabulary(state["vocabulary"], self.corpus.vocabulary.fingerprint, f"of {self.corpus.name}")
+        self.model.load_state_dict(state["model"])
+        self.attachment.load_state_dict(state["attachment"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        vars(self.best).update(state["best"])
+        self.progress = Progress(**state["progress"])
+
+
+def refuse_other_vocabulary(trained: str, found: str, where: str) -> None:
+    """Raise `UserError` unless a checkpoint's vocabulary is the one `where`."""
+    if trained != found:
+        raise UserError(
+            f"the checkpoint was trained on tokens of the vocabulary {trained}, and that {where} is {found}: a number "
+            "would stand for another word. Use the text and the vocabulary it was trained on, or train anew with --out."
+        )
+
+
+def shared(model: nn.Module, preset: Preset, device: torch.device) -> DistributedDataParallel:
+    """`model` as one of several processes trains it: gradients are averaged over all of them."""
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # feedback comes from a seed, the same in all
+        find_unused_parameters=preset.method is Method.SHALLOW,
+    )

@@ -1,0 +1,356 @@
+"""Corpora: named and own texts, their splits and words, and a cache that holds whole things only."""
+
+import hashlib
+import io
+import json
+import lzma
+import os
+import sys
+import threading
+import time
+import zipfile
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from nlp import corpora, tokens
+from nlp.corpora import find_texts, own_texts, share_of_100
+from nlp.data import load_corpus
+from nlp.text import blocks, string_part
+from nlp.vocabulary import CharVocabulary, train_vocabulary
+
+TEXTS = {"train": "Das Haus ist groß.\n\n  Es steht.\n" * 40, "valid": "Das Boot ist groß.\n", "test": "Es ist es.\n"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DFA_DATA", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return written(tmp_path / "own", TEXTS)
+
+
+def written(folder: Path, texts: dict[str, str]) -> Path:
+    folder.mkdir(parents=True)
+    for split, text in texts.items():
+        (folder / f"{split}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def made(cache: Path) -> list[Path]:
+    """The folders of tokens in the cache."""
+    return sorted(path for path in (cache / "nlp").iterdir() if path.is_dir())
+
+
+def test_the_synthetic_corpus_is_all_of_pythons_topics_and_no_topic_is_in_two_splits():
+    from pydoc_data.topics import topics
+
+    splits = find_texts("synthetic").splits
+    named = [part.name for parts in splits.values() for part in parts]
+    assert sorted(named) == sorted(f"pydoc_data.topics[{name!r}]" for name in topics)
+    assert all("".join(blocks(parts)).strip() for parts in splits.values())
+
+
+def test_the_synthetic_corpus_loads_without_files_and_decodes_to_its_text():
+    from pydoc_data.topics import topics
+
+    corpus = load_corpus("synthetic", size=600)
+    names = [name for name in sorted(topics) if share_of_100(name) >= 95]
+    assert corpus.vocabulary.decode(corpus.test) == "\n\n".join(topics[name] for name in names)
+    assert (corpus.name, corpus.vocabulary.size, corpus.train.dtype) == ("synthetic", 600, np.uint16)
+    assert corpus.words["train"] == sum(len(text.split()) for name, text in topics.items() if share_of_100(name) < 90)
+
+
+def test_a_python_without_its_documentation_is_an_error_with_a_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(UserError, match=r"synthetic .*pydoc_data\.topics.*--text-dir"):
+        load_corpus("synthetic")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_own_folder_of_three_files_is_encoded_whole(folder, kind, compressed):
+    if compressed:
+        for path in list(folder.iterdir()):
+            path.with_suffix(".txt.xz").write_bytes(lzma.compress(path.read_bytes()))
+            path.unlink()
+    corpus = load_corpus(text_dir=folder, vocabulary=kind, size=300)
+    for ids, split in ((corpus.train, "train"), (corpus.test, "test")):
+        assert corpus.vocabulary.decode(ids) == TEXTS[split]
+    assert corpus.words == {"train": 240, "val": 4, "test": 3}
+    assert corpus.name == "own"
+    assert isinstance(corpus.train, np.memmap)
+
+
+def test_the_vocabulary_comes_from_the_training_text_alone(folder):
+    corpus = load_corpus(text_dir=folder, vocabulary="char")
+    assert set(corpus.vocabulary.characters) == set(TEXTS["train"])
+    assert corpus.vocabulary.decode(corpus.val) == "Das \ufffdoot ist gro\xdf.\n"  # no B in the training text
+
+
+def test_documents_are_split_by_their_relative_paths_and_hidden_ones_are_left_out(tmp_path, monkeypatch):
+    names = [f"{folder}/{number}{end}" for folder in ("a", "b/c") for number in range(60) for end in (".md", ".rst")]
+    for root in ("here", "there"):
+        for name in [*names, ".git/x.txt", "b/.hidden.md", "picture.png"]:
+            path = tmp_path / root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"text of {name}\n")
+    here, there = (own_texts(tmp_path / root).splits for root in ("here", "there"))
+    found = {
+        split: [Path(part.name).relative_to(tmp_path / "here").as_posix() for part in here[split]] for split in here
+    }
+    assert sorted(chain.from_iterable(found.values())) == sorted(names)
+    assert [[part.digest for part in parts] for parts in here.values()] == [
+        [part.digest for part in parts] for parts in there.values()
+    ]
+    assert len(found["train"]) > 200
+    assert "".join(blocks(here["val"])) == "\n\n".join(f"text of {name}\n" for name in found["val"])
+
+
+def test_too_few_documents_for_a_split_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "one.txt").write_text("one")
+    with pytest.raises(UserError, match=r"has 1 documents .*none of them fell to"):
+        load_corpus(text_dir=tmp_path / "few")
+
+
+@pytest.mark.parametrize("missing", ["train", "valid", "test"])
+def test_a_missing_split_is_named(folder, missing):
+    (folder / f"{missing}.txt").unlink()
+    with pytest.raises(UserError, match=rf"own lacks {missing}\.txt .*: the {missing} text\. Add what is missing"):
+        load_corpus(text_dir=folder)
+
+
+@pytest.mark.parametrize("text", ["", " \n\n"])
+def test_an_empty_split_is_named_and_nothing_is_kept(folder, cache, text):
+    (folder / "valid.txt").write_text(text)
+    with pytest.raises(UserError, match="the valid text of own is empty"):
+        load_corpus(text_dir=folder)
+    assert made(cache) == []
+
+
+def test_bytes_that_are_not_utf8_are_named_by_file_and_place(folder, cache):
+    content = "é".encode() * 5 + b"word\r\n" * 100_000 + b"\xe9t\xe9"
+    (folder / "train.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"own/train\.txt is not UTF-8 text: byte 600010 .*0xe9"):
+        load_corpus(text_dir=folder)
+    (folder / "train.txt").write_bytes(b"a character cut short \xc3")
+    with pytest.raises(UserError, match=r"own/train\.txt is not UTF-8 text: byte 22 .*0xc3"):
+        load_corpus(text_dir=folder)
+    assert made(cache) == []
+
+
+def test_a_damaged_xz_file_is_named(folder):
+    (folder / "test.txt").unlink()
+    (folder / "test.txt.xz").write_bytes(lzma.compress(os.urandom(1000))[:-40])
+    with pytest.raises(UserError, match=r"test\.txt\.xz is damaged"):
+        load_corpus(text_dir=folder)
+
+
+def test_line_ends_and_byte_order_marks_are_read_as_pythons_open_does(folder):
+    (folder / "test.txt").write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
+    assert "".join(blocks(own_texts(folder).splits["test"])) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("size", [2, 5, 64, 1 << 18])
+def test_blocks_are_the_whole_text_cut_before_white_space_that_follows_something_else(size):
+    text = "Grüße,\n\n  it's  a \t test\n\n\n    x = 1\r\n\n end \n" * 7
+    found = list(blocks([string_part("a", text), string_part("b", "last")], size))
+    whole = io.StringIO(text, newline=None).read() + "\n\nlast"
+    assert "".join(found) == whole
+    assert len(found) > 1 or size > len(whole)
+    for left, right in pairwise(found):
+        assert not left[-1].isspace()
+        assert right[0] in " \n"
+
+
+def test_a_long_text_is_never_held_whole(tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text("some words on a line\n" * 50_000)
+    longest = max(len(block) for block in blocks([corpora.file_part(path)], size=1000))
+    assert longest < 2000
+
+
+def test_shakespeare_is_split_90_5_5_by_characters(tmp_path, monkeypatch):
+    text = "".join(chr(97 + number % 26) + " " for number in range(500))
+    written(tmp_path / "root" / "text" / "tinyshakespeare", {"input": text})
+    monkeypatch.setattr(corpora, "SHAKESPEARE", corpora.RemoteFile(corpora.SHAKESPEARE.path, None, 1000, ()))
+    splits = find_texts("tinyshakespeare", tmp_path / "root").splits
+    assert ["".join(blocks(parts)) for parts in splits.values()] == [text[:900], text[900:950], text[950:]]
+
+
+WIKI = {  # as published: one space at both ends of a line, empty lines too
+    "train": " \n = Title = \n \n The <unk> sat . \n" * 9,
+    "valid": " \n It sat . \n",
+    "test": " \n <unk> . \n",
+}
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """A small archive in the publisher's layout, which the checksum in the list is made to fit."""
+    path = tmp_path / "root" / "text" / "wikitext-103" / "wikitext-103-v1.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for split, text in WIKI.items():
+            file.writestr(f"wikitext-103/wiki.{split}.tokens", text)
+    monkeypatch.setitem(
+        corpora.WIKITEXT, "wikitext-103", (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    )
+    return tmp_path / "root"
+
+
+def test_wikitext_is_read_from_the_archive_and_its_words_are_counted_with_a_token_a_line(archive):
+    corpus = load_corpus("wikitext-103", archive, size=300, lower=True)
+    assert corpus.vocabulary.decode(corpus.train) == WIKI["train"].lower()
+    assert corpus.words == {"train": 9 * (7 + 4), "val": 3 + 2, "test": 2 + 2}
+    assert sorted(path.name for path in archive.rglob("*") if path.is_file()) == ["wikitext-103-v1.zip"]
+
+
+def test_the_publishers_unpacked_files_are_taken_too(tmp_path):
+    folder = tmp_path / "root" / "text" / "wikitext-2"
+    folder.mkdir(parents=True)
+    for split, text in WIKI.items():
+        (folder / f"wiki.{split}.tokens").write_text(text)
+    assert load_corpus("wikitext-2", tmp_path / "root", size=300).words["val"] == 5
+
+
+def test_a_wikitext_of_which_only_the_validation_text_is_there_names_what_is_missing(tmp_path):
+    written(tmp_path / "root" / "text" / "wikitext-2", {"valid": WIKI["valid"]})
+    with pytest.raises(UserError, match=r"wikitext-2 lacks train\.txt and test\.txt .*published archive"):
+        load_corpus("wikitext-2", tmp_path / "root")
+
+
+def test_wikitext_has_mirrors_and_a_checksum():
+    for name in corpora.WIKITEXT:
+        remote = corpora.wikitext_archive(name)
+        assert remote.path == f"text/{name}/{name}-v1.zip"
+        assert len(remote.urls) == 3
+        assert all(url.startswith("https://") and url.endswith(f"{name}-v1.zip") for url in remote.urls)
+        assert len(remote.sha256) == 64
+
+
+def test_unknown_names_and_settings_are_errors_that_list_the_known_ones(tmp_path):
+    with pytest.raises(
+        UserError, match=r"--dataset wikitxt.*synthetic, docs, tinyshakespeare, wikitext-2, wikitext-103"
+    ):
+        load_corpus("wikitxt")
+    with pytest.raises(UserError, match=r"--vocabulary words.*bpe or char"):
+        load_corpus(vocabulary="words")
+    with pytest.raises(UserError, match=r"--vocabulary-size 100.*256"):
+        load_corpus(size=100)
+    with pytest.raises(UserError, match=r"--text-dir .*nowhere: no such folder"):
+        load_corpus(text_dir=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"corpus docs is not there.*text/docs/train\.txt\.xz"):
+        load_corpus("docs", tmp_path)
+
+
+def test_tokens_are_made_once_and_again_only_for_other_texts_or_settings(folder, cache, monkeypatch):
+    first = load_corpus(text_dir=folder)
+    monkeypatch.setattr(tokens, "train_vocabulary", lambda *a, **k: pytest.fail("trained again"))
+    again = load_corpus(text_dir=folder)
+    assert again.vocabulary.fingerprint == first.vocabulary.fingerprint
+    assert np.array_equal(again.train, first.train)
+    assert again.words == first.words
+    monkeypatch.undo()
+    monkeypatch.setenv("TINYDFA_CACHE", str(cache))
+    load_corpus(text_dir=folder, lower=True)
+    load_corpus(text_dir=folder, size=299)
+    load_corpus(text_dir=folder, vocabulary="char")
+    (folder / "test.txt").write_text("Anders.")
+    assert load_corpus(text_dir=folder).vocabulary.decode(load_corpus(text_dir=folder).test) == "Anders."
+    assert len(made(cache)) == 5
+
+
+def test_two_that_want_the_same_tokens_at_once_make_them_once(folder, cache, monkeypatch):
+    trained, found = [], []
+
+    def slowly(*args):
+        trained.append(args)
+        time.sleep(0.2)
+        return train_vocabulary(*args)
+
+    monkeypatch.setattr(tokens, "train_vocabulary", slowly)
+    work = [threading.Thread(target=lambda: found.append(load_corpus(text_dir=folder, size=300))) for _ in "ab"]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert len(trained) == 1
+    assert [corpus.vocabulary.decode(corpus.train) for corpus in found] == [TEXTS["train"]] * 2
+
+
+def test_what_a_killed_process_left_is_not_used_and_goes_away(folder, cache, monkeypatch):
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens.os, "replace", killed)
+        patch.setattr(tokens.shutil, "rmtree", lambda *a, **k: None)  # a killed process does not clean up
+        with pytest.raises(KeyboardInterrupt):
+            load_corpus(text_dir=folder, size=300)
+    [left] = made(cache)
+    assert left.suffix == ".tmp"
+    (left / "train.bin").write_bytes(b"\0\0" * 10)
+    corpus = load_corpus(text_dir=folder, size=300)
+    assert corpus.vocabulary.decode(corpus.train) == TEXTS["train"]
+    assert [path.suffix for path in made(cache)] == [""]
+
+
+@pytest.mark.parametrize("damage", ["shortened", "absent", "not json", "other counts"])
+def test_damaged_tokens_are_made_anew(folder, cache, damage):
+    load_corpus(text_dir=folder, size=300)
+    [kept] = made(cache)
+    if damage == "shortened":
+        (kept / "train.bin").write_bytes((kept / "train.bin").read_bytes()[:-2])
+    elif damage == "absent":
+        (kept / "val.bin").unlink()
+    elif damage == "not json":
+        (kept / "vocabulary.json").write_text("{")
+    else:
+        (kept / "counts.json").write_text(json.dumps({"train": {}}))
+    corpus = load_corpus(text_dir=folder, size=300)
+    assert corpus.vocabulary.decode(corpus.train) == TEXTS["train"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write .*TINYDFA_CACHE"):
+        load_corpus(text_dir=folder)
+
+
+def test_more_tokens_than_16_bits_hold_are_kept_in_32(tmp_path):
+    characters = "".join(map(chr, range(0x10000, 0x10000 + 66_000)))
+    folder = written(tmp_path / "own", {"train": characters, "valid": characters[-5:], "test": "x " + characters[0]})
+    corpus = load_corpus(text_dir=folder, vocabulary="char")
+    assert corpus.train.dtype == np.int32
+    assert corpus.train.tolist() == list(range(1, 66_001))
+    assert corpus.val.tolist() == [65_996, 65_997, 65_998, 65_999, 66_000]
+    assert corpus.test.tolist() == [0, 0, 1]
+
+
+def test_a_text_is_encoded_piece_by_piece_as_it_is_read(tmp_path):
+    log = []
+
+    class Watched(CharVocabulary):
+        def encode(self, text):
+            log.append(f"encode {text}")
+            return super().encode(text)
+
+    def read():
+        for piece in ("ab", " ba", " a"):
+            log.append(f"read {piece}")
+            yield piece
+
+    counts = tokens.write_ids(tmp_path / "ids.bin", read(), Watched(" ab"))
+    assert log == ["read ab", "encode ab", "read  ba", "encode  ba", "read  a", "encode  a"]
+    assert counts == {"tokens": 7, "words": 3}
+    assert np.fromfile(tmp_path / "ids.bin", np.uint16).tolist() == [2, 3, 1, 3, 2, 1, 2]

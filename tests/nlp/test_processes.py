@@ -1,0 +1,44 @@
+"""Two processes train one model as one process does with the same batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = ["--layers", "2", "--d-model", "16", "--d-ff", "24", "--heads", "2", "--chunk", "16", "--batch", "5"]
+LENGTH = ["--steps", "12", "--validate-every", "6", "--vocabulary", "char", "--dropout", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A small text of one's own: the processes should not wait for a large one."""
+    folder = tmp_path_factory.mktemp("text")
+    for split, lines in (("train", 60), ("valid", 6), ("test", 6)):
+        (folder / f"{split}.txt").write_text("".join(f"the line {n * n} follows {n}\n" for n in range(lines)))
+    return folder
+
+
+def trained(folder, text, cache, *launcher):
+    options = ["--text-dir", str(text), "--granularity", "micro", "--method", "dfa", "--alignment-every", "6"]
+    command = [sys.executable, *launcher, "-m", "nlp.train", *SIZES, *LENGTH, *options, "--out", str(folder)]
+    environment = {"PATH": "/usr/bin:/bin", "TINYDFA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HOME": str(cache)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # printed once
+
+
+def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path):
+    launcher = ("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2")
+    one = trained(tmp_path / "one", text, tmp_path / "cache")
+    two = trained(tmp_path / "two", text, tmp_path / "cache", *launcher)  # rows 3 and 2 of the five
+    for name in ("train_loss", "val_loss"):
+        assert two["curves"][name] == pytest.approx(one["curves"][name], rel=1e-5)
+    for name in ("alignment blocks.0.point", "alignment blocks.1.point2"):
+        assert two["curves"][name] == pytest.approx(one["curves"][name], abs=1e-4)
+    assert two["metrics"]["test_perplexity"] == pytest.approx(one["metrics"]["test_perplexity"], rel=1e-5)
+    state = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
+    assert len(state["generators_of_others"]) == 1

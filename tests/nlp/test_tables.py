@@ -1,0 +1,74 @@
+"""Table 5: every cell names a preset that exists, a small run answers it, and the report draws the runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.tables import RunContext
+from nlp import tables
+from nlp.presets import PRESETS
+from nlp.report import sections
+from tinydfa import Method
+
+QUICK = RunContext(scale="quick")
+BY_NAME = {table.name: table for table in tables.TABLES}
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
+def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
+    places = [(cell.row, cell.column, cell.method) for cell in table.cells]
+    assert len(set(places)) == len(places)
+    for cell in table.cells:
+        assert PRESETS[cell.preset].method is Method(cell.method)
+
+
+def test_published_numbers_stand_beside_the_published_settings_alone():
+    cells = {(cell.row, cell.column): cell.published for cell in BY_NAME["table5"].cells}
+    assert cells["backpropagation", "WikiText-103"] == 29.8
+    assert cells["macro, + schedule", "WikiText-103"] == 52.0
+    assert cells["macro, + Adam", "WikiText-103"] is None  # could not be read
+    assert cells["shallow", "WikiText-103"] is None  # "over 400" is a bound
+    assert all(number is None for (_, column), number in cells.items() if column != "WikiText-103")
+    assert ("macro, ours", "WikiText-103") not in cells
+
+
+@pytest.mark.parametrize(("table", "metric"), [("table5", "val_word_perplexity"), ("nlp-alignment", "alignment")])
+def test_a_cell_runs_small_on_the_embedded_text(monkeypatch, table, metric):
+    monkeypatch.setattr(tables, "QUICK", tables.QUICK | {"steps": 4, "validate_every": 2, "layers": 1})
+    cell = next(cell for cell in BY_NAME[table].cells if cell.row == "macro, ours")
+    result = BY_NAME[table].run(replace(cell, dataset="synthetic"), 0, QUICK)
+    assert (result["dataset"], result["method"]) == ("synthetic", "dfa")
+    assert result["metrics"][metric] is not None
+    assert len(result["curves"]["val_loss"]) == 2
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
+    folder = tmp_path / "nlp"
+    folder.mkdir()
+    assert sections(tmp_path, QUICK) == []
+
+    def write(name, row, **curves):
+        line = {"row": row, "dataset": "synthetic", "method": "dfa", "scale": "quick", "seed": 0}
+        line["result"] = {"curves": curves}
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    for row in ("backpropagation", "macro, + Adam", "shallow"):
+        write("table5", row, step=[10, 20], val_loss=[5.0, 4.0])
+    write("nlp-alignment", "macro, ours", alignment_step=[10, 20], **{"alignment blocks.0.point": [0.1, 0.2]})
+    [section] = sections(tmp_path, QUICK)
+    assert [figure.title.split(",")[0] for figure in section.figures] == [
+        "Learning curves",
+        "Alignment in the Transformer",
+    ]
+    assert all(figure.image.startswith(b"\x89PNG") for figure in section.figures)
+    assert sections(tmp_path, RunContext(scale="paper")) == []
+
+
+def test_the_readme_has_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+    for table in tables.TABLES:
+        assert f"<!-- results:{table.name} -->" in text

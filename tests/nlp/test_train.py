@@ -1,0 +1,290 @@
+"""Training: what it learns, what it reports, and that an interrupted run ends like one that was not interrupted."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from harness import cli
+from harness.errors import NonFiniteLoss, UserError
+from harness.run import Run
+from nlp import train as module
+from nlp.evaluate import Score
+from nlp.models import LanguageModel
+from nlp.train import Config, load_run, main, train
+from nlp.training import Training
+from nlp.vocabulary import CharVocabulary
+from tests.nlp.tiny import LETTERS, tiny_config, tiny_corpus
+from tinydfa import Method
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return tiny_corpus()
+
+
+def run_in(folder, config, corpus, resume=False):
+    """Train in a folder."""
+    with Run("nlp", "tiny", config.settings(config.resolve(), corpus), folder, resume) as run:
+        return train(config, run, corpus)
+
+
+def perplexity(corpus, method, **options):
+    config = tiny_config(method=method, schedule="adam", dropout=0.0, steps=200, validate_every=50, **options)
+    return train(config, corpus=corpus)["metrics"]["test_perplexity"]
+
+
+def test_backpropagation_learns_and_dfa_learns_more_than_shallow(corpus):
+    bp, dfa, shallow = (perplexity(corpus, method) for method in (Method.BP, Method.DFA, Method.SHALLOW))
+    assert 2.0 < bp < 2.6  # two successors: 2 is the best possible
+    assert dfa < 3.0
+    assert shallow > dfa + 0.05
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(corpus):
+    first, again, other = (train(tiny_config(seed=seed), corpus=corpus)["curves"] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_curves_have_an_entry_a_validation_and_the_last_step_is_validated(corpus):
+    result = train(tiny_config(steps=20), corpus=corpus)
+    assert result["curves"]["step"] == [8, 16, 20]
+    assert {len(result["curves"][name]) for name in ("train_loss", "val_loss")} == {3}
+    metrics = result["metrics"]
+    assert metrics["steps"] == 20
+    assert metrics["val_perplexity"] == pytest.approx(math.exp(min(result["curves"]["val_loss"])))
+    assert metrics["val_word_perplexity"] == pytest.approx(math.exp(239 * min(result["curves"]["val_loss"]) / 60))
+    assert metrics["tokens_per_second"] > 0
+
+
+def test_without_validate_every_epochs_are_validated(corpus):
+    result = train(tiny_config(epochs=2, steps=None, validate_every=None, preset="macro"), corpus=corpus)
+    assert result["curves"]["step"] == [25, 50]  # 1199 predictions in windows of 8, six at a time
+
+
+def test_the_training_loss_is_the_mean_over_tokens_since_the_last_validation(corpus, monkeypatch):
+    losses, step = [], Training.step
+
+    def noted(self, chunk):
+        with torch.no_grad():
+            logits = self.model(chunk.x)
+        loss = F.cross_entropy(logits.flatten(0, 1), chunk.y.flatten(), ignore_index=-100, reduction="none")
+        losses.append((float(loss.sum()), int((chunk.y != -100).sum())))
+        step(self, chunk)
+
+    monkeypatch.setattr(Training, "step", noted)
+    curve = train(tiny_config(dropout=0.0, steps=32), corpus=corpus)["curves"]["train_loss"]
+    assert losses[24][1] < 48  # the last of the epoch is not full
+    for place, mean in enumerate(curve):
+        part = losses[8 * place : 8 * place + 8]
+        assert mean == pytest.approx(sum(loss for loss, _ in part) / sum(tokens for _, tokens in part), rel=1e-5)
+
+
+def test_gradients_are_clipped_together(corpus):
+    config = tiny_config(clip_norm=0.01, dropout=0.0)
+    training = Training(config, config.resolve(), corpus, torch.device("cpu"))
+    training.step(next(training.remaining()))
+    norm = torch.stack([p.grad.norm() for p in training.model.parameters()]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def scripted(monkeypatch, losses):
+    """Let the validation loss be what the script says; notes what was scored with which weights."""
+    seen, script = [], iter(losses)
+
+    def scores(model, tokens, words, **options):
+        seen.append((tokens, {name: value.clone() for name, value in model.state_dict().items()}))
+        nats = next(script, 0.7)
+        return Score(nats, math.exp(nats), math.exp(2 * nats), len(tokens) - 1)
+
+    monkeypatch.setattr(module, "evaluate", scores)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "steps", "best"),
+    [
+        ([2.0, 1.5, 1.6, 1.7, 1.0], 2, 16, 8),  # the patience runs out
+        ([2.0, 1.5, 1.6], 5, 12, 8),  # the steps run out, and the best weights come back all the same
+        ([2.0, 1.5, 1.5, 1.5], 2, 16, 8),  # as good is not better
+        ([2.0, 1.6, 1.5], 5, 12, 12),
+    ],
+)
+def test_the_best_weights_are_tested_once(monkeypatch, corpus, losses, patience, steps, best):
+    seen = scripted(monkeypatch, losses)
+    config = tiny_config(steps=4 * len(losses), validate_every=4, patience=patience)
+    metrics = train(config, corpus=corpus)["metrics"]
+    assert (metrics["steps"], metrics["best_step"]) == (steps, best)
+    assert metrics["val_perplexity"] == math.exp(losses[best // 4 - 1])
+    assert [tokens is corpus.test for tokens, _ in seen] == [False] * (steps // 4) + [True]
+    for name, value in seen[-1][1].items():
+        assert torch.equal(value, seen[best // 4 - 1][1][name])
+
+
+def test_the_schedule_learns_of_every_validation(monkeypatch, corpus):
+    scripted(monkeypatch, [2.0, 2.1, 2.2, 2.3])
+    rates = []
+    step = Training.step
+    monkeypatch.setattr(Training, "step", lambda self, chunk: (rates.append(self.schedule.lr), step(self, chunk)))
+    train(tiny_config(steps=16, validate_every=4, schedule="plateau", lr=0.1), corpus=corpus)
+    assert rates == pytest.approx([0.1] * 12 + [0.02] * 4)
+
+
+class KilledError(Exception):
+    pass
+
+
+RESUMED = {
+    "plateau": {"dropout": 0.3, "alignment_every": 5},
+    "noam": {"granularity": "micro", "method": Method.SDFA, "warmup": 10, "lr": 1.0},
+    "onecycle": {"method": Method.FRSF, "tied": True},
+    "radam": {"method": Method.DRTP},
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "killed_at"), [("plateau", 11), ("plateau", 34), ("noam", 34), ("onecycle", 11), ("radam", 34)]
+)
+def test_a_run_killed_inside_an_epoch_and_resumed_ends_like_an_uninterrupted_one(schedule, killed_at, tmp_path, corpus):
+    options = RESUMED[schedule]  # 25 steps an epoch
+    config = tiny_config(schedule=schedule, checkpoint_every=3, steps=40, validate_every=9, seed=5, **options)
+    whole = train(config, corpus=corpus)
+
+    with pytest.MonkeyPatch.context() as patch:
+        step, steps = Training.step, iter(range(100))
+
+        def killed(self, chunk):
+            if next(steps) == killed_at:
+                raise KilledError
+            step(self, chunk)
+
+        patch.setattr(Training, "step", killed)
+        with pytest.raises(KilledError):
+            run_in(tmp_path, config, corpus)
+    torch.manual_seed(999)
+    resumed = run_in(tmp_path, config, corpus, resume=True)
+
+    assert resumed["curves"] == whole["curves"]
+    for metrics in (resumed["metrics"], whole["metrics"]):
+        del metrics["tokens_per_second"]
+    assert resumed["metrics"] == whole["metrics"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val_loss" in line] == [9, 18, 27, 36, 40]
+
+
+def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, corpus, capsys):
+    first = run_in(tmp_path, tiny_config(), corpus)
+    again = run_in(tmp_path, tiny_config(), corpus, resume=True)
+    assert again["metrics"] == first["metrics"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
+
+
+def test_a_run_is_loaded_with_its_best_weights_its_vocabulary_and_its_preset(tmp_path, corpus):
+    config = tiny_config(granularity="micro", steps=16)
+    result = run_in(tmp_path, config, corpus)
+    model, vocabulary, preset = load_run(tmp_path)
+    assert isinstance(model, LanguageModel)
+    assert not model.training
+    assert preset == config.resolve()
+    assert vocabulary.fingerprint == corpus.vocabulary.fingerprint
+    text = torch.from_numpy(corpus.test.astype("int64"))
+    windows = [text[start : start + 9] for start in range(0, len(text) - 1, 8)]
+    nats = sum(F.cross_entropy(model(w[None, :-1])[0], w[1:], reduction="sum").item() for w in windows)
+    assert math.exp(nats / (len(text) - 1)) == pytest.approx(result["metrics"]["test_perplexity"], rel=1e-4)
+
+
+def test_an_interrupted_run_is_loaded_with_the_weights_of_its_checkpoint(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(module, "validate", lambda *arguments: (_ for _ in ()).throw(KilledError))
+    with pytest.raises(KilledError):
+        run_in(tmp_path, tiny_config(checkpoint_every=6), corpus)
+    model, _, _ = load_run(tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
+    assert state["progress"]["step"] == 6
+    assert torch.equal(model.embedding.weight, state["model"]["embedding.weight"])
+
+
+def test_another_vocabulary_than_the_checkpoints_is_refused(tmp_path, corpus):
+    config = tiny_config(checkpoint_every=4)
+    run_in(tmp_path, config, corpus)
+    other = CharVocabulary(LETTERS[::-1])
+    with pytest.raises(UserError, match=f"vocabulary {corpus.vocabulary.fingerprint}, and that of tiny is"):
+        run_in(tmp_path, config, tiny_corpus(LETTERS[::-1]), resume=True)
+    assert load_run(tmp_path)[1].fingerprint == corpus.vocabulary.fingerprint  # still its own
+    (tmp_path / "vocabulary.json").write_text(other.to_json())
+    with pytest.raises(UserError, match=f"and that in .*vocabulary.json is {other.fingerprint}"):
+        load_run(tmp_path)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run of nlp\.train"):
+        load_run(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, corpus, monkeypatch):
+    step = Training.step
+
+    def broken(self, chunk):
+        step(self, chunk)
+        if self.progress.step == 7:
+            self._summed += math.nan
+
+    monkeypatch.setattr(Training, "step", broken)
+    with pytest.raises(NonFiniteLoss, match="the loss is nan at step 8"):
+        run_in(tmp_path, tiny_config(checkpoint_every=4), corpus)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
+    assert state["progress"]["step"] == 4
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_alignment_is_one_for_backpropagation_and_measuring_it_changes_nothing(corpus):
+    config = tiny_config(method=Method.BP, alignment_every=10)
+    result = train(config, corpus=corpus)
+    curves = result["curves"]
+    assert curves["alignment_step"] == [10, 20]
+    assert curves["alignment blocks.0.point"] == pytest.approx([1.0, 1.0])
+    assert result["metrics"]["alignment blocks.1.point"] == pytest.approx(1.0)
+    assert curves["val_loss"] == train(replace(config, alignment_every=None), corpus=corpus)["curves"]["val_loss"]
+
+
+@pytest.mark.parametrize("method", [Method.SDFA, Method.TDFA, Method.DRTP, Method.FA, Method.USF, Method.BRSF])
+def test_other_methods_train_too(method, corpus):
+    curve = train(tiny_config(method=method, schedule="adam"), corpus=corpus)["curves"]["val_loss"]
+    assert curve[-1] < curve[0]
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"compile": True}])
+def test_options_leave_the_loss_nearly_as_it_is(options, corpus, monkeypatch):
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compiled(net, backend="aot_eager", fullgraph=True))
+    usual, other = (train(tiny_config(layers=1, dropout=0.0, **chosen), corpus=corpus) for chosen in ({}, options))
+    usual, other = (result["curves"]["val_loss"] for result in (usual, other))
+    assert other == pytest.approx(usual, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "doccs"], "--dataset doccs: no such corpus"),
+        (["--preset", "macro_xyz"], "--preset macro_xyz: no such preset"),
+        (["--method", "drtp", "--error-at", "hidden"], "Use --error-at logits"),
+        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--steps", "0"], "steps is 0; give at least 1"),
+        (["--schedule", "cosine"], "no schedule is called 'cosine'"),
+        (["--vocabulary", "char", "--chunk", "900000"], "a chunk of 900000 needs 900,001"),
+        (["--device", "tpu"], "--device tpu"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(Config, main, arguments)
+    complaint = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert message in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
