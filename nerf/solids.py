@@ -55,7 +55,7 @@ class Box:
     colour: Colour
     turn: float = 0.0  # degrees
     second: Colour | None = None  # of every other square, seen from above
-    square: float = 0.4
+    square: float = 0.44
 
     def cross(self, origins: Tensor, directions: Tensor) -> Crossing:
         """Where each ray is between all three pairs of planes."""
@@ -116,10 +116,10 @@ class Cylinder:
 Solid = Sphere | Box | Cylinder
 
 SOLIDS: tuple[Solid, ...] = (
-    Box((0.0, 0.0, -0.6), (1.0, 1.0, 0.1), (0.85, 0.80, 0.70), second=(0.25, 0.30, 0.40)),
-    Sphere((-0.4, -0.35, -0.05), 0.45, (0.85, 0.25, 0.20)),
-    Box((0.45, -0.3, -0.2), (0.3, 0.3, 0.3), (0.20, 0.50, 0.85), turn=30.0),
-    Cylinder((0.1, 0.5, 0.05), 0.28, 0.55, (0.30, 0.70, 0.30)),
+    Box((0.0, 0.0, -0.45), (0.88, 0.88, 0.1), (0.85, 0.80, 0.70), second=(0.25, 0.30, 0.40)),
+    Sphere((-0.4, -0.35, 0.1), 0.45, (0.85, 0.25, 0.20)),
+    Box((0.45, -0.3, -0.05), (0.3, 0.3, 0.3), (0.20, 0.50, 0.85), turn=30.0),
+    Cylinder((0.1, 0.5, 0.2), 0.28, 0.55, (0.30, 0.70, 0.30)),
 )
 
 
