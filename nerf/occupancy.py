@@ -62,7 +62,8 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("maximum", torch.zeros(resolution**3, device=bounds.device))
         self.register_buffer("full", torch.ones(resolution**3, dtype=torch.bool, device=bounds.device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self._warm = True  # `updates >= warmup`, without a wait for the device
+        self._warm = True  # `updates < warmup`, without a wait for the device
+        self.register_load_state_dict_post_hook(_go_on)
 
     @torch.no_grad()
     def update(self, density: Density) -> None:
@@ -100,21 +101,20 @@ class OccupancyGrid(nn.Module):
         """The part of the box that is worth asking about, 0 to 1."""
         return float(self.full.float().mean())
 
-    def load_state_dict(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """As in torch; goes on where the saved grid was."""
-        keys = super().load_state_dict(*args, **kwargs)
-        self._decide()
-        return keys
-
     def _decide(self) -> None:
         """Which cells are full, and their neighbours."""
         self._warm = int(self.updates) < self.warmup
         if self._warm:
             return
         opacity = -torch.expm1(-self.maximum * self.step)
-        full = opacity >= opacity.mean().clamp(max=self.threshold)
+        full = opacity >= opacity.double().mean().clamp(max=self.threshold)
         grid = full.float().reshape(1, 1, *(self.resolution,) * 3)
         self.full.copy_(F.max_pool3d(grid, kernel_size=3, stride=1, padding=1).flatten() > 0)
+
+
+def _go_on(grid: OccupancyGrid, _keys: object) -> None:
+    """Decide anew after the maximum was loaded."""
+    grid._decide()
 
 
 def sample_mask(grid: OccupancyGrid, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
