@@ -14,7 +14,7 @@ Names: ``<data>_<method>[_<size>]``; `small_...` and `debug_...` are ours, for a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from harness.errors import UserError
 from nerf.fields import Rendering
@@ -126,7 +126,7 @@ _WITH_SHALLOW = {
     "small": (small_bp, small_dfa),
     "tiny": (tiny_bp, tiny_dfa),
 }
-_LARGER = {
+_LARGER: dict[str, dict[str, Any]] = {
     "8x256": {"depth": 8, "width": 256},
     "xl": {"width": 425},
     "xxl": {"width": 512},

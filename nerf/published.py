@@ -51,7 +51,7 @@ CHECKPOINT_PSNR = {
     "horns": 15.65,
 }
 
-# Table 1, means over scenes: NeRF paper, table 1. The two of DFA are second-hand, and nobody has read them in the paper.
+# Table 1, means over scenes, from the NeRF paper. The two of DFA are second-hand and were not verified.
 TABLE_1 = {
     "synthetic": {"NV": 26.05, "SRN": 22.26, "LLFF": 24.88, "NeRF BP": 31.01},
     "real": {"SRN": 22.84, "LLFF": 24.13, "NeRF BP": 26.50},

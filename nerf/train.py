@@ -63,7 +63,7 @@ class Config(config.RunConfig):
     """Learning rate at the first step."""
     precision: Literal["fp32", "bf16"] | None = None
     """bf16: products of numbers rounded to bfloat16."""
-    skip_empty: bool | None = None
+    skip_empty: bool = False
     """Ask no network about places that were found to be empty."""
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
@@ -85,7 +85,7 @@ class Config(config.RunConfig):
         preset = find_preset(self.preset, self.method, self.dataset)
         shared = {field.name for field in fields_of(Config)} & {field.name for field in fields_of(Preset)}
         given = {name: getattr(self, name) for name in shared - {"method"}}
-        return replace(preset, **{name: value for name, value in given.items() if value is not None})
+        return replace(preset, **{name: value for name, value in given.items() if value not in (None, False)})
 
 
 def train(config: Config, run: Run | None = None, scene: Scene | None = None) -> dict[str, Any]:
@@ -149,8 +149,8 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             check_loss(pending.sum().item(), step)
             states = {"fields": fields.state_dict(), "attachments": {n: a.state_dict() for n, a in attachments.items()}}
             states |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-            states |= {"history": asdict(history), "pending": pending}
-            run.save(step, **states, grid=None if grid is None else grid.state_dict())
+            states |= {"grid": None if grid is None else grid.state_dict()}
+            run.save(step, **states, history=asdict(history), pending=pending)
 
     trained = perf_counter() - start
     views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
