@@ -108,21 +108,18 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     seed_everything(config.seed)
     start = perf_counter()
     fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(device)
-    attachments = attach_all(fields, preset.method, config.seed)
-    grid = make_grid(scene.bounds, preset.samples_coarse) if preset.skip_empty else None
-    fields.occupied = None if grid is None else grid.occupied
     optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, preset.rate)
+    stateful: dict[str, Any] = {"fields": fields, "optimizer": optimizer, "scheduler": scheduler}
+    stateful |= attach_all(fields, preset.method, config.seed)
+    if preset.skip_empty:
+        stateful["grid"] = make_grid(scene.bounds, preset.samples_coarse)
+        fields.occupied = stateful["grid"].occupied
     history, done, pending = History(), 0, torch.zeros(2, device=device)
     if run is not None and (state := run.restore()) is not None:
         done, history, pending = state["step"], History(**state["history"]), state["pending"].to(device)
-        fields.load_state_dict(state["fields"])
-        for name, attachment in attachments.items():
-            attachment.load_state_dict(state["attachments"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        if grid is not None:
-            grid.load_state_dict(state["grid"])
+        for name, thing in stateful.items():
+            thing.load_state_dict(state[name])
     if config.compile:
         for network in fields.networks().values():
             network.compile()
@@ -136,8 +133,8 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk, precision=preset.precision
         )
         scheduler.step()
-        if grid is not None and step % GRID_EVERY == 0:
-            update_grid(grid, fields)
+        if preset.skip_empty and step % GRID_EVERY == 0:
+            update_grid(stateful["grid"], fields)
         if step % log_every == 0 or step == preset.steps:
             coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
             check_loss(coarse + fine, step)
@@ -147,9 +144,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
                 run.log(step, **numbers)
         if run is not None and (step % config.checkpoint_every == 0 or step == preset.steps):
             check_loss(pending.sum().item(), step)
-            states = {"fields": fields.state_dict(), "attachments": {n: a.state_dict() for n, a in attachments.items()}}
-            states |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-            states |= {"grid": None if grid is None else grid.state_dict()}
+            states = {name: thing.state_dict() for name, thing in stateful.items()}
             run.save(step, **states, history=asdict(history), pending=pending)
 
     trained = perf_counter() - start
@@ -170,7 +165,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
 def attach_all(fields: Fields, method: Method, seed: int) -> dict[str, Attachment]:
     """Make both networks learn by `method`, each with feedback of its own."""
     return {
-        name: attach(network, method, feedback=Feedback(seed=2 * seed + number))
+        f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number))
         for number, (name, network) in enumerate(fields.networks().items())
     }
 
