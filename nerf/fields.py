@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ class Rendering:
     samples_coarse: int = 64
     samples_fine: int = 128  # more, where the coarse network saw something; 0: there is no fine network
     white_background: bool = True  # else black
+    density: Literal["relu", "softplus"] = "relu"  # what makes a density of the network's output, see `nerf.rendering`
     noise: float = 0.0  # deviation of what is added to densities before the ReLU, in training
     dual: bool = False  # the picture is by the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)
 

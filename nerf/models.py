@@ -99,7 +99,7 @@ class Network(nn.Module):
             self.top = nn.Linear(a.width, OUTPUTS)
 
     def forward(self, points: Tensor, views: Tensor, ray: Tensor | None = None) -> Tensor:
-        """Colour before the sigmoid and density before the ReLU.
+        """Outputs for colour, to be put through a sigmoid, and for density, see `nerf.rendering`.
 
         Args:
             points: Places, ``[N, 3]``.

@@ -35,6 +35,7 @@ class Preset:
     views: bool = True  # colour depends on the direction
     samples_coarse: int = 64  # a ray
     samples_fine: int = 128  # more, for the fine network; 0: there is none
+    density: Literal["relu", "softplus"] = "relu"  # softplus: never without a gradient
     noise: float = 0.0  # deviation of what is added to densities in training
     rays: int = 1024  # a step
     lr: float = 5e-4  # Adam, at the first step
@@ -83,6 +84,7 @@ class Preset:
             samples_coarse=self.samples_coarse,
             samples_fine=self.samples_fine,
             white_background=white_background,
+            density=self.density,
             noise=self.noise,
         )
 

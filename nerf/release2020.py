@@ -1,7 +1,7 @@
 """The networks that the authors of arXiv 2006.12878 released: their weights under our names.
 
-A checkpoint of the release holds, besides the optimizer, `model_coarse_state_dict` and `model_fine_state_dict`, 4 layers
-of 128 units each:
+A checkpoint of the release holds, besides the optimizer, `model_coarse_state_dict` and `model_fine_state_dict`, of 4
+layers of 128 units each:
 
     layer1, layers_xyz.0, .1, ...    the trunk; a layer as wide as trunk and position is one where the position joins
     fc_alpha, fc_feat                density, feature

@@ -6,8 +6,14 @@ With colour c_i and density s_i at depth t_i, and d_i the way to the next sample
     light that passes to it  T_i = exp(-sum_{j<i} s_j d_j)
     colour of the ray        C = sum_i T_i a_i c_i,  plus, on a white background, 1 - sum_i T_i a_i
 
-Source: NeRF (arXiv 2003.08934), eq. 3, with s = relu and c = sigmoid of the network's outputs; the last sample reaches
-to infinity. Letters: R rays, S samples a ray.
+c is the sigmoid of the network's output, and s either of two functions of it:
+
+    relu      as in NeRF (arXiv 2003.08934, eq. 3) and the releases of 2020. The last sample reaches to infinity. A field
+              that is nowhere positive has no gradient, and a network that comes there in its first steps stays there.
+    softplus  of the output less 1, as in mip-NeRF (arXiv 2103.13415): there is always a gradient. No density is ever
+              quite zero, so the last sample is only as long as the one before.
+
+Letters: R rays, S samples a ray.
 """
 
 from __future__ import annotations
@@ -16,9 +22,10 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nerf.fields import Fields, Occupied
+from nerf.fields import Fields, Occupied, Rendering
 from nerf.models import OUTPUTS, Network
 from nerf.rays import Rays, pick
 from nerf.sampling import even_depths, finer_depths
@@ -51,7 +58,7 @@ def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = 
         if generator is not None and settings.noise > 0:
             noise = torch.randn(depths.shape, generator=generator, device=depths.device) * settings.noise
             raw = torch.cat([raw[..., :3], raw[..., 3:] + noise[..., None]], dim=-1)
-        return composite(raw, depths, rays.directions, settings.white_background)
+        return composite(raw, depths, rays.directions, settings)
 
     depths = even_depths(rays.near, rays.far, settings.samples_coarse, generator)
     coarse, weights = look(depths, fields.coarse)
@@ -72,9 +79,9 @@ def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096) -> Rendered:
 
 
 def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | None = None) -> Tensor:
-    """Colour before the sigmoid and density before the ReLU at `depths`, ``[R, S]``: ``[R, S, 4]``, float32.
+    """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, float32.
 
-    All samples go through the network together. Where nothing can be, the density is minus infinity.
+    All samples go through the network together. Where nothing can be, the output for density is minus infinity.
     """
     points = rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
     if occupied is None:
@@ -84,25 +91,32 @@ def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | 
     return raw.index_put_((ray, sample), network(points[ray, sample], rays.views, ray).float())
 
 
-def composite(raw: Tensor, depths: Tensor, directions: Tensor, white_background: bool) -> tuple[Rendered, Tensor]:
+def densities(raw: Tensor, kind: str) -> Tensor:
+    """Densities, not negative, of the network's fourth output."""
+    return torch.relu(raw) if kind == "relu" else F.softplus(raw - 1)
+
+
+def composite(raw: Tensor, depths: Tensor, directions: Tensor, settings: Rendering) -> tuple[Rendered, Tensor]:
     """Look along rays at samples of a field.
 
     Args:
-        raw: Colour before the sigmoid and density before the ReLU, ``[R, S, 4]``.
+        raw: What the network says of the samples, ``[R, S, 4]``.
         depths: In ascending order, ``[R, S]``.
         directions: ``[R, 3]``, in whose lengths depths are measured.
-        white_background: White behind the scene, else black.
+        settings: Background, and what makes a density.
 
     Returns:
         What is seen, and the share of each sample in the colour, ``[R, S]``; these add up to the opacity.
     """
-    lengths = torch.cat([depths.diff(dim=1), torch.full_like(depths[:, :1], INFINITE)], dim=1)
-    thickness = torch.relu(raw[..., 3]) * (lengths * directions.norm(dim=1, keepdim=True))
+    lengths = depths.diff(dim=1)
+    last = torch.full_like(lengths[:, :1], INFINITE) if settings.density == "relu" else lengths[:, -1:]
+    lengths = torch.cat([lengths, last], dim=1)
+    thickness = densities(raw[..., 3], settings.density) * (lengths * directions.norm(dim=1, keepdim=True))
     passing = torch.exp(-thickness[:, :-1].cumsum(dim=1))
-    weights = torch.nn.functional.pad(passing, (1, 0), value=1.0) * -torch.expm1(-thickness)
+    weights = F.pad(passing, (1, 0), value=1.0) * -torch.expm1(-thickness)
     opacity = weights.sum(dim=1)
     colour = torch.einsum("rs,rsc->rc", weights, torch.sigmoid(raw[..., :3]))
-    if white_background:
+    if settings.white_background:
         colour = colour + (1 - opacity)[:, None]
     depth = (weights * depths).sum(dim=1) / opacity.clamp_min(1e-10)
     return Rendered(colour, depth, opacity, colour), weights

@@ -59,6 +59,8 @@ class Config(config.RunConfig):
     """Units of a hidden layer."""
     depth: int | None = None
     """Hidden layers of the trunk."""
+    density: Literal["relu", "softplus"] | None = None
+    """What makes a density of the network's output: relu, as published, or softplus, which cannot die."""
     lr: float | None = None
     """Learning rate at the first step."""
     precision: Literal["fp32", "bf16"] | None = None

@@ -13,7 +13,7 @@ from harness.precision import autocast
 from nerf.fields import Fields
 from nerf.occupancy import OccupancyGrid
 from nerf.rays import Rays, pick
-from nerf.rendering import render_rays
+from nerf.rendering import densities, render_rays
 from nerf.scores import psnr
 
 GRID_EVERY = 16  # steps between two updates of the grid
@@ -72,7 +72,7 @@ def update_grid(grid: OccupancyGrid, fields: Fields) -> None:
     """Ask the network that draws the picture about this round's cells."""
     network = fields.fine or fields.coarse
     anywhere = grid.bounds.new_tensor([[0.0, 0.0, 1.0]])  # density does not depend on the direction
-    grid.update(lambda points: network(points, anywhere)[:, 3].relu())
+    grid.update(lambda points: densities(network(points, anywhere)[:, 3], fields.rendering.density))
 
 
 @dataclass

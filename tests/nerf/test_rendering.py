@@ -13,6 +13,7 @@ from nerf.rays import Rays
 from nerf.rendering import composite, evaluate, render_rays, render_view
 
 SMALL = Architecture(depth=2, width=16, position_frequencies=3, view_frequencies=2)
+WHITE, BLACK = Rendering(white_background=True), Rendering(white_background=False)
 
 
 def logit(values):
@@ -35,7 +36,7 @@ def test_a_slab_of_constant_density_takes_the_light_by_its_thickness():
     depths = torch.linspace(2, 6, 401)[None]
     inside = ((depths >= 3) & (depths < 5)).float()  # 2 long, in units of a direction of length 3
     directions = torch.tensor([[0.0, 0.0, -3.0]])
-    seen, weights = composite(raw_of(0.25 * inside, [0.2, 0.5, 0.9]), depths, directions, white_background=False)
+    seen, weights = composite(raw_of(0.25 * inside, [0.2, 0.5, 0.9]), depths, directions, BLACK)
     opacity = 1 - math.exp(-0.25 * 2 * 3)
     assert seen.opacity.item() == pytest.approx(opacity, rel=1e-3)
     torch.testing.assert_close(seen.colour[0], opacity * torch.tensor([0.2, 0.5, 0.9]), rtol=1e-3, atol=0)
@@ -49,7 +50,7 @@ def test_a_slab_of_constant_density_takes_the_light_by_its_thickness():
 def test_a_white_background_fills_what_the_slab_lets_through():
     depths = torch.linspace(0, 1, 101)[None]
     inside = (depths < 0.5).float()
-    seen, _ = composite(raw_of(2 * inside, [0.2, 0.5, 0.9]), depths, torch.tensor([[1.0, 0.0, 0.0]]), True)
+    seen, _ = composite(raw_of(2 * inside, [0.2, 0.5, 0.9]), depths, torch.tensor([[1.0, 0.0, 0.0]]), WHITE)
     through = math.exp(-1)
     expected = (1 - through) * torch.tensor([0.2, 0.5, 0.9]) + through
     torch.testing.assert_close(seen.colour[0], expected, rtol=1e-2, atol=0)
@@ -59,7 +60,7 @@ def test_an_opaque_surface_is_seen_where_it_is_and_nothing_behind_it():
     depths = torch.linspace(2, 6, 41)[None]
     raw = raw_of((depths >= 3.95).float() * 1e4, [0.1, 0.6, 0.3])
     raw[0, 25:, :3] = 5.0  # another colour, hidden
-    seen, weights = composite(raw, depths, torch.tensor([[0.0, 1.0, 0.0]]), True)
+    seen, weights = composite(raw, depths, torch.tensor([[0.0, 1.0, 0.0]]), WHITE)
     assert seen.depth.item() == pytest.approx(4.0, abs=1e-4)
     assert seen.opacity.item() == pytest.approx(1.0)
     torch.testing.assert_close(seen.colour[0], torch.tensor([0.1, 0.6, 0.3]))
@@ -69,7 +70,9 @@ def test_an_opaque_surface_is_seen_where_it_is_and_nothing_behind_it():
 def test_empty_space_shows_the_background_and_has_no_depth():
     depths = torch.linspace(2, 6, 41)[None]
     for white in (True, False):
-        seen, weights = composite(raw_of(-torch.ones(1, 41), [0.5] * 3), depths, torch.ones(1, 3), white)
+        seen, weights = composite(
+            raw_of(-torch.ones(1, 41), [0.5] * 3), depths, torch.ones(1, 3), WHITE if white else BLACK
+        )
         assert seen.colour.tolist() == [[float(white)] * 3]
         assert (seen.depth.item(), seen.opacity.item(), weights.sum().item()) == (0.0, 0.0, 0.0)
 
@@ -77,13 +80,23 @@ def test_empty_space_shows_the_background_and_has_no_depth():
 def test_density_at_the_last_sample_reaches_to_infinity():
     depths = torch.linspace(2, 6, 5)[None]
     density = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.1]])
-    assert composite(raw_of(density, [0.5] * 3), depths, torch.ones(1, 3), True)[0].opacity.item() == 1.0
+    assert composite(raw_of(density, [0.5] * 3), depths, torch.ones(1, 3), WHITE)[0].opacity.item() == 1.0
+
+
+def test_softplus_is_of_the_output_less_one_and_the_last_sample_is_as_long_as_the_one_before():
+    depths, raw = torch.tensor([[2.0, 3.0, 5.0]]), torch.randn(1, 3, 4)
+    settings = Rendering(density="softplus", white_background=False)
+    seen, _ = composite(raw, depths, torch.tensor([[0.0, 3.0, 4.0]]), settings)
+    thickness = [
+        math.log(1 + math.exp(value - 1)) * 5 * length for value, length in zip(raw[0, :, 3].tolist(), (1, 2, 2))
+    ]
+    assert seen.opacity.item() == pytest.approx(1 - math.exp(-sum(thickness)), rel=1e-5)
 
 
 def test_weights_are_a_share_of_the_light():
     torch.manual_seed(0)
     depths = torch.rand(50, 30).cumsum(dim=1)
-    seen, weights = composite(torch.randn(50, 30, 4) * 5, depths, torch.randn(50, 3), True)
+    seen, weights = composite(torch.randn(50, 30, 4) * 5, depths, torch.randn(50, 3), WHITE)
     assert (weights >= 0).all()
     assert (weights.sum(dim=1) <= 1 + 1e-6).all()
     assert ((seen.colour >= 0) & (seen.colour <= 1 + 1e-6)).all()
