@@ -38,6 +38,7 @@ SUPERSAMPLING = 3  # rays a side of each pixel
 LIGHT = (0.4, -0.5, 0.77)  # direction to it
 AMBIENT, DIFFUSE, HIGHLIGHT, SHININESS = 0.35, 0.65, 0.25, 24
 GOLDEN_ANGLE = 180 * (3 - math.sqrt(5))  # degrees
+TEST_TURN = 85.0  # degrees; no test view is then closer than 0.33 to a training view
 CHUNK = 1 << 16  # rays traced at once
 
 
@@ -121,7 +122,7 @@ def write_scene(folder: Path, size: int = SIZE, views: int = TRAIN_VIEWS, test_v
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _write_split(unfinished, "train", hemisphere(views), size)
-            _write_split(unfinished, "test", hemisphere(test_views, turn=GOLDEN_ANGLE / 2), size)
+            _write_split(unfinished, "test", hemisphere(test_views, turn=TEST_TURN), size)
             unfinished.chmod(0o755)
             os.replace(unfinished, folder)
         finally:

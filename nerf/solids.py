@@ -55,7 +55,7 @@ class Box:
     colour: Colour
     turn: float = 0.0  # degrees
     second: Colour | None = None  # of every other square, seen from above
-    square: float = 0.44
+    square: float = 0.45
 
     def cross(self, origins: Tensor, directions: Tensor) -> Crossing:
         """Where each ray is between all three pairs of planes."""
