@@ -8,8 +8,8 @@ With colour c_i and density s_i at depth t_i, and d_i the way to the next sample
 
 c is the sigmoid of the network's output, and s either of two functions of it:
 
-    relu      as in NeRF (arXiv 2003.08934, eq. 3) and the releases of 2020. The last sample reaches to infinity. A field
-              that is nowhere positive has no gradient, and a network that comes there in its first steps stays there.
+    relu      as in NeRF (arXiv 2003.08934, eq. 3) and the releases of 2020. The last sample reaches to infinity.
+              Outputs that are nowhere positive have no gradient: a network that comes there in its first steps stays.
     softplus  of the output less 1, as in mip-NeRF (arXiv 2103.13415): there is always a gradient. No density is ever
               quite zero, so the last sample is only as long as the one before.
 

@@ -124,7 +124,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             thing.load_state_dict(state[name])
     if config.compile:
         for network in fields.networks().values():
-            network.compile()
+            network.compile(dynamic=True)  # training, scoring and rests of batches differ in size
 
     rays, colours = training_rays(scene)
     chunk, log_every = chunk_of(config, device), config.log_every or max(preset.steps // 20, 1)

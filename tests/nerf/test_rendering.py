@@ -87,10 +87,9 @@ def test_softplus_is_of_the_output_less_one_and_the_last_sample_is_as_long_as_th
     depths, raw = torch.tensor([[2.0, 3.0, 5.0]]), torch.randn(1, 3, 4)
     settings = Rendering(density="softplus", white_background=False)
     seen, _ = composite(raw, depths, torch.tensor([[0.0, 3.0, 4.0]]), settings)
-    thickness = [
-        math.log(1 + math.exp(value - 1)) * 5 * length for value, length in zip(raw[0, :, 3].tolist(), (1, 2, 2))
-    ]
-    assert seen.opacity.item() == pytest.approx(1 - math.exp(-sum(thickness)), rel=1e-5)
+    outputs = raw[0, :, 3].tolist()
+    thickness = sum(math.log(1 + math.exp(outputs[i] - 1)) * 5 * length for i, length in enumerate((1, 2, 2)))
+    assert seen.opacity.item() == pytest.approx(1 - math.exp(-thickness), rel=1e-5)
 
 
 def test_weights_are_a_share_of_the_light():
