@@ -99,6 +99,11 @@ def test_fog_below_the_threshold_is_kept_when_there_is_nothing_else():
     assert bool(nothing(some_points(1000)).all())  # or a field that lost everything could never grow again
 
 
+def test_what_is_above_the_threshold_is_kept_beside_something_denser():
+    grid = trained(lambda points: torch.where(points[:, 0] < 0, 50.0, 2.0))  # opacities of 0.96 and 0.12 a sample
+    assert bool(grid(some_points(1000)).all())
+
+
 def test_fog_below_the_threshold_is_dropped_beside_something_solid():
     faint = -math.log(1 - 0.001) / STEP
     grid = trained(lambda points: ball(points) + faint)

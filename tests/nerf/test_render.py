@@ -79,6 +79,9 @@ def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
         depths.append((seen.depth[seen.opacity > 0], right.mean(dim=1)[seen.opacity > 0]))
     depth, brightness = torch.cat([d for d, _ in depths]), torch.cat([b for _, b in depths])
     assert bool((brightness[depth.argsort()].diff() <= 1e-6).all())
+    yellow, violet = (0.993248, 0.906157, 0.143936), (0.267004, 0.004874, 0.329415)  # the ends of viridis
+    assert brightness.max().item() == pytest.approx(sum(yellow) / 3, abs=1e-3)
+    assert brightness.min().item() == pytest.approx(sum(violet) / 3, abs=1e-3)
 
 
 def test_captions_tell_the_psnr_of_each_view(monkeypatch):

@@ -57,6 +57,8 @@ def test_an_mp4_has_its_pictures_also_at_odd_sizes(tmp_path):
     write_film(tmp_path / "film.mp4", ramp(5, height=17, width=21), rate=10)
     frames, rate = read_mp4(tmp_path / "film.mp4", height=18, width=22)
     assert (len(frames), rate) == (5, 10)
+    assert frames[0, 17, :20].min() > 200  # the new row is white
+    assert frames[0, 16, :20].max() < 60
     for k, frame in enumerate(frames):
         assert abs(frame[2:14, 2:18].mean() - 255 * k / 4) < 4
 
