@@ -87,7 +87,9 @@ class Config(config.RunConfig):
         preset = find_preset(self.preset, self.method, self.dataset)
         shared = {field.name for field in fields_of(Config)} & {field.name for field in fields_of(Preset)}
         given = {name: getattr(self, name) for name in shared - {"method"}}
-        return replace(preset, **{name: value for name, value in given.items() if value not in (None, False)})
+        return replace(
+            preset, **{name: value for name, value in given.items() if value is not None and value is not False}
+        )
 
 
 def train(config: Config, run: Run | None = None, scene: Scene | None = None) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def scene_of_a_ball(count=400):
     return Rays(origins, directions, directions, 2 * ends, 6 * ends), colours
 
 
-def fitted(method, steps=150, lr=3e-3):
+def fitted(method, steps=120, lr=3e-3):
     """Error on the ball's rays after training on them."""
     torch.manual_seed(0)
     shape = Architecture(depth=3, width=48, position_frequencies=4, view_frequencies=1)
@@ -94,7 +94,7 @@ def fitted(method, steps=150, lr=3e-3):
     rays, colours = scene_of_a_ball()
     for step in range(steps):
         generator = drawing(0, step, torch.device("cpu"))
-        train_step(fields, rays, colours, optimizer, generator, batch=100, chunk=100, precision="fp32")
+        train_step(fields, rays, colours, optimizer, generator, batch=60, chunk=60, precision="fp32")
     with torch.no_grad():
         return (render_rays(fields, rays).colour - colours).square().mean().item()
 
@@ -165,11 +165,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         train.load_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_compiled_run_learns_the_same(monkeypatch):
     """Without the code generator, which takes minutes where there is no GPU."""
     compile_ = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **named: compile_(self, backend="aot_eager", **named))
-    eager, compiled = (train.train(Config(**SMALL, compile=flag)) for flag in (False, True))
+    short = SMALL | {"steps": 3, "samples_fine": 0}
+    eager, compiled = (train.train(Config(**short, compile=flag)) for flag in (False, True))
     assert compiled["curves"]["train_psnr"] == pytest.approx(eager["curves"]["train_psnr"], abs=0.01)
 
 
