@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
 from harness.config import conclude
 from harness.device import pick_device
@@ -37,6 +38,8 @@ from nerf.training import GRID_EVERY, History, drawing, make_grid, train_step, u
 from tinydfa import Attachment, Feedback, Method, attach
 
 CURVE_PIXELS = 1024  # of each of the two test views behind the curve of a run
+
+CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step takes a quarter less time than all at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Config(config.RunConfig):
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
     chunk: int | None = None
-    """Rays that are worked on at once; 128 on a CPU, 4096 elsewhere, if left out."""
+    """Rays that are worked on at once; if left out 4096, or on a CPU what fits its cache."""
     compile: bool = False
     """Compile both networks first."""
     log_every: int | None = None
@@ -129,7 +132,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             network.compile(dynamic=True)  # training, scoring and rests of batches differ in size
 
     rays, colours = training_rays(scene)
-    chunk, log_every = chunk_of(config, device), config.log_every or max(preset.steps // 20, 1)
+    chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
     steps = range(done + 1, preset.steps + 1)
     for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
@@ -186,9 +189,10 @@ def curve_error(fields: Fields, scene: Scene, chunk: int) -> float:
     return torch.cat(parts).mean().item()
 
 
-def chunk_of(config: Config, device: torch.device) -> int:
+def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
     """Rays worked on at once."""
-    return config.chunk or (128 if device.type == "cpu" else 4096)
+    cached = max(CACHED_SAMPLES // (preset.samples_coarse + preset.samples_fine), 1)
+    return config.chunk or (cached if device.type == "cpu" else 4096)
 
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
@@ -242,6 +246,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
 
 def main(config: Config) -> None:
     """Run the command."""
+    keep_freed_memory()
     preset = config.resolve()
     pick_device(config.device)
     scene = load_preset_scene(preset, config)  # before the folder is made: a missing file should not leave one behind

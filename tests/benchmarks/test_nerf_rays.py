@@ -30,8 +30,8 @@ def test_the_limit_is_the_count_of_products(shape):
 
 
 def test_both_parts_are_measured(tmp_path, capsys):
-    config = nerf_rays.Config(depth=2, width=8, rays=4, rounds=1, fit_steps=1, threads=1, out=tmp_path / "rays.json")
-    nerf_rays.main(config)
+    small = {"depth": 2, "width": 8, "rays": 4, "rounds": 1, "size": 5, "fit_steps": 1, "threads": 1}
+    nerf_rays.main(nerf_rays.Config(**small, out=tmp_path / "rays.json"))
     rows = json.loads((tmp_path / "rays.json").read_text())["rows"]
     names = ["bp", "dfa", "bp", "bp, empty space left out", "dfa", "dfa, empty space left out"]
     assert [row["contestant"] for row in rows] == names
