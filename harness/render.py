@@ -15,18 +15,20 @@ METHODS = {"bp": "BP", "dfa": "DFA", "shallow": "Shallow", "sdfa": "sDFA", "tdfa
 def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of `table` with the numbers of `lines`.
 
-    Every column of the table gives two here, what was published and what we found; only the latter where the table
-    has no published number at all.
+    A column with published numbers gives two here, what was published and what we found; any other the latter alone.
     """
     columns = list(dict.fromkeys(cell.column for cell in table.cells))
+    compared = {cell.column for cell in table.cells if cell.published is not None}
     cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
     header = ["", "method"]
     for column in columns:
-        header += [f"{column}, paper", f"{column}, ours"] if table.is_compared else [column]
+        header += [f"{column}, paper", f"{column}, ours"] if column in compared else [column]
     rows = []
     for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
-        found = [_pair(table, cells.get((row, method, column)), lines) for column in columns]
-        texts = [text for pair in found for text in (pair if table.is_compared else pair[1:])]
+        texts: list[str] = []
+        for column in columns:
+            pair = _pair(table, cells.get((row, method, column)), lines)
+            texts += pair if column in compared else pair[1:]
         rows.append((row, METHODS.get(method, method), *texts))
     return tuple(header), rows
 
@@ -52,7 +54,8 @@ def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
 def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
     """Source, gaps, notes of the table, and where our numbers come from."""
     found = [_origin(table)]
-    if table.is_compared and any(cell.published is None for cell in table.cells):
+    compared = {cell.column for cell in table.cells if cell.published is not None}
+    if any(cell.published is None and cell.column in compared for cell in table.cells):
         found.append(f"{NOTHING} under paper: no number is published, or it could not be read.")
     missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
     if missing:

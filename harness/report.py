@@ -27,20 +27,35 @@ EXPLAINED = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of the report; `png` is shown at half its pixels. `harness.figures` draws some kinds."""
+    """A picture of the report, as a PNG, shown at half its pixels, or a GIF. `harness.figures` draws some kinds."""
 
     title: str
     caption: str
-    png: bytes
+    image: bytes
 
     @property
     def uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        kind = "gif" if self.is_gif else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.image).decode()
 
     @property
     def width(self) -> int:
-        """Width on the page, in CSS pixels: bytes 16 to 20 of a PNG hold its width."""
-        return int.from_bytes(self.png[16:20], "big") // 2
+        """Width on the page, in CSS pixels: bytes 16 to 20 of a PNG hold its width, 6 to 8 of a GIF."""
+        if self.is_gif:
+            return int.from_bytes(self.image[6:8], "little")
+        return int.from_bytes(self.image[16:20], "big") // 2
+
+    @property
+    def is_gif(self) -> bool:
+        return self.image.startswith(b"GIF8")
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A text of the report, shown as it is."""
+
+    title: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Section:
     lead: str = ""
     tables: tuple[ReportTable, ...] = ()
     figures: tuple[Figure, ...] = ()
+    excerpts: tuple[Excerpt, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -91,7 +107,7 @@ def table_section(table: Table, results: Path, small: Path | None) -> Section:
         views.append(_view(little, lines, "Small, on embedded data: not comparable with the paper"))
         figures.append(_dots(little, lines, "Small, on embedded data"))
         lead.append(f"Small runs on embedded data: {found}" if (found := headline(little, lines)) else "")
-    return Section(table.title, " ".join(lead), tuple(views), tuple(figures), tuple(remarks(table, published)))
+    return Section(table.title, " ".join(lead), tuple(views), tuple(figures), notes=tuple(remarks(table, published)))
 
 
 def summary_table(tables: Sequence[Table], results: Path, small: Path | None) -> ReportTable:

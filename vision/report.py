@@ -3,15 +3,14 @@ experiment adds of its own."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import results
-from harness.figures import COLOURS, band, canvas, png
+from harness.figures import canvas, png
+from harness.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
@@ -24,7 +23,6 @@ SHOWN = {  # table: what is drawn of it
     "principled-fc": "CIFAR-10, fully connected",
     "biotorch": "CIFAR-10, LeNet",
 }
-Lines = list[dict[str, Any]]
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
@@ -32,8 +30,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
     folder = results_dir / "vision"
     figures: list[Figure] = []
     for table, where in SHOWN.items():
-        lines = [line for line in results.read(folder / f"{table}.jsonl") if line.get("scale") == context.scale]
-        lines = [line for line in lines if line["result"].get("curves")]
+        lines = lines_with_curves(folder / f"{table}.jsonl", context.scale)
         figures += [*learning_curves(lines, where), *alignment_curves(lines, where), *first_weights(lines, where)]
     figures += report_bottleneck.figures(results_dir, context)
     figures += report_iacolippo.figures(results_dir, context)
@@ -47,12 +44,9 @@ def learning_curves(lines: Lines, where: str) -> Iterable[Figure]:
 
     rows = grouped(lines, "row")
     for part in chunks(list(rows), 4):
-        figure = canvas(2.5 * len(part) + 0.8, 3.0)
-        panels = figure.subplots(1, len(part), squeeze=False)[0]
+        figure, panels = side_by_side(len(part), 2.5)
         for row, axes in zip(part, panels, strict=True):
-            for method, runs in grouped(rows[row], "method").items():
-                curves = [[100 * value for value in run["result"]["curves"]["test_error"]] for run in runs]
-                band(axes, curves, METHODS.get(method, method), COLOURS[method])
+            draw_methods(axes, rows[row], "test_error", factor=100)
             axes.set(title=row, xlabel="epoch", yscale="log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
@@ -60,7 +54,7 @@ def learning_curves(lines: Lines, where: str) -> Iterable[Figure]:
         panels[0].set_ylabel("test error, %")
         legend(figure, panels)
         caption = "Test error; mean and one standard deviation over seeds where there are several."
-        yield Figure(title=f"Learning curves, {where}", caption=caption, png=png(figure))
+        yield Figure(title=f"Learning curves, {where}", caption=caption, image=png(figure))
 
 
 def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
@@ -70,13 +64,9 @@ def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
         return
     row = max(rows, key=lambda row: len(points_of(rows[row])))
     points = points_of(rows[row])
-    figure = canvas(2.9 * len(points) + 0.8, 3.0)
-    panels = figure.subplots(1, len(points), sharey=True, squeeze=False)[0]
+    figure, panels = side_by_side(len(points), 2.9, sharey=True)
     for number, (point, axes) in enumerate(zip(points, panels, strict=True), start=1):
-        for method, runs in grouped(rows[row], "method").items():
-            curves = [run["result"]["curves"][point] for run in runs if point in run["result"]["curves"]]
-            if curves:
-                band(axes, curves, METHODS.get(method, method), COLOURS[method])
+        draw_methods(axes, rows[row], point)
         axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
         axes.set(title=f"hidden layer {number}", xlabel="epoch", ylim=(-0.2, 1.05))
     panels[0].set_ylabel("cosine with backpropagation")
@@ -85,7 +75,7 @@ def alignment_curves(lines: Lines, where: str) -> Iterable[Figure]:
         f"Alignment with backpropagation's gradient, {row}, mean over some test images. Above the dashed line a "
         "step along the method's gradient lowers the loss."
     )
-    yield Figure(title=f"Alignment by layer, {where}", caption=caption, png=png(figure))
+    yield Figure(title=f"Alignment by layer, {where}", caption=caption, image=png(figure))
 
 
 def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
@@ -100,7 +90,7 @@ def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
         axes.set(title=METHODS.get(method, method), xticks=[], yticks=[])
     row = next(line["row"] for line in lines if has_weights(line))
     caption = f"Weights of the first 25 hidden units of {row}, each scaled by its largest; blue is positive. Seed 0."
-    yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, png=png(figure))
+    yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, image=png(figure))
 
 
 def mosaic(weights: list[list[float]]) -> np.ndarray:
@@ -122,22 +112,3 @@ def points_of(lines: Lines) -> list[str]:
     """Names of the curves of alignment in these runs, from the bottom up."""
     found = (name for line in lines for name in line["result"]["curves"] if name.startswith("alignment "))
     return list(dict.fromkeys(found))
-
-
-def grouped(lines: Lines, key: str) -> dict[str, Lines]:
-    """The lines by one of their entries."""
-    groups: dict[str, Lines] = defaultdict(list)
-    for line in lines:
-        groups[line[key]].append(line)
-    return dict(groups)
-
-
-def chunks(items: list[str], size: int) -> Iterable[list[str]]:
-    """`items` in order, `size` at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def legend(figure: Any, panels: Any) -> None:
-    """One legend below all panels, with every method once."""
-    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found, loc="outside lower center", ncols=len(found), frameon=False)

@@ -52,7 +52,7 @@ def against_size(lines: list[dict[str, Any]]) -> Figure:
         "How much of the middle layer's gradients DFA needs. Diamonds: published, after 50 epochs; dots: ours, at the "
         "length that the table states."
     )
-    return Figure(title="DFA through a bottleneck", caption=caption, png=png(figure))
+    return Figure(title="DFA through a bottleneck", caption=caption, image=png(figure))
 
 
 def by_epoch(runs: Runs) -> Iterable[Figure]:
@@ -78,7 +78,7 @@ def by_epoch(runs: Runs) -> Iterable[Figure]:
         "Cosine between DFA's gradient and backpropagation's after each tanh, on one batch of test images. Separate "
         "masks, as published, hide how well the first layer is aligned: one and the same mask shows it."
     )
-    yield Figure(title="Alignment through a bottleneck, by epoch", caption=caption, png=png(figure))
+    yield Figure(title="Alignment through a bottleneck, by epoch", caption=caption, image=png(figure))
 
 
 def by_size(lines: list[dict[str, Any]]) -> Runs:

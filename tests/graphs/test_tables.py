@@ -103,7 +103,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(maps, tmp_path):
         write("figure2", "GraphConv", result)
     [section] = sections(tmp_path, QUICK)
     assert [figure.title.split(",")[0] for figure in section.figures] == ["Learning curves", "Alignment", "Embeddings"]
-    assert all(figure.png.startswith(b"\x89PNG") for figure in section.figures)
+    assert all(figure.image.startswith(b"\x89PNG") for figure in section.figures)
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 

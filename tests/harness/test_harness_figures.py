@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from harness import figures, report, summary
+from harness import figures, panels, report, summary
 from harness.errors import UserError
 from harness.tables import Cell, Table
 
@@ -89,3 +89,34 @@ def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         report.write_report(tmp_path / "file" / "r.html", "t", "l", [], {}, tmp_path, None)
+
+
+def test_a_film_is_shown_at_its_own_size_and_says_what_it_is():
+    import imageio.v3 as imageio
+
+    film = imageio.imwrite("<bytes>", np.zeros((2, 30, 50, 3), np.uint8), extension=".gif")
+    figure = report.Figure("t", "c", film)
+    assert figure.width == 50
+    assert figure.uri.startswith("data:image/gif;base64,")
+
+
+def test_texts_stand_on_the_page_as_they_are(tmp_path):
+    section = report.Section("Samples", excerpts=(report.Excerpt("BP", "a <b> & c\n  d"),))
+    report.write_report(tmp_path / "page.html", "T", "lead", [], {"nlp": [section]}, tmp_path, None)
+    page = (tmp_path / "page.html").read_text()
+    assert "<strong>BP</strong>a &lt;b&gt; &amp; c\n  d</blockquote>" in page
+
+
+def test_panels_group_runs_by_method_and_leave_out_those_without_the_curve():
+    runs = [
+        {"row": "r", "method": method, "result": {"curves": curves}}
+        for method, curves in (("bp", {"auc": [0.5, 0.75]}), ("bp", {"auc": [0.7]}), ("dfa", {"loss": [1.0]}))
+    ]
+    figure, [axes] = panels.side_by_side(1)
+    panels.draw_methods(axes, runs, "auc", factor=100)
+    [line] = axes.get_lines()
+    assert line.get_label() == "BP"
+    assert line.get_ydata().tolist() == pytest.approx([60.0])
+    panels.legend(figure, [axes])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["BP"]
+    assert list(panels.chunks("abcde", 2)) == ["ab", "cd", "e"]

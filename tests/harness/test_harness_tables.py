@@ -86,6 +86,14 @@ def test_paper_and_ours_stand_side_by_side_and_gaps_stay_gaps():
     ]
 
 
+def test_a_column_without_published_numbers_has_no_place_for_them():
+    half = replace(TABLE, cells=tuple(replace(c, published=None) if c.dataset != "cora" else c for c in CELLS))
+    header, rows = render.grid(half, [])
+    assert header == ("", "method", "Cora, paper", "Cora, ours", "Citeseer")
+    assert rows[1] == ("GCN", "DFA", "80.2", "–", "–")
+    assert not any("– under paper" in remark for remark in render.remarks(half, []))  # every place of Cora's is taken
+
+
 def test_a_mean_over_runs_of_different_settings_is_called_out():
     same = [line(CELLS[0], seed, 0.8, config={"lr": 0.1, "seed": seed, "out": str(seed)}) for seed in (0, 1)]
     assert "different settings" not in render.markdown(TABLE, same)

@@ -43,7 +43,7 @@ def test_curves_alignment_and_weights_are_drawn_where_there_are_runs(tmp_path):
         "What the lowest layer looks for",
     ]
     assert "FC2-500" in section.figures[1].caption  # the deepest network
-    assert all(figure.png.startswith(b"\x89PNG") for figure in section.figures)
+    assert all(figure.image.startswith(b"\x89PNG") for figure in section.figures)
     assert sections(tmp_path, RunContext(scale="quick")) == []
 
 

@@ -1,0 +1,1 @@
+"""Click-through prediction trained by direct feedback alignment."""

@@ -1,0 +1,44 @@
+"""How far a method's hidden gradients point along backpropagation's, on the last batch of an epoch (Table A.1)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from recsys.batches import Batch
+from tinydfa import Method, measure_alignment
+
+if TYPE_CHECKING:
+    from recsys.training import Training
+
+NAME = "alignment "  # of a feedback point's curve
+
+
+def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
+    """Mean cosine over the rows of `batch` at every feedback point, dropout off, by "alignment <point>".
+
+    A point where the method gives no gradient, such as embeddings that learn nothing from it, has none.
+    """
+    attachment = training.attachment
+
+    def loss(model: nn.Module) -> Tensor:
+        if attachment.method is Method.DRTP:
+            attachment.target = batch.labels
+        return binary_cross_entropy_with_logits(model(batch.fields).squeeze(1), batch.labels)
+
+    training.model.eval()
+    found = measure_alignment(training.model, loss)
+    return {NAME + point: found[point].mean for point in attachment.points if point in found}
+
+
+def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The mean cosine over points after the last epoch and after the first; nothing where none was measured."""
+    measured = [values for name, values in curves.items() if name.startswith(NAME)]
+    if not measured:
+        return {}
+    last, first = (statistics.fmean(values[epoch] for values in measured) for epoch in (-1, 0))
+    return {"alignment": last, "alignment_start": first}

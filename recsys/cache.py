@@ -1,0 +1,165 @@
+"""Prepared click logs in the cache folder: found by what they were made from, there whole or not at all.
+
+A log's folder is named after a key of its sources' content and of the options that decide its ids. It is made under
+another name and renamed when it is finished; its manifest then holds the size and sha256 of every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data import cache_dir
+from harness.errors import UserError, writing
+from harness.files import write_whole
+from recsys.clicks import ClickData, Clicks
+from recsys.encode import Encoder
+from recsys.formats import RowFormat
+from recsys.prepare import NO_SPACE, PARTS, Source, prepare
+
+VERSION = 1  # of the files; a change makes all logs anew
+WHOLE_FILE = 1 << 26  # bytes; of a larger file only samples are hashed
+SAMPLES, SAMPLE = 64, 1 << 18  # how many, and bytes of each
+
+
+def open_log(
+    name: str,
+    sources: Sequence[Source],
+    layout: RowFormat,
+    *,
+    seed: int,
+    min_count: int,
+    count_all: bool,
+    limit: int | None = None,
+    check: Callable[[], None] | None = None,
+) -> ClickData:
+    """A click log from the cache; prepared first if it is not there.
+
+    Arguments as in `recsys.prepare.prepare`; `check` is called before a preparation and may refuse the sources.
+
+    Raises:
+        UserError: a source cannot be read or is no such log; the cache cannot be written, or is damaged.
+    """
+    options = {
+        "version": VERSION,
+        "layout": layout.to_dict(),
+        "sources": [[fingerprint(source.path), *source.shares] for source in sources],
+        "seed": seed,
+        "min_count": min_count,
+        "count_all": count_all,
+        "limit": limit,
+    }
+    key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_dir() / "recsys" / f"{name}-{key}"
+    with alone(folder):
+        if not folder.exists():
+            if check is not None:
+                check()
+            partial = folder.with_name(folder.name + ".partial")
+            with writing(partial, NO_SPACE):
+                partial.mkdir(parents=True, exist_ok=True)
+            _refuse_full_disk(partial, sources, limit)
+            log = prepare(sources, layout, partial, seed=seed, min_count=min_count, count_all=count_all, limit=limit)
+            _finish(partial, folder, options, log.encoder, {"rows": log.rows, "malformed": log.malformed})
+    return read_log(name, folder)
+
+
+def read_log(name: str, folder: Path) -> ClickData:
+    """A prepared log; its tables stay on disk until they are read.
+
+    Raises:
+        UserError: a file of it is missing, or is not what was written.
+    """
+    way_out = f"Remove {folder} to have it made again"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        wrong = [file for file, print_ in manifest["files"].items() if fingerprint(folder / file) != print_]
+        if wrong:
+            raise UserError(f"{folder / wrong[0]} is damaged: it is not what was written. {way_out}.")
+        encoder = Encoder.from_dict(json.loads((folder / "encoder.json").read_text(encoding="utf-8")))
+        rows = manifest["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the prepared click log {folder} is damaged ({error}). {way_out}.") from error
+    train, val, test = (_part(folder, part, rows[part], len(encoder.fields)) for part in PARTS)
+    return ClickData(name, train, val, test, encoder.field_dims, encoder.layout.names, encoder)
+
+
+def _part(folder: Path, part: str, rows: int, fields: int) -> Clicks:
+    # Mode "c": tensors must be writable; what is written to them stays in memory.
+    table = np.memmap(folder / f"{part}.fields", dtype=np.int32, mode="c", shape=(rows, fields))
+    labels = np.memmap(folder / f"{part}.labels", dtype=np.uint8, mode="c", shape=(rows,))
+    return Clicks(torch.from_numpy(table), torch.from_numpy(labels))
+
+
+def _finish(partial: Path, folder: Path, options: dict[str, Any], encoder: Encoder, found: dict[str, Any]) -> None:
+    """Write what is still missing and give the folder its name."""
+    write_whole(partial / "encoder.json", json.dumps(encoder.to_dict()), NO_SPACE)
+    files = ["encoder.json", *(f"{part}.{column}" for part in PARTS for column in ("fields", "labels"))]
+    prints = {file: fingerprint(partial / file) for file in files}
+    write_whole(partial / "manifest.json", json.dumps(options | found | {"files": prints}, indent=1), NO_SPACE)
+    with writing(folder, NO_SPACE):
+        for path in partial.iterdir():
+            if path.name not in (*files, "manifest.json"):
+                path.unlink()
+        os.replace(partial, folder)
+
+
+def fingerprint(path: Path) -> str:
+    """Size and sha256 of a file; of one above 64 MB, the sha256 of 64 samples of 256 KB, evenly spread.
+
+    The samples take well under a second for any size, and include both ends. A change that keeps the size and falls
+    between the samples goes unnoticed.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            if size <= WHOLE_FILE:
+                return f"{size}-{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            digest = hashlib.sha256()
+            for place in range(SAMPLES):
+                file.seek((size - SAMPLE) * place // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE))
+            return f"{size}-sampled-{digest.hexdigest()}"
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
+def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None) -> None:
+    needed = 0 if limit else sum(source.path.stat().st_size for source in sources) * 3 // 2
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: preparing takes about {needed / 1e9:.1f} GB for a while, and {free / 1e9:.1f} GB are free. "
+            f"{NO_SPACE}."
+        )
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make `folder`; the others wait, and then find it there."""
+    lock = folder.with_name(folder.name + ".lock")
+    with contextlib.ExitStack() as stack:
+        with writing(lock, NO_SPACE):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(lock, "w"))
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except ImportError:  # Windows: two processes at once may then prepare the same log and fail at the renaming
+            pass
+        yield

@@ -1,0 +1,48 @@
+"""The embedded click log, ready to train on: written once to the cache, then read like Criteo's own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import cache_dir
+from harness.errors import writing
+from recsys import synthetic
+from recsys.cache import alone
+from recsys.clicks import ClickData
+from recsys.criteo import read_criteo
+from recsys.prepare import NO_SPACE, PARTS, Source, split
+from recsys.synthetic import ROWS, write_log
+
+LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has
+
+
+def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str) -> ClickData:
+    """The embedded log with its best test AUC; `rows` in all (None: 40,000), split 80/10/10 by `seed`."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = ROWS if rows is None else rows
+    folder = _written(rows)
+    log = read_criteo(folder / "train.txt", "synthetic", seed=seed, min_count=min_count, binning=binning)
+    in_test = split(rows, Source(folder).shares, seed) == PARTS.index("test")
+    chance = np.load(folder / "teacher.npy")[in_test]
+    return replace(log, best_auc=float(roc_auc_score(log.test.labels.numpy(), chance)))
+
+
+def _written(rows: int) -> Path:
+    """The folder with the log's text and the teacher's probabilities; both are written if they are not there."""
+    version = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]  # another teacher, another log
+    folder = cache_dir() / "recsys" / f"synthetic-log-{version}-{rows}"
+    with alone(folder), writing(folder, NO_SPACE):
+        if not folder.exists():
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            np.save(partial / "teacher.npy", write_log(partial / "train.txt", rows, LOG_SEED))
+            os.replace(partial, folder)
+    return folder

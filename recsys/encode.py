@@ -1,0 +1,221 @@
+"""From values to category ids: binning of numbers, vocabularies, and the encoder that a run keeps.
+
+A value becomes a key, a 64-bit number: the bin of a number, or the text of a category itself (its eight bytes; longer
+text is hashed). The vocabulary of a field lists the keys seen at least `min_count` times, the most frequent first and
+equally frequent ones by key; key number i of the list has id i + 1. All others have id 0. Missing is a key like any
+other. The ids depend on the counts alone, so the same file gives the same ids on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from harness.errors import UserError
+from recsys.formats import RowFormat, Rule
+from recsys.rows import Block, Malformed, parse
+
+MISSING = int(np.iinfo(np.int64).min)  # the key of a missing number
+QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
+
+
+def category_keys(column: pl.Series) -> np.ndarray:
+    """The keys of a column of text, int64 ``[n]``: equal for equal text, 0 for the empty one.
+
+    Text of up to eight ASCII characters is its own key; for any other the chance that two of a million share one is
+    about 3e-8.
+    """
+    padded = column.str.pad_end(8, "\0") if column.str.len_bytes().min() != 8 else column
+    keys = padded.cast(pl.Binary).bin.reinterpret(dtype=pl.Int64, endianness="big")
+    if keys.null_count():
+        others = column.filter(keys.is_null()).unique()
+        hashed = [_hash(text) for text in others]
+        keys = keys.fill_null(column.replace_strict(others, hashed, default=None, return_dtype=pl.Int64))
+    return keys.to_numpy()
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def bin_keys(values: np.ndarray, rule: Rule, edges: np.ndarray) -> np.ndarray:
+    """The keys of numbers, int64 ``[n]``.
+
+    Args:
+        values: float64 ``[n]``; NaN is missing.
+        rule: ln2, log2 or quantile.
+        edges: Where the bins of `Rule.QUANTILE` begin, increasing, without the first one; a value on an edge
+            belongs to the bin above it.
+
+    Example:
+        >>> bin_keys(np.array([-1.0, 0, 1, 2, 3, 4, 100]), Rule.LN2, np.array([])).tolist()
+        [-3, -2, -1, 0, 1, 1, 21]
+        >>> bin_keys(np.array([-1.0, 0, 1, 2, 3, 4, 100]), Rule.LOG2, np.array([])).tolist()
+        [1, 1, 1, 1, 1, 2, 6]
+    """
+    missing = np.isnan(values)
+    values = np.where(missing, 0.0, values)
+    large = np.maximum(values, 3.0)  # the logarithms are taken above 2 only
+    if rule is Rule.LN2:
+        bins = np.where(values > 2, np.floor(np.log(large) ** 2), values - 2)
+    elif rule is Rule.LOG2:
+        bins = np.where(values > 2, np.frexp(large)[1] - 1, 1)  # frexp, because it is exact at powers of two
+    else:
+        bins = np.searchsorted(edges, values, side="right")
+    return np.where(missing, MISSING, bins.astype(np.int64))
+
+
+def quantile_edges(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Where the bins of `Rule.QUANTILE` begin, for values that were seen `counts` times; NaN is left out."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.zeros(0)
+    shares = np.arange(1, QUANTILES) / QUANTILES
+    return np.unique(np.quantile(values[known], shares, weights=counts[known], method="inverted_cdf"))
+
+
+@dataclass(frozen=True, eq=False)
+class FieldEncoder:
+    """The vocabulary of one field."""
+
+    name: str
+    rule: Rule
+    edges: np.ndarray  # float64, bins of Rule.QUANTILE; else empty
+    keys: np.ndarray  # int64, the key of id 1, 2, ...
+
+    @property
+    def size(self) -> int:
+        """Number of ids, 0 included."""
+        return len(self.keys) + 1
+
+    def ids(self, values: np.ndarray) -> np.ndarray:
+        """Ids of values as `field_values` gives them, int32 ``[n]``."""
+        keys = values if self.rule is Rule.CATEGORY else bin_keys(values, self.rule, self.edges)
+        ordered, ids = self._ordered
+        if not len(ordered):
+            return np.zeros(len(keys), dtype=np.int32)
+        place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+        return np.where(ordered[place] == keys, ids[place], np.int32(0))
+
+    @cached_property
+    def _ordered(self) -> tuple[np.ndarray, np.ndarray]:
+        """The keys in increasing order, and their ids."""
+        order = np.argsort(self.keys)
+        return self.keys[order], (order + 1).astype(np.int32)
+
+
+def field_values(column: pl.Series, rule: Rule) -> np.ndarray:
+    """A field's column as numbers to look up: keys of its text, int64, or its numbers, float64 with NaN if missing."""
+    if rule is Rule.CATEGORY:
+        return category_keys(column)
+    return column.fill_null(float("nan")).to_numpy() + 0.0  # -0 and 0 are one value
+
+
+def make_field(name: str, rule: Rule, values: np.ndarray, counts: np.ndarray, min_count: int) -> FieldEncoder:
+    """The vocabulary of a field whose values, as `field_values` gives them, were seen `counts` times."""
+    edges = quantile_edges(values, counts) if rule is Rule.QUANTILE else np.zeros(0)
+    keys = values if rule is Rule.CATEGORY else bin_keys(values, rule, edges)
+    seen = pl.DataFrame({"key": keys, "count": counts}).group_by("key").agg(pl.col("count").sum())
+    frequent = seen.filter(pl.col("count") >= min_count).sort(["count", "key"], descending=[True, False])
+    return FieldEncoder(name, rule, edges, frequent["key"].to_numpy())
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns raw rows into category ids, as the rows a model was trained on were turned."""
+
+    layout: RowFormat
+    fields: tuple[FieldEncoder, ...]
+
+    @property
+    def field_dims(self) -> tuple[int, ...]:
+        """Categories of each field, id 0 included."""
+        return tuple(field.size for field in self.fields)
+
+    def encode_frame(self, frame: pl.DataFrame) -> np.ndarray:
+        """Ids, int32 ``[n, F]``, of columns as `recsys.rows.parse` gives them."""
+        ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)
+        for place, field in enumerate(self.fields):
+            ids[:, place] = field.ids(field_values(frame[field.name], field.rule))
+        return ids
+
+    def encode(self, lines: Iterable[str], origin: str = "the rows") -> Tensor:
+        """Ids of raw lines, int32 ``[n, F]``, one row per line that is not blank; see `encode_block`."""
+        lines = [line.rstrip("\r\n") for line in lines]
+        layout = self.layout_of(lines, origin)
+        skipped = int(layout.header)
+        text = "".join(line + "\n" for line in lines[skipped:])
+        return self.encode_block(Block(text.encode(), 1 + skipped), layout, origin)
+
+    def encode_block(self, block: Block, layout: RowFormat, origin: Path | str) -> Tensor:
+        """Ids of a block of raw lines, int32 ``[n, F]``, one row per line that is not blank.
+
+        A category that the vocabulary lacks has id 0. An empty column is a missing value. A line with too few columns
+        is an error and not a row with missing values, because nobody can tell which ones are missing.
+
+        Raises:
+            UserError: a line has another number of columns, or a number or label that is none; it names the line.
+        """
+        rows = parse(block, layout)
+        self.refuse(rows.malformed, origin)
+        return torch.from_numpy(self.encode_frame(rows.frame))
+
+    def refuse(self, malformed: Sequence[Malformed], origin: Path | str) -> None:
+        """Raise `UserError` if there are any, about the first."""
+        if malformed:
+            bad, others = malformed[0], len(malformed) - 1
+            more = f" ({others} more near it {'is' if others == 1 else 'are'} bad as well)" if others else ""
+            raise UserError(f"{origin}, line {bad.line}: {bad.reason}{more}. {self.expected}.")
+
+    @property
+    def expected(self) -> str:
+        """What a line should look like, for messages."""
+        return (
+            f"Each line should hold {len(self.fields)} fields, all with or all without a label, separated by "
+            f"{self.layout.separator!r}; a missing value is an empty column"
+        )
+
+    def layout_of(self, lines: Sequence[str], origin: Path | str) -> RowFormat:
+        """The format of raw lines, by the first of them; a few hundred do.
+
+        In a format with a header the first names the columns. In others the lines have a label, unless more of them
+        have as many columns as a line without one.
+        """
+        layout = self.layout
+        if layout.header:
+            return layout.with_header(lines[0] if lines else "", origin, labelled=False)
+        columns = [line.count(layout.separator) + 1 for line in lines]
+        without = columns.count(len(layout.fields)) > columns.count(len(layout.columns))
+        return layout.unlabelled if without else layout
+
+    def to_dict(self) -> dict[str, Any]:
+        """The encoder as plain data: strings, numbers, lists, dictionaries."""
+        fields = [
+            {"name": field.name, "rule": str(field.rule), "edges": field.edges.tolist(), "keys": field.keys.tolist()}
+            for field in self.fields
+        ]
+        return {"layout": self.layout.to_dict(), "fields": fields}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Encoder:
+        """The encoder that `to_dict` gave."""
+        fields = tuple(
+            FieldEncoder(
+                name=field["name"],
+                rule=Rule(field["rule"]),
+                edges=np.array(field["edges"], dtype=np.float64),
+                keys=np.array(field["keys"], dtype=np.int64),
+            )
+            for field in data["fields"]
+        )
+        return cls(RowFormat.from_dict(data["layout"]), fields)

@@ -1,0 +1,90 @@
+"""How well a model ranks and predicts clicks, over a whole part of a log, and the best weights by that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import NonFiniteLoss, UserError
+from harness.processes import Processes, current
+from recsys.clicks import Clicks
+
+AT_ONCE = 4096  # rows of a forward pass; AFN holds 15,000 numbers a row
+
+
+@dataclass(frozen=True)
+class Score:
+    """Area under the ROC curve, and mean binary cross-entropy in nats a row."""
+
+    auc: float
+    log_loss: float
+
+
+def evaluate(model: nn.Module, clicks: Clicks, device: torch.device) -> Score:
+    """Score a model on a part of a log, shared among processes.
+
+    Raises:
+        UserError: the part has clicks only, or none, so that nothing can be ranked.
+        NonFiniteLoss: a logit is not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels = clicks.labels
+    if int(labels.max()) == int(labels.min()):
+        raise UserError(f"all {len(labels)} rows to be scored have the label {int(labels[0])}. Use more --rows.")
+    logits = predict_logits(model, clicks, device)
+    if not torch.isfinite(logits).all():
+        broken = int((~torch.isfinite(logits)).sum())
+        raise NonFiniteLoss(
+            f"{broken} of {len(logits)} logits are not finite: training diverged. Lower the learning rate."
+        )
+    loss = F.binary_cross_entropy_with_logits(logits.double(), labels.double())
+    return Score(auc=float(roc_auc_score(labels.numpy(), logits.numpy())), log_loss=loss.item())
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, clicks: Clicks, device: torch.device) -> Tensor:
+    """Logits of all rows in their order, float32 ``[N]`` on the CPU, the same in every process."""
+    processes: Processes = current()
+    model.eval()
+    step = AT_ONCE * processes.size
+    parts = []
+    for start in range(0, len(clicks), step):
+        fields, _ = clicks.batch(slice(start, start + step))
+        parts.append(model(processes.share(fields).to(device)).float().squeeze(1))
+    return processes.merge(torch.cat(parts))
+
+
+class BestWeights:
+    """The weights of the best validation AUC so far, and whether to go on looking for better ones."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.auc, self.epoch = -1.0, 0
+        self.weights: dict[str, Tensor] = {}
+
+    def update(self, auc: float, epoch: int, model: nn.Module) -> None:
+        """Keep the weights of `epoch` if they are better than all before."""
+        if auc > self.auc:
+            self.auc, self.epoch = auc, epoch
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+    def given_up(self, epoch: int) -> bool:
+        """Whether `patience` epochs up to `epoch` have brought nothing better."""
+        return epoch - self.epoch >= self.patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best weights into `model`."""
+        model.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know."""
+        return {"auc": self.auc, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.auc, self.epoch, self.weights = state["auc"], state["epoch"], state["weights"]

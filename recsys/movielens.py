@@ -1,0 +1,94 @@
+"""MovieLens 100K and 1M as click logs: a rating of 4 or 5 is a click, the fields are the user and the item.
+
+As in torchfm, which the published runs used, nothing else describes a row; every user and item has an id of its own.
+The ratings are split 80/10/10 at random. The data is licensed for research and is not to be passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+from harness.data import RemoteFile, cache_dir, data_root, fetch
+from harness.errors import UserError, writing
+from recsys.cache import open_log
+from recsys.clicks import ClickData
+from recsys.formats import RowFormat, Rule
+from recsys.prepare import NO_SPACE, Source
+
+LAYOUT_100K = RowFormat(
+    separator="\t",
+    columns=("user", "item", "rating", "time"),
+    fields=(("user", Rule.CATEGORY), ("item", Rule.CATEGORY)),
+    label="rating",
+    clicks=("4", "5"),
+    misses=("1", "2", "3"),
+)
+LAYOUT_1M = replace(LAYOUT_100K, separator="::")
+
+RATINGS_100K = RemoteFile(
+    path="ml-100k/u.data",
+    sha256="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
+    size=1_979_173,
+    urls=("https://files.grouplens.org/datasets/movielens/ml-100k/u.data",),
+)
+ARCHIVE_1M = RemoteFile(
+    path="ml-1m.zip",
+    sha256="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    size=5_917_549,
+    urls=(
+        "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+        "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/ml-1m.zip",
+    ),
+)
+RATINGS_1M = "ml-1m/ratings.dat"  # below the data root, and in the archive
+LARGEST = 1 << 27  # bytes that may come out of the archive
+
+
+def read_movielens(dataset: str, data_dir: Path | None, *, seed: int, limit: int | None = None) -> ClickData:
+    """The ratings of "ml-100k" or "ml-1m", found below the data root or downloaded.
+
+    Raises:
+        UserError: a file is nowhere to be had, or is not the published one.
+    """
+    root = data_root(data_dir)
+    if dataset == "ml-100k":
+        path, layout = fetch([RATINGS_100K], root, "MovieLens-100K")[0], LAYOUT_100K
+    else:
+        path, layout = _ratings_1m(root), LAYOUT_1M
+    return open_log(dataset, [Source(path)], layout, seed=seed, min_count=1, count_all=True, limit=limit)
+
+
+def _ratings_1m(root: Path) -> Path:
+    """`ratings.dat` of MovieLens-1M: below the root, in the cache, or taken out of the archive."""
+    unpacked = cache_dir() / "data" / RATINGS_1M
+    for path in (root / RATINGS_1M, unpacked):
+        if path.is_file():
+            return path
+    (archive,) = fetch([ARCHIVE_1M], root, "MovieLens-1M")
+    take_out(archive, RATINGS_1M, unpacked)
+    return unpacked
+
+
+def take_out(archive: Path, member: str, target: Path) -> None:
+    """Copy one file out of a zip archive to `target`; nothing else of the archive is touched.
+
+    Raises:
+        UserError: it is no such archive, the file is not in it or too large, or `target` cannot be written.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.open(member).read(LARGEST + 1)  # checks the CRC at the end
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{archive}: cannot take {member} out of it ({error}). Remove it to have it downloaded."
+        ) from error
+    if len(content) > LARGEST:
+        raise UserError(f"{archive}: its {member} is larger than {LARGEST} bytes. Remove it to have it downloaded.")
+    with writing(target, NO_SPACE):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, target)

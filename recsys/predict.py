@@ -1,0 +1,165 @@
+"""Let a finished run predict clicks: a file of raw rows in, a file of probabilities out.
+
+    python -m recsys.predict runs/recsys/deepfm_dfa-criteo-0 new.txt --out predictions.csv
+
+The rows have the format that the run was trained on, with or without labels, which are not used. `predictions.csv` has
+no header: its line n is the probability of a click for row n. Blank lines, comments and a header are no rows.
+
+    a category that training did not know    has id 0, like all that were too rare for an id of their own
+    an empty column                          is a missing value, which is a category like any other
+    a line with too few or too many columns, or with text for a number
+                                             is an error that names the line; under --skip-malformed the row's line of
+                                             predictions stays empty, and it is counted and named on stderr
+
+The file is read in blocks, so that its size does not matter, and `predictions.csv` is there whole or not at all.
+The last line on stdout is JSON: how many rows were predicted, how many were malformed, where the predictions are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import torch
+import tyro
+from torch import Tensor, nn
+
+from harness.device import pick_device
+from harness.errors import UserError, writing
+from harness.progress import track
+from recsys.encode import Encoder
+from recsys.evaluate import AT_ONCE
+from recsys.predict_rows import Encoded, encode_file
+from recsys.rows import BLOCK_BYTES, Malformed
+from recsys.saved import load_run
+
+EXAMPLES = 10  # malformed lines that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Let a finished run predict clicks for the rows of a file."""
+
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_FOLDER")]]
+    """Folder of the run."""
+    rows: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ROWS_FILE")]]
+    """Raw rows in the format that the run was trained on, with or without labels."""
+    out: Path = Path("predictions.csv")
+    """Where to write the probabilities, one a line; a file that is there is replaced."""
+    skip_malformed: bool = False
+    """Leave an empty line for a malformed row instead of stopping."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+
+
+@dataclass
+class Found:
+    """What a file held."""
+
+    rows: int = 0  # malformed ones included
+    malformed: int = 0
+    examples: tuple[Malformed, ...] = ()  # the first of them
+
+    def add(self, block: Encoded) -> None:
+        """Count the rows of one more block."""
+        self.rows += len(block.whole)
+        self.malformed += len(block.malformed)
+        self.examples = (*self.examples, *block.malformed)[:EXAMPLES]
+
+    def summary(self, path: Path) -> str:
+        """The malformed rows in one sentence."""
+        listed = "; ".join(f"line {each.line}: {each.reason}" for each in self.examples)
+        rest = "; ..." if self.malformed > len(self.examples) else ""
+        return f"{path}: {self.malformed} of {self.rows} rows are malformed ({listed}{rest})"
+
+
+@torch.no_grad()
+def probabilities(model: nn.Module, ids: Tensor, device: torch.device) -> Tensor:
+    """The chance of a click, float32 ``[n]`` on the CPU, of rows of categories ``[n, F]``."""
+    parts = [torch.sigmoid(model(part.to(device)).float()).squeeze(1).cpu() for part in ids.split(AT_ONCE)]
+    return torch.cat(parts) if parts else torch.empty(0)
+
+
+def predict_file(
+    model: nn.Module,
+    encoder: Encoder,
+    rows: Path,
+    out: Path,
+    device: torch.device,
+    *,
+    skip_malformed: bool = False,
+    block_bytes: int = BLOCK_BYTES,
+) -> Found:
+    """Write the probability of a click for every row of a file.
+
+    Args:
+        model: Maps categories ``[n, F]`` to logits ``[n, 1]``; in evaluation mode.
+        encoder: Turns the rows into categories.
+        rows: Raw rows.
+        out: One line a row, empty for one that is malformed. Written under another name and renamed at the end.
+        device: Where the model is.
+        skip_malformed: Go on after a malformed row.
+        block_bytes: Text in memory at once.
+
+    Raises:
+        UserError: `rows` cannot be read, has no rows or malformed ones that are not to be skipped, or the model gives
+            no number for one; or `out` cannot be written.
+    """
+    if out.is_dir() or (out.exists() and rows.exists() and out.samefile(rows)):
+        raise UserError(f"--out {out} is {'a folder' if out.is_dir() else 'the file of rows'}. Name another file.")
+    partial, found = out.with_name(out.name + ".partial"), Found()
+    try:
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        with writing(out), open(partial, "wb") as file:
+            for block in _read(encoder, rows, skip_malformed, block_bytes):
+                chance = probabilities(model, block.ids, device)
+                _refuse_nan(chance, rows, found.rows)
+                column = torch.full((len(block.whole),), float("nan")).masked_scatter_(block.whole, chance)
+                series = pl.Series("chance", column.numpy(), nan_to_null=True)
+                series.to_frame().write_csv(file, include_header=False)
+                found.add(block)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return found
+
+
+def _read(encoder: Encoder, rows: Path, skip_malformed: bool, block_bytes: int) -> Iterator[Encoded]:
+    blocks = encode_file(encoder, rows, block_bytes, skip_malformed)
+    total = -(-rows.stat().st_size // block_bytes) if rows.is_file() else None
+    return track(blocks, f"predicting {rows.name}", total)
+
+
+def _refuse_nan(chance: Tensor, rows: Path, before: int) -> None:
+    """Raise if the model gives no number for a row, as it may for categories that never met in training."""
+    broken = int(chance.isnan().sum())
+    if broken:
+        raise UserError(
+            f"{rows}: the model gives no number for {broken} of the {len(chance)} rows after row {before}. Train it "
+            "with a lower --lr."
+        )
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    device = pick_device(config.device)
+    model, encoder, _ = load_run(config.run, device)
+    found = predict_file(model, encoder, config.rows, config.out, device, skip_malformed=config.skip_malformed)
+    if found.malformed:
+        print(f"{found.summary(config.rows)}. Their lines in {config.out} are empty.", file=sys.stderr)
+    print(json.dumps({"rows": found.rows, "malformed": found.malformed, "out": str(config.out)}))
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

@@ -1,0 +1,92 @@
+"""A finished run, taken from its folder: the model with its best weights, and what turns raw rows into its inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from harness.checkpoint import read_checkpoint
+from harness.errors import UserError
+from recsys.encode import Encoder
+from recsys.models import build_model
+from recsys.presets import MODELS, Preset
+from recsys.train import ENCODER
+from tinydfa import Method
+
+TRAIN = "Give the folder of a run that python -m recsys.train has finished"
+
+
+class SavedRun(NamedTuple):
+    """What `load_run` gives."""
+
+    model: nn.Module  # in evaluation mode, with the weights of the best validation AUC
+    encoder: Encoder  # of the log that it was trained on
+    settings: dict[str, Any]  # its config.yaml
+
+
+def load_run(folder: Path, device: torch.device) -> SavedRun:
+    """The model of a finished run, ready to predict, on `device`.
+
+    Nothing in the folder is executed: the checkpoint is read with ``weights_only``, the rest is YAML and JSON.
+
+    Raises:
+        UserError: there is no finished run of this task in the folder, or a file of it is damaged.
+    """
+    settings = _settings(folder)
+    encoder = _encoder(folder)
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is None:
+        raise UserError(f"{folder}: its checkpoint.pt is missing, so there are no weights. {TRAIN}.")
+    model = build_model(_preset(folder, settings), encoder.field_dims)
+    try:
+        model.load_state_dict(checkpoint["state"]["best"]["weights"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        files = f"the config.yaml and {ENCODER} beside it"
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder / 'checkpoint.pt'} does not belong to {files} ({reason}). {TRAIN}.") from error
+    return SavedRun(model.to(device).eval(), encoder, settings)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The run's configuration.
+
+    Raises:
+        UserError: it is none of this task, or the run is not finished.
+    """
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder}: no run is there, because it has no config.yaml. {TRAIN}.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}). {TRAIN}.") from error
+    if not isinstance(settings, dict) or settings.get("model") not in MODELS:
+        raise UserError(f"{folder}: the run there is not one of a click model. {TRAIN}.")
+    if not (folder / "result.json").is_file():
+        raise UserError(f"{folder}: the run there is not finished. Continue it with --resume first.")
+    return settings
+
+
+def _preset(folder: Path, settings: dict[str, Any]) -> Preset:
+    """The preset among a run's settings."""
+    known = {field.name: settings[field.name] for field in fields(Preset) if field.name in settings}
+    try:
+        return Preset(**known | {"method": Method(known["method"]), "mlp": tuple(known["mlp"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.yaml'} is not what a run writes ({error}). {TRAIN}.") from error
+
+
+def _encoder(folder: Path) -> Encoder:
+    """What turns raw rows into categories."""
+    path = folder / ENCODER
+    try:
+        return Encoder.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}). {TRAIN}.") from error

@@ -1,0 +1,136 @@
+"""Click-through prediction: train one model on one click log by one method.
+
+    python -m recsys.train --model deepfm --dataset adult --method dfa
+    accelerate launch --num_processes 2 -m recsys.train --model dcn --dataset criteo --method dfa
+
+Adam, binary cross-entropy, early stopping on the validation AUC. The best weights are restored, also when the epochs
+ran out before the patience did, and the test part is used once, for them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from harness import processes
+from harness.config import conclude
+from harness.device import pick_device
+from harness.files import write_whole
+from harness.progress import track
+from harness.run import Run, check_loss
+from recsys.alignment import batch_alignment, summary
+from recsys.batches import Batch, batches
+from recsys.clicks import ClickData, Clicks
+from recsys.config import RunConfig
+from recsys.evaluate import evaluate
+from recsys.training import Training
+
+ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Train a click model."""
+
+
+def train(
+    config: RunConfig,
+    run: Run | None = None,
+    data: ClickData | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+        data: The click log, if it was loaded already.
+        device: The device, if it was picked already.
+
+    Returns:
+        The result (see `harness.results.make_result`), with curves per epoch.
+
+    Raises:
+        UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
+    """
+    preset, start = config.resolve(), perf_counter()
+    device, data = device or pick_device(config.device), data or config.load()
+    training = Training(config, preset, data.field_dims, device)
+    best, progress = training.best, training.progress
+    if run is not None and (state := run.restore()) is not None:
+        training.load_state_dict(state)
+        progress = training.progress
+    while progress.epoch <= preset.max_epochs and not best.given_up(progress.epoch - 1):
+        last = train_epoch(training, data.train, config, run)
+        found = {"train_loss": progress.loss / progress.rows}
+        check_loss(found["train_loss"], progress.epoch)
+        score = evaluate(training.model, data.val, device)
+        best.update(score.auc, progress.epoch, training.model)
+        found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
+        if config.alignment:
+            found |= batch_alignment(training, last)
+        if run is not None:
+            run.log(progress.epoch, **found)
+        progress.next_epoch(**found)
+        if run is not None:
+            run.save(progress.epoch - 1, **training.state_dict())
+    best.restore(training.model)
+    test = evaluate(training.model, data.test, device)  # once; it chooses nothing
+
+    metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
+    metrics |= {"val_auc": best.auc, "best_epoch": best.epoch, "epochs": progress.epoch - 1}
+    metrics |= {"best_possible_auc": data.best_auc} | summary(progress.curves)
+    return conclude(
+        "recsys",
+        run,
+        config.settings(preset),
+        model=preset.model,
+        metrics=metrics,
+        curves=progress.curves,
+        device=device,
+        seconds=perf_counter() - start,
+    )
+
+
+def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> Batch:
+    """Train on what is left of the epoch in progress; the last batch."""
+    preset, progress, group = training.preset, training.progress, training.group
+    todo = batches(clicks, preset.batch, config.seed, progress.epoch, training.device, group, skip=progress.batch)
+    if run is not None and group.is_main:
+        total = -(-len(clicks) // preset.batch) - progress.batch
+        todo = track(todo, f"{preset.model}, {preset.method}, epoch {progress.epoch}", total)
+    summed = torch.zeros((), dtype=torch.float64, device=training.device)
+    for batch in todo:
+        summed += training.step(batch)
+        progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
+        if run is not None and progress.batch % config.checkpoint_every == 0:
+            progress.loss += group.total(summed.item())
+            summed.zero_()
+            check_loss(progress.loss, progress.epoch)
+            run.save(progress.epoch - 1, **training.state_dict())
+    progress.loss += group.total(summed.item())
+    return batch
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    preset = config.resolve()
+    device = processes.join(config.device)
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    settings = config.settings(preset) | {"device": config.device, "data_dir": config.data_dir}
+    data = config.load()  # before the folder is made: a missing file should not leave one behind
+    with Run("recsys", name, settings, config.out, config.resume) as run:
+        if processes.current().is_main:
+            write_whole(run.folder / ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
+        train(config, run, data, device)
+    processes.leave()
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

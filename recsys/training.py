@@ -1,0 +1,125 @@
+"""One training: the model, what trains it, and how far it is. A checkpoint holds all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness import processes
+from harness.seeds import seed_everything
+from recsys.batches import Batch
+from recsys.config import RunConfig
+from recsys.evaluate import BestWeights
+from recsys.models import build_model
+from recsys.optimizers import clip_norm, make_optimizers
+from recsys.presets import Preset
+from tinydfa import Method, attach
+
+
+@dataclass
+class Progress:
+    """Where a training is, and what it has found."""
+
+    epoch: int = 1  # the one in progress
+    batch: int = 0  # batches of it that are done
+    rows: int = 0  # rows of them
+    loss: float = 0.0  # their summed loss in nats, over all processes
+    curves: dict[str, list[float]] = field(default_factory=dict)  # one number an epoch
+
+    def next_epoch(self, **numbers: float) -> None:
+        """Add an epoch's numbers to the curves and turn to the next epoch."""
+        for name, value in numbers.items():
+            self.curves.setdefault(name, []).append(value)
+        self.epoch, self.batch, self.rows, self.loss = self.epoch + 1, 0, 0, 0.0
+
+
+class Training:
+    """A model with everything that trains it.
+
+    Args:
+        config: The run; its seed decides weights, feedback and dropout.
+        preset: What `config` resolves to.
+        field_dims: Categories of each field.
+        device: Where to train.
+    """
+
+    def __init__(self, config: RunConfig, preset: Preset, field_dims: tuple[int, ...], device: torch.device) -> None:
+        self.preset, self.device, self.bf16 = preset, device, config.precision == "bf16"
+        self.group = processes.current()
+        seed_everything(config.seed)
+        self.model = build_model(preset, field_dims).to(device)
+        self.attachment = attach(self.model, preset.method, seed=config.seed)
+        if preset.method.cuts and not preset.embedding_feedback:
+            withhold_feedback(self.model)
+        self.net = self.model if self.group.size == 1 else shared(self.model, preset, device)
+        if config.compile:
+            self.net = torch.compile(self.net)  # type: ignore[assignment]
+        self.optimizers = make_optimizers(self.model, preset.lr)
+        self.best, self.progress = BestWeights(preset.patience), Progress()
+        if self.group.rank > 0:
+            seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step of Adam; the loss before it, summed over this process's rows, in nats."""
+        self.net.train()
+        if self.preset.method is Method.DRTP:
+            self.attachment.target = batch.labels
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.net(batch.fields)
+        loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(1), batch.labels, reduction="sum")
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        (loss * (self.group.size / batch.rows)).backward()  # the mean over all rows: processes average gradients
+        if self.preset.clip_norm is not None:
+            clip_norm(self.model.parameters(), self.preset.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds, besides the generators."""
+        return {
+            "model": self.model.state_dict(),
+            "attachment": self.attachment.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "best": self.best.state_dict(),
+            "progress": vars(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.attachment.load_state_dict(state["attachment"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.best.load_state_dict(state["best"])
+        self.progress = Progress(**state["progress"])
+
+
+def withhold_feedback(model: nn.Module) -> None:
+    """Let embeddings learn nothing at the entry of the hidden layers: only by what bypasses these, if anything does.
+
+    So it is in the 2020 release: DeepFM's perceptron sees detached embeddings, which learn through the pairwise
+    products alone; AFN's embeddings stop at a point that is missing from the head's list, and keep their first values.
+    """
+    point: nn.Module = model.embedding_point  # type: ignore[assignment]
+    point.register_forward_pre_hook(lambda module, inputs: inputs[0].detach())
+
+
+def shared(model: nn.Module, preset: Preset, device: torch.device) -> DistributedDataParallel:
+    """`model` as one of several processes trains it: gradients are averaged over all of them.
+
+    Where some parameters get no gradient, these have to be looked for in every step.
+    """
+    untouched = preset.method is Method.SHALLOW or (preset.model == "afn" and not preset.embedding_feedback)
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        forward_sync_buffers=False,  # batch statistics are those of all processes already
+        find_unused_parameters=untouched,
+    )

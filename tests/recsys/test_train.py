@@ -1,0 +1,293 @@
+"""Training: what it learns, what it reports, and that an interrupted run ends like one that was not interrupted."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+from harness import cli
+from harness.errors import NonFiniteLoss, UserError
+from recsys import train as module
+from recsys.clicks import Clicks
+from recsys.config import RunConfig
+from recsys.evaluate import BestWeights, evaluate
+from recsys.presets import PRESETS, PUBLISHED, find_preset
+from recsys.train import Config, main, train
+from recsys.training import Training
+from tinydfa import Method
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+SMALL = {"rows": 3000, "epochs": 2, "batch": 256, "lr": 3e-3, "device": "cpu"}
+
+
+def small(**options):
+    return Config(**(SMALL | options))
+
+
+@pytest.fixture(scope="module")
+def log():
+    return RunConfig(rows=10_000).load()
+
+
+def auc(log, model, method):
+    return train(Config(model=model, method=method, epochs=4, batch=128, lr=1e-3), data=log)["metrics"]["test_auc"]
+
+
+def test_backpropagation_learns_and_dfa_learns_more_than_shallow(log):
+    bp, dfa, shallow = (auc(log, "deepfm", method) for method in (Method.BP, Method.DFA, Method.SHALLOW))
+    assert bp > 0.62
+    assert dfa > 0.62
+    assert shallow < dfa - 0.02
+    assert max(bp, dfa) < log.best_auc
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, again, other = (train(small(seed=seed))["curves"] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+class Fixed(torch.nn.Module):
+    """A model that returns its first field as the logit."""
+
+    def forward(self, fields):
+        return fields[:, :1].float()
+
+
+def test_scores_are_those_of_scikit_learn_over_the_whole_part(monkeypatch):
+    monkeypatch.setattr("recsys.evaluate.AT_ONCE", 7)
+    fields = torch.randint(-3, 4, (50, 2), generator=torch.Generator().manual_seed(0)).int()
+    labels = (torch.arange(50) % 3 == 0).to(torch.uint8)
+    score = evaluate(Fixed(), Clicks(fields, labels), CPU)
+    assert score.auc == pytest.approx(roc_auc_score(labels, fields[:, 0]))
+    assert score.log_loss == pytest.approx(log_loss(labels, torch.sigmoid(fields[:, 0].double())), rel=1e-6)
+
+
+def test_rows_of_one_class_cannot_be_ranked():
+    with pytest.raises(UserError, match="all 4 rows to be scored have the label 0"):
+        evaluate(Fixed(), Clicks(torch.zeros(4, 1).int(), torch.zeros(4, dtype=torch.uint8)), CPU)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_rows():
+    config = small(epochs=1, rows=1100, batch=256)  # 880 rows to train on: batches of 256, 256, 256, 112
+    data, preset = config.load(), config.resolve()
+    training = Training(config, preset, data.field_dims, CPU)
+    losses = []
+    step = training.step
+
+    def noted(batch):
+        losses.append((step(batch).item(), batch.rows))
+        return torch.tensor(losses[-1][0])
+
+    training.step = noted
+    module.train_epoch(training, data.train, config, None)
+    assert [rows for _, rows in losses] == [256, 256, 256, len(data.train) - 768]
+    assert training.progress.loss / training.progress.rows == pytest.approx(sum(x for x, _ in losses) / len(data.train))
+
+
+def scripted(monkeypatch, aucs):
+    """Let the validation AUC be what the script says; notes what was evaluated."""
+    seen = []
+    script = iter(aucs)
+
+    def scores(model, clicks, device):
+        seen.append((clicks, {name: value.clone() for name, value in model.state_dict().items()}))
+        found = evaluate(model, clicks, device)
+        return replace(found, auc=next(script, found.auc))
+
+    monkeypatch.setattr(module, "evaluate", scores)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("aucs", "patience", "epochs", "best"),
+    [
+        ([0.5, 0.6, 0.55, 0.4, 0.7], 2, 4, 2),  # the patience runs out
+        ([0.5, 0.6, 0.55], 5, 3, 2),  # the epochs run out, and the best weights come back all the same
+        ([0.5, 0.6, 0.6, 0.6], 2, 4, 2),  # as good is not better
+        ([0.5, 0.6, 0.7], 5, 3, 3),
+    ],
+)
+def test_the_best_weights_are_tested_once(monkeypatch, aucs, patience, epochs, best):
+    seen = scripted(monkeypatch, aucs)
+    config = small(epochs=len(aucs))
+    preset = replace(config.resolve(), patience=patience)
+    monkeypatch.setattr(Config, "resolve", lambda self: preset)
+    data = config.load()
+    metrics = train(config, data=data)["metrics"]
+    assert (metrics["epochs"], metrics["best_epoch"], metrics["val_auc"]) == (epochs, best, aucs[best - 1])
+    assert [clicks is data.test for clicks, _ in seen] == [False] * epochs + [True]
+    for name, value in seen[-1][1].items():
+        assert torch.equal(value, seen[best - 1][1][name])
+
+
+def test_the_weights_kept_are_a_copy():
+    model = torch.nn.Linear(2, 1)
+    best = BestWeights(patience=1)
+    best.update(0.5, 1, model)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    best.restore(model)
+    assert torch.equal(model.weight, before)
+
+
+class KilledError(Exception):
+    pass
+
+
+RESUMED = {"deepfm": {"dropout": 0.3}, "dcn": {"sparse_embeddings": True}, "afn": {"method": Method.FRSF}}
+
+
+@pytest.mark.parametrize("model", RESUMED)
+@pytest.mark.parametrize("killed_at", [3, 15])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(model, killed_at, tmp_path, monkeypatch, capsys):
+    config = small(model=model, checkpoint_every=4, seed=5, **RESUMED[model])  # 9 or 10 batches an epoch
+    whole = train(config)
+
+    step, steps = Training.step, iter(range(100))
+
+    def killed(self, batch):
+        if next(steps) == killed_at:
+            raise KilledError
+        return step(self, batch)
+
+    monkeypatch.setattr(Training, "step", killed)
+    with pytest.raises(KilledError):
+        main(replace(config, out=tmp_path))
+    monkeypatch.setattr(Training, "step", step)
+    torch.manual_seed(999)
+    main(replace(config, out=tmp_path, resume=True))
+
+    resumed = json.loads((tmp_path / "result.json").read_text())
+    assert resumed["metrics"] == pytest.approx(whole["metrics"], abs=0)
+    assert resumed["curves"] == whole["curves"]
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == resumed
+
+
+def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, capsys):
+    main(small(out=tmp_path, epochs=1))
+    first = json.loads((tmp_path / "result.json").read_text())
+    main(small(out=tmp_path, epochs=1, resume=True))
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"] == first["metrics"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    step, steps = Training.step, iter(range(100))
+    monkeypatch.setattr(Training, "step", lambda self, batch: step(self, batch) * (math.nan if next(steps) == 6 else 1))
+    with pytest.raises(NonFiniteLoss, match="the loss is nan at step 1"):
+        main(small(out=tmp_path, checkpoint_every=4))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
+    assert state["progress"]["batch"] == 4
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("method", [Method.SDFA, Method.TDFA, Method.DRTP, Method.FA])
+def test_other_methods_train_too(method):
+    assert train(small(method=method, epochs=1))["metrics"]["test_auc"] > 0.4
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"sparse_embeddings": True}])
+def test_options_leave_the_loss_nearly_as_it_is(options):
+    usual, other = (train(small(epochs=1, **chosen))["curves"]["train_loss"][0] for chosen in ({}, options))
+    assert other == pytest.approx(usual, rel=0.05)
+    assert other != usual
+
+
+def test_embedding_feedback_is_the_presets_unless_asked_for():
+    assert Config(model="afn", dataset="criteo").resolve().embedding_feedback is False
+    assert Config(model="afn", dataset="criteo", embedding_feedback="on").resolve().embedding_feedback is True
+    assert Config(model="dcn", dataset="criteo").resolve().embedding_feedback is True
+
+
+def test_published_settings_are_those_of_the_release():
+    found = {
+        name: (p.lr, p.dropout, p.max_epochs, p.patience, p.batch, p.embed, p.mlp, p.linear_std)
+        for name, p in PUBLISHED.items()
+    }
+    three, two = (400, 400, 400), (1024, 1024)
+    assert found == {
+        "fm_bp": (1e-4, 0.0, 15, 3, 2048, 16, three, 1.0),
+        "deepfm_bp": (3e-4, 0.5, 30, 5, 2048, 10, three, 1.0),
+        "deepfm_dfa": (5e-5, 0.5, 30, 5, 2048, 10, three, 1.0),
+        "deepfm_shallow": (1e-4, 0.1, 30, 5, 2048, 10, three, 1.0),
+        "dcn_bp": (2e-4, 0.0, 15, 3, 512, 16, two, 1.0),
+        "dcn_dfa": (5e-5, 0.0, 15, 3, 512, 16, two, 1.0),
+        "dcn_shallow": (1e-3, 0.0, 30, 5, 2048, 16, two, 1.0),
+        "autoint_bp": (1e-4, 0.0, 15, 3, 2048, 16, three, 1.0),
+        "autoint_dfa": (5e-5, 0.0, 15, 3, 2048, 16, three, 1.0),
+        "autoint_shallow": (4e-4, 0.5, 30, 5, 2048, 16, three, 1.0),
+        "afn_bp": (4e-4, 0.3, 15, 3, 2048, 10, three, 1.0),
+        "afn_dfa": (3e-4, 0.0, 15, 3, 2048, 10, three, 1.0),
+        "afn_shallow": (4e-4, 0.0, 30, 5, 2048, 10, three, 1.0),
+    }
+    assert {p.clip_norm for name, p in PUBLISHED.items() if name.startswith("dcn")} == {100.0}
+
+
+def test_a_data_set_without_presets_of_its_own_has_the_published_ones():
+    assert find_preset("dcn", Method.BP, "criteo_x1") == PUBLISHED["dcn_bp"]
+    assert find_preset("dcn", Method.BP, "adult") == PRESETS["dcn_bp_adult"]
+    assert find_preset("dcn", Method.SDFA, "ml-100k") == replace(PRESETS["dcn_dfa_ml-100k"], method=Method.SDFA)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "critteo"], "--dataset critteo: no such data set"),
+        (["--model", "mlp"], "--model mlp: no such model"),
+        (["--model", "fm", "--method", "dfa"], "--method dfa: FM has no hidden layer"),
+        (["--preset", "afn_xyz"], "--preset afn_xyz: no such preset"),
+        (["--preset", "afn_bp", "--method", "dfa"], "--preset afn_bp trains by bp and --method says dfa"),
+        (["--preset", "afn_bp", "--model", "dcn"], "--preset afn_bp is about afn and --model says dcn"),
+        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--batch", "1"], "--batch 1: batch normalisation needs at least 2 rows"),
+        (["--lr", "-1"], "--lr -1.0: give a number between 0 and 10"),
+        (["--dropout", "1"], "--dropout 1.0: give a share"),
+        (["--dataset", "adult", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(Config, main, arguments)
+    complaint = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert message in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def run_command(tmp_path, name, *launcher):
+    options = ["--rows", "3000", "--epochs", "2", "--batch", "256", "--lr", "0.003", "--device", "cpu"]
+    options += ["--model", "dcn", "--method", "dfa", "--out", str(tmp_path / name)]
+    command = [sys.executable, *launcher, "-m", "recsys.train", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):
+    one = run_command(tmp_path, "one")
+    two = run_command(tmp_path, "two", "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2")
+    first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "two"))
+    assert first == json.loads(one.stdout)
+    assert second == json.loads(two.stdout)  # printed once
+    assert second["curves"]["train_loss"] == pytest.approx(first["curves"]["train_loss"], rel=1e-5)
+    assert second["curves"]["val_log_loss"] == pytest.approx(first["curves"]["val_log_loss"], rel=1e-3)
+    assert second["metrics"]["test_auc"] == pytest.approx(first["metrics"]["test_auc"], abs=2e-3)
+    state = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
+    assert len(state["generators_of_others"]) == 1
+
+
+@pytest.mark.data
+def test_adult_and_movielens_come_out_as_known(data_dir):
+    for dataset, bp in (("adult", 0.9), ("ml-100k", 0.77)):
+        found = train(Config(model="deepfm", method=Method.BP, dataset=dataset, data_dir=data_dir, epochs=3))
+        assert found["metrics"]["test_auc"] > bp
