@@ -12,21 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
 from torch import Tensor
 
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.progress import track
 from nerf.data import load_scene
 from nerf.fields import Fields
-from nerf.rays import Rays, scene_rays, view_rays
-from nerf.rendering import render_view
+from nerf.pictures import film, look
+from nerf.rays import view_rays
 from nerf.scene import Scene
 from nerf.scores import evenly, psnr
 from nerf.train import load_run, read_settings
-from nerf.video import beside, colour_depth, write_film, write_strip
+from nerf.video import write_film, write_strip
 
 FILMS = ("film.mp4", "film.gif")
 STRIP = "views.png"
@@ -91,25 +89,6 @@ def render(config: Config) -> None:
     print(f"{config.out}: {', '.join((STRIP, *FILMS))}")
 
 
-def film(fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk: int) -> list[Tensor]:
-    """Pictures ``[h, w, 3]`` along the scene's path: colour and depth by each of `fields`, from left to right.
-
-    Depths have one scale throughout. Heights follow from the width.
-    """
-    height = round(scene.test.height * width / scene.test.width)
-    focal = scene.test.focal * width / scene.test.width
-    poses = scene.path[torch.tensor(evenly(len(scene.path), frames), device=scene.path.device)]
-    seen = [
-        [_look(one, scene_rays(scene, pose, height, width, focal), height, width, chunk) for one in fields]
-        for pose in track(poses, "frames", len(poses))
-    ]
-    near, far = _depth_range(scene, [view for views in seen for view in views])
-    return [
-        beside([part for view in views for part in (view[0], colour_depth(view[1], near, far, view[2]))])
-        for views in seen
-    ]
-
-
 def compared_views(fields: Mapping[str, Fields], scene: Scene, count: int, chunk: int) -> list[dict[str, Tensor]]:
     """Rows for `write_strip`: the truth of evenly chosen test views, and each of `fields` with its PSNR."""
     views, rows = scene.test, []
@@ -118,24 +97,10 @@ def compared_views(fields: Mapping[str, Fields], scene: Scene, count: int, chunk
         row = {views.names[index]: truth}
         for name, one in fields.items():
             rays = view_rays(scene, views, index)
-            colour, _, _ = _look(one, rays, views.height, views.width, chunk)
+            colour, _, _ = look(one, rays, views.height, views.width, chunk)
             row[f"{name} {psnr((colour.clamp(0, 1) - truth).square().mean().item()):.1f} dB"] = colour
         rows.append(row)
     return rows
-
-
-def _look(fields: Fields, rays: Rays, height: int, width: int, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour, depth and opacity of a picture, on the CPU."""
-    seen = render_view(fields, rays, chunk=chunk)
-    return tuple(part.cpu().unflatten(0, (height, width)) for part in (seen.colour, seen.depth, seen.opacity))
-
-
-def _depth_range(scene: Scene, seen: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
-    """Least and greatest depth of what is more seen than seen through; the scene's own if nothing is."""
-    depths = torch.cat([depth[opacity > 0.5] for _, depth, opacity in seen])
-    if not len(depths) or bool(depths.min() == depths.max()):
-        return scene.near, scene.far
-    return depths.min().item(), depths.max().item()
 
 
 def _captions(methods: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -29,6 +29,7 @@ from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
 from nerf.fields import Fields
+from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
 from nerf.rays import pick, training_rays, view_rays
 from nerf.rendering import render_view
@@ -76,6 +77,8 @@ class Config(config.RunConfig):
     """Rays that are worked on at once; if left out 4096, or on a CPU what fits its cache."""
     compile: bool = False
     """Compile both networks first."""
+    keep_pictures: bool = False
+    """Keep a test view and a film in the result, for the report."""
     log_every: int | None = None
     """Steps between two points of the curves; a 20th of all if left out."""
 
@@ -157,13 +160,14 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     trained = perf_counter() - start
     views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
     numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": len(steps) * preset.rays / trained}
+    pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
     return conclude(
         "nerf",
         run,
         resolved(config, preset, scene),
         model="nerf",
         metrics=means(views) | numbers,
-        curves=history.curves() | {"views": views},
+        curves=history.curves() | {"views": views} | pictures,
         device=device,
         seconds=perf_counter() - start,
     )
