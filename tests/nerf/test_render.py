@@ -5,7 +5,8 @@ from PIL import Image
 
 from harness import cli
 from harness.errors import UserError
-from nerf import pictures, render
+from nerf import pictures as module
+from nerf import render
 from nerf.data import load_scene
 from nerf.pictures import film
 from nerf.rays import scene_rays
@@ -66,7 +67,7 @@ def exactly(fields, rays, *, chunk):
 
 
 def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
-    monkeypatch.setattr(pictures, "render_view", exactly)
+    monkeypatch.setattr(module, "render_view", exactly)
     scene = load_scene("synthetic", None, None, size=20)
     pictures = film([Oracle()], scene, frames=4, width=16, chunk=64)
     assert [tuple(picture.shape) for picture in pictures] == [(16, 16 + GAP + 16, 3)] * 4
@@ -91,7 +92,7 @@ def test_captions_tell_the_psnr_of_each_view(monkeypatch):
         return seen._replace(colour=torch.zeros_like(seen.colour))
 
     scene = load_scene("synthetic", None, None, size=20)
-    monkeypatch.setattr(pictures, "render_view", too_dark)
+    monkeypatch.setattr(module, "render_view", too_dark)
     rows = compared_views({"dfa": Oracle()}, scene, 3, chunk=64)
     assert [next(iter(row)) for row in rows] == ["r_0", "r_4", "r_8"]
     decibels = -10 * np.log10((scene.test.images[4].numpy() ** 2).mean())
