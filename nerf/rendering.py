@@ -31,6 +31,7 @@ from nerf.rays import Rays, pick
 from nerf.sampling import even_depths, finer_depths
 
 INFINITE = 1e10  # thickness of the last sample
+ROUND = 512  # where only some samples are asked about, a multiple of it: a kernel is made for every number that occurs
 
 
 class Rendered(NamedTuple):
@@ -88,7 +89,10 @@ def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | 
         return network(points.flatten(0, 1), rays.views).float().unflatten(0, depths.shape)
     ray, sample = occupied(points).nonzero(as_tuple=True)
     raw = points.new_full((*depths.shape, OUTPUTS), -math.inf)
-    return raw.index_put_((ray, sample), network(points[ray, sample], rays.views, ray).float())
+    padding = (0, -len(ray) % ROUND)  # with the first sample of all, whose further answers are dropped
+    asked, of = (F.pad(index, padding) for index in (sample, ray))
+    answers = network(points[of, asked], rays.views, of).float()
+    return raw.index_put_((ray, sample), answers[: len(ray)])
 
 
 def densities(raw: Tensor, kind: str) -> Tensor:

@@ -142,7 +142,7 @@ def test_a_ball_is_seen_at_its_surface_more_sharply_by_the_fine_network():
 
 
 def test_networks_are_not_asked_about_empty_places_and_the_picture_stays():
-    rays = straight([0.0, 0.5, 1.5])
+    rays = straight([-1.9 + 0.04 * number for number in range(96)])
     everywhere, skipping = ball(), ball()
     skipping.occupied = lambda points: points.norm(dim=-1) < 1.1
     expected, found = render_view(everywhere, rays), render_view(skipping, rays)
