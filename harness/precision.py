@@ -1,0 +1,24 @@
+"""Products in bfloat16: factors rounded to 8 bits of mantissa, sums in float32.
+
+On a CPU oneDNN rounds the factors itself and hands float32 back, which costs less than autocast; elsewhere autocast
+does it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def set_products(precision: str) -> None:
+    """What a CPU does in float32 products and convolutions from now on: "fp32" exact ones, "bf16" rounded factors."""
+    onednn: Any = torch.backends.mkldnn  # its settings are not in torch's type stubs
+    onednn.matmul.fp32_precision = onednn.conv.fp32_precision = "bf16" if precision == "bf16" else "ieee"
+
+
+def autocast(precision: str, x: Tensor) -> torch.autocast:
+    """The context of a forward pass on `x`: autocast to bfloat16 where a GPU is to round the factors."""
+    device = x.device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16" and device != "cpu")

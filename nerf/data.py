@@ -1,0 +1,50 @@
+"""Scenes by the name of their data set.
+
+    synthetic   solids that the project ray-traces itself: needs nothing
+    blender     nerf_synthetic/<scene>/ below the data root
+    llff        nerf_llff/<scene>/ below the data root
+
+A scene that is not there is looked for in the published archives (`nerf.archives`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import UserError
+from nerf import blender, llff, procedural
+from nerf.archives import find_scene
+from nerf.scene import Scene
+
+DATASETS = ("synthetic", "blender", "llff")
+DEFAULT_SCENES = {"synthetic": procedural.NAME, "blender": "lego", "llff": "fern"}
+
+
+def load_scene(dataset: str, scene: str | None, data_dir: Path | None, *, size: int | None = None) -> Scene:
+    """Read a scene, or make it.
+
+    Args:
+        dataset: "synthetic", "blender" or "llff".
+        scene: Name of the scene; None: "solids", "lego" or "fern".
+        data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
+        size: Width of the pictures; None: as stored, which for "synthetic" is 100. Pictures are averaged down, never
+            up; "synthetic" is traced anew at sizes above 100.
+
+    Returns:
+        The scene, on the CPU.
+
+    Raises:
+        UserError: an unknown name, a size that does not fit, or a file that is missing or malformed.
+    """
+    if dataset not in DATASETS:
+        raise UserError(f"--dataset {dataset}: no such data set. There are {', '.join(DATASETS)}.")
+    if size is not None and size < 1:
+        raise UserError(f"--size {size}: give at least 1.")
+    name = scene or DEFAULT_SCENES[dataset]
+    if dataset == "synthetic":
+        if name != procedural.NAME:
+            raise UserError(f"--scene {name}: the synthetic data set has one scene, {procedural.NAME}. Leave it out.")
+        return blender.read_blender(procedural.cached_scene(max(size or 0, procedural.SIZE)), size)
+    if dataset == "blender":
+        return blender.read_blender(find_scene("nerf_synthetic", name, data_dir, blender.NAMES), size)
+    return llff.read_llff(find_scene("nerf_llff", name, data_dir, llff.NAMES), size)

@@ -1,0 +1,126 @@
+"""Volume rendering: what a ray through a radiance field sees.
+
+With colour c_i and density s_i at depth t_i, and d_i the way to the next sample:
+
+    opacity of a sample      a_i = 1 - exp(-s_i d_i)
+    light that passes to it  T_i = exp(-sum_{j<i} s_j d_j)
+    colour of the ray        C = sum_i T_i a_i c_i,  plus, on a white background, 1 - sum_i T_i a_i
+
+c is the sigmoid of the network's output, and s either of two functions of it:
+
+    relu      as in NeRF (arXiv 2003.08934, eq. 3) and the releases of 2020. The last sample reaches to infinity.
+              Outputs that are nowhere positive have no gradient: a network that comes there in its first steps stays.
+    softplus  of the output less 1, as in mip-NeRF (arXiv 2103.13415): there is always a gradient. No density is ever
+              quite zero, so the last sample is only as long as the one before.
+
+Letters: R rays, S samples a ray.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nerf.fields import Fields, Occupied, Rendering
+from nerf.models import OUTPUTS, Network
+from nerf.rays import Rays, pick
+from nerf.sampling import even_depths, finer_depths
+
+INFINITE = 1e10  # thickness of the last sample
+ROUND = 512  # where only some samples are asked about, a multiple of it: a kernel is made for every number that occurs
+
+
+class Rendered(NamedTuple):
+    """What R rays see."""
+
+    colour: Tensor  # [R, 3]
+    depth: Tensor  # [R], mean over the light that comes from the scene; 0 where none does
+    opacity: Tensor  # [R], from 0, where only background is seen, to 1
+    coarse: Tensor  # [R, 3], colour by the coarse network; the same as `colour` where there is no other
+
+
+def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = None) -> Rendered:
+    """What `rays` see of `fields`.
+
+    Args:
+        fields: What is there, and how to look.
+        rays: R rays.
+        generator: Draws depths, and noise if there is to be any; None: evenly spaced depths, no noise.
+    """
+    settings = fields.rendering
+
+    def look(depths: Tensor, *networks: Network) -> tuple[Rendered, Tensor]:
+        answers = [evaluate(network, rays, depths, fields.occupied) for network in networks]
+        raw = answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
+        if generator is not None and settings.noise > 0:
+            noise = torch.randn(depths.shape, generator=generator, device=depths.device) * settings.noise
+            raw = torch.cat([raw[..., :3], raw[..., 3:] + noise[..., None]], dim=-1)
+        return composite(raw, depths, rays.directions, settings)
+
+    depths = even_depths(rays.near, rays.far, settings.samples_coarse, generator)
+    coarse, weights = look(depths, fields.coarse)
+    if fields.fine is None:
+        return coarse
+    depths = finer_depths(depths, weights.detach(), settings.samples_fine, generator)
+    fine, _ = look(depths, fields.fine, *([fields.coarse] if settings.dual else []))
+    return fine._replace(coarse=coarse.colour)
+
+
+@torch.no_grad()
+def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096) -> Rendered:
+    """What `rays`, perhaps all of a picture, see of `fields`: `chunk` of them at a time, without gradients."""
+    parts = [
+        render_rays(fields, pick(rays, slice(start, start + chunk))) for start in range(0, len(rays.origins), chunk)
+    ]
+    return Rendered(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | None = None) -> Tensor:
+    """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, float32.
+
+    All samples go through the network together. Where nothing can be, the output for density is minus infinity.
+    """
+    points = rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
+    if occupied is None:
+        return network(points.flatten(0, 1), rays.views).float().unflatten(0, depths.shape)
+    ray, sample = occupied(points).nonzero(as_tuple=True)
+    raw = points.new_full((*depths.shape, OUTPUTS), -math.inf)
+    padding = (0, -len(ray) % ROUND)  # with the first sample of all, whose further answers are dropped
+    asked, of = (F.pad(index, padding) for index in (sample, ray))
+    answers = network(points[of, asked], rays.views, of).float()
+    return raw.index_put_((ray, sample), answers[: len(ray)])
+
+
+def densities(raw: Tensor, kind: str) -> Tensor:
+    """Densities, not negative, of the network's fourth output."""
+    return torch.relu(raw) if kind == "relu" else F.softplus(raw - 1)
+
+
+def composite(raw: Tensor, depths: Tensor, directions: Tensor, settings: Rendering) -> tuple[Rendered, Tensor]:
+    """Look along rays at samples of a field.
+
+    Args:
+        raw: What the network says of the samples, ``[R, S, 4]``.
+        depths: In ascending order, ``[R, S]``.
+        directions: ``[R, 3]``, in whose lengths depths are measured.
+        settings: Background, and what makes a density.
+
+    Returns:
+        What is seen, and the share of each sample in the colour, ``[R, S]``; these add up to the opacity.
+    """
+    lengths = depths.diff(dim=1)
+    last = torch.full_like(lengths[:, :1], INFINITE) if settings.density == "relu" else lengths[:, -1:]
+    lengths = torch.cat([lengths, last], dim=1)
+    thickness = densities(raw[..., 3], settings.density) * (lengths * directions.norm(dim=1, keepdim=True))
+    passing = torch.exp(-thickness[:, :-1].cumsum(dim=1))
+    weights = F.pad(passing, (1, 0), value=1.0) * -torch.expm1(-thickness)
+    opacity = weights.sum(dim=1)
+    colour = torch.einsum("rs,rsc->rc", weights, torch.sigmoid(raw[..., :3]))
+    if settings.white_background:
+        colour = colour + (1 - opacity)[:, None]
+    depth = (weights * depths).sum(dim=1) / opacity.clamp_min(1e-10)
+    return Rendered(colour, depth, opacity, colour), weights

@@ -1,0 +1,67 @@
+"""What a data set gives to training: pictures, the cameras that took them, and where to look.
+
+Letters: N views, H rows, W columns, M poses of a video's path. A pose is camera-to-world, ``[3, 4]``, rotation and
+position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. A pinhole camera of square pixels,
+its axis through the picture's middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Views:
+    """Pictures of one size and their cameras."""
+
+    images: Tensor  # float32 [N, H, W, 3] in 0..1; on white where the files have an alpha channel
+    poses: Tensor  # float32 [N, 3, 4]
+    focal: float  # pixels
+    names: tuple[str, ...]  # of the files, without folder and suffix
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def height(self) -> int:
+        """Rows of a picture."""
+        return self.images.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Columns of a picture."""
+        return self.images.shape[2]
+
+    def to(self, device: torch.device | str) -> Views:
+        """The same on `device`."""
+        return replace(self, images=self.images.to(device), poses=self.poses.to(device))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene, ready to train on."""
+
+    name: str
+    train: Views
+    test: Views
+    near: float  # where a ray begins and ends, in units of its direction; 0 and 1 if `ndc`
+    far: float
+    white_background: bool  # what is seen where nothing is; else black
+    ndc: bool  # the network sees normalised device coordinates (`nerf.rays.to_ndc`)
+    path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, or a spiral for forward-facing cameras
+    bounds: (
+        Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it
+    )
+
+    def to(self, device: torch.device | str) -> Scene:
+        """The same on `device`."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            test=self.test.to(device),
+            path=self.path.to(device),
+            bounds=self.bounds.to(device),
+        )

@@ -1,0 +1,82 @@
+"""How near rendered views are to photographs: PSNR and SSIM of the fine network alone, by torchmetrics.
+
+The release of arXiv 2006.12878 prints another number under the name of PSNR: that of the sum of coarse and fine squared
+error on a batch of training rays, about 3 dB lower where both are alike.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from harness.progress import track
+from nerf.fields import Fields
+from nerf.rays import PIXEL_CENTRE, view_rays
+from nerf.rendering import render_view
+from nerf.scene import Scene
+
+SSIM_KERNEL = 11  # pixels a side of its Gaussian window
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of colours in 0..1.
+
+    Example:
+        >>> psnr(0.01)
+        20.0
+    """
+    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+
+def compare(image: Tensor, truth: Tensor) -> dict[str, float]:
+    """Scores of one picture ``[H, W, 3]`` against another: "psnr" in dB, and "ssim" if both sides have 11 pixels."""
+    image, truth = (picture.clamp(0, 1).movedim(-1, 0)[None] for picture in (image, truth))
+    found = {"psnr": peak_signal_noise_ratio(image, truth, data_range=1.0).item()}
+    if min(image.shape[-2:]) >= SSIM_KERNEL:
+        ssim = structural_similarity_index_measure(image, truth, data_range=1.0, kernel_size=SSIM_KERNEL)
+        assert isinstance(ssim, Tensor)
+        found["ssim"] = ssim.item()
+    return found
+
+
+def evenly(total: int, wanted: int | None) -> list[int]:
+    """`wanted` numbers out of 0..total-1, evenly spaced from the first on; None: all.
+
+    Example:
+        >>> evenly(10, 3)
+        [0, 3, 6]
+    """
+    count = total if wanted is None else min(wanted, total)
+    return [index * total // count for index in range(count)]
+
+
+def score_views(
+    fields: Fields, scene: Scene, indices: Sequence[int], *, chunk: int = 4096, offset: float = PIXEL_CENTRE
+) -> list[dict[str, Any]]:
+    """Render test views and compare them: a dict of "view" and the scores of `compare` for each.
+
+    Args:
+        fields: What was trained, on the scene's device.
+        scene: Its test views.
+        indices: Which of them.
+        chunk: Rays rendered at once.
+        offset: Where in its pixel a ray starts, see `nerf.rays.camera_rays`.
+    """
+    found = []
+    for index in track(indices, "test views"):
+        rendered = render_view(fields, view_rays(scene, scene.test, index, offset=offset), chunk=chunk)
+        truth = scene.test.images[index]
+        scores = compare(rendered.colour.reshape(truth.shape), truth)
+        found.append({"view": scene.test.names[index]} | scores)
+    return found
+
+
+def means(views: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over views, under "test_psnr" and, where every view has one, "test_ssim"."""
+    names = [name for name in ("psnr", "ssim") if all(name in view for view in views)]
+    return {f"test_{name}": statistics.fmean(view[name] for view in views) for name in names}

@@ -1,0 +1,113 @@
+"""Score a trained field on test views: PSNR and SSIM of the fine network, a mean over views, as JSON.
+
+    python -m nerf.test runs/nerf/dfa-blender-lego-0
+    python -m nerf.test --checkpoint-2020 synth_lego_dfa.ckpt --dataset blender --scene lego --size 200
+
+The second form is for the networks that the authors of arXiv 2006.12878 released. What their own script prints as PSNR
+is of coarse and fine error added; here the fine network alone is scored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.precision import set_products
+from harness.results import plain
+from nerf.data import load_scene
+from nerf.fields import Fields
+from nerf.rays import PIXEL_CENTRE
+from nerf.release2020 import load_2020, pixel_offset
+from nerf.scene import Scene
+from nerf.scores import evenly, means, score_views
+from nerf.train import load_run, read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Score a trained field on the test views of its scene."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Folder of a run of nerf.train."""
+    checkpoint_2020: Path | None = None
+    """A checkpoint of the 2020 release, in place of a run."""
+    dataset: str | None = None
+    """blender or llff; of a run, its own if left out."""
+    scene: str | None = None
+    """Name of the scene; of a run, its own if left out."""
+    size: int | None = None
+    """Width of the pictures; of a run, its own if left out, else as stored."""
+    views: int | None = None
+    """How many test views, evenly chosen; all if left out."""
+    dual: bool = False
+    """Render the mean of the coarse and the fine network (NeRF-Dual)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products of numbers rounded to bfloat16, on a CPU."""
+    chunk: int = 1024
+    """Rays rendered at once."""
+    data_dir: Path | None = None
+    """Data root; else $DFA_DATA, else the user's cache folder."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    out: Path | None = None
+    """Write the scores to this file as well."""
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.checkpoint_2020 is None):
+            raise UserError("nerf.test scores one thing: give the folder of a run, or --checkpoint-2020 FILE.")
+        for option, value in (("--views", self.views), ("--chunk", self.chunk)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: give at least 1.")
+
+
+def test(config: Config) -> dict[str, Any]:
+    """Scores as `config` asks: of every view, and their means under "metrics".
+
+    Raises:
+        UserError: no such run, checkpoint or scene, or a damaged one.
+    """
+    device = pick_device(config.device)
+    set_products(config.precision)
+    fields, scene, offset = _from_2020(config) if config.run is None else _from_run(config, config.run)
+    fields.rendering = replace(fields.rendering, dual=config.dual)
+    indices = evenly(len(scene.test), config.views)
+    views = score_views(fields.to(device), scene.to(device), indices, chunk=config.chunk, offset=offset)
+    return {"scene": scene.name, "size": scene.test.width, "dual": config.dual, "metrics": means(views), "views": views}
+
+
+def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
+    """What a run trained, and its scene."""
+    settings = read_settings(folder)
+    dataset, name = config.dataset or settings["dataset"], config.scene or settings["scene"]
+    fields, preset = load_run(folder, pick_device(config.device))
+    return fields, load_scene(dataset, name, config.data_dir, size=config.size or preset.size), PIXEL_CENTRE
+
+
+def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
+    """What the authors trained, and the scene that the user says it is of."""
+    assert config.checkpoint_2020 is not None
+    scene = load_scene(config.dataset or "blender", config.scene, config.data_dir, size=config.size)
+    fields = load_2020(config.checkpoint_2020, white_background=scene.white_background)
+    return fields, scene, pixel_offset(scene.test.width, scene.ndc)
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    scores = json.dumps(plain(test(config)), allow_nan=False)
+    if config.out is not None:
+        from harness.files import write_whole
+
+        write_whole(config.out, scores + "\n")
+    print(scores)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

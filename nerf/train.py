@@ -1,0 +1,266 @@
+"""Train the radiance field of one scene by one method.
+
+    python -m nerf.train --dataset blender --scene lego --method dfa
+    python -m nerf.train --preset small_dfa --dataset blender --scene lego
+
+Every step takes random rays of all training views. The test views choose nothing: they are scored once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as fields_of
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from harness.allocator import keep_freed_memory
+from harness.checkpoint import read_checkpoint
+from harness.config import conclude
+from harness.device import pick_device
+from harness.errors import UserError
+from harness.precision import set_products
+from harness.progress import track
+from harness.run import Run, check_loss
+from harness.seeds import seed_everything
+from nerf import config
+from nerf.data import load_scene
+from nerf.fields import Fields
+from nerf.pictures import kept_pictures
+from nerf.presets import Preset, find_preset
+from nerf.rays import pick, training_rays, view_rays
+from nerf.rendering import render_view
+from nerf.scene import Scene
+from nerf.scores import evenly, means, score_views
+from nerf.training import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
+from tinydfa import Attachment, Feedback, Method, attach
+
+CURVE_PIXELS = 1024  # of each of the two test views behind the curve of a run
+
+CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step takes a quarter less time than all at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.RunConfig):
+    """Train a radiance field. Settings that are left out come from the preset."""
+
+    preset: str | None = None
+    """A named preset, such as small_dfa or synthetic_dfa; the published one of the data set if left out."""
+    steps: int | None = None
+    """Steps; the learning rate's decay stretches with them."""
+    size: int | None = None
+    """Width of the pictures in pixels; they are averaged down to it."""
+    rays: int | None = None
+    """Rays a step."""
+    samples_coarse: int | None = None
+    """Samples a ray for the coarse network."""
+    samples_fine: int | None = None
+    """More samples a ray, for the fine network; 0: there is none."""
+    width: int | None = None
+    """Units of a hidden layer."""
+    depth: int | None = None
+    """Hidden layers of the trunk."""
+    density: Literal["relu", "softplus"] | None = None
+    """What makes a density of the network's output: relu, as published, or softplus, which cannot die."""
+    lr: float | None = None
+    """Learning rate at the first step."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """bf16: products of numbers rounded to bfloat16."""
+    skip_empty: bool = False
+    """Ask no network about places that were found to be empty."""
+    test_views: int | None = None
+    """Test views that are scored at the end; the preset's number, usually all, if left out."""
+    chunk: int | None = None
+    """Rays that are worked on at once; if left out 4096, or on a CPU what fits its cache."""
+    compile: bool = False
+    """Compile both networks first."""
+    keep_pictures: bool = False
+    """Keep a test view and a film in the result, for the report."""
+    log_every: int | None = None
+    """Steps between two points of the curves; a 20th of all if left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("steps", "chunk", "log_every"):
+            if getattr(self, option) is not None and getattr(self, option) < 1:
+                raise UserError(f"--{option.replace('_', '-')} {getattr(self, option)}: give at least 1.")
+
+    def resolve(self) -> Preset:
+        """The preset that these arguments mean."""
+        preset = find_preset(self.preset, self.method, self.dataset)
+        shared = {field.name for field in fields_of(Config)} & {field.name for field in fields_of(Preset)}
+        given = {name: getattr(self, name) for name in shared - {"method"}}
+        return replace(
+            preset, **{name: value for name, value in given.items() if value is not None and value is not False}
+        )
+
+
+def train(config: Config, run: Run | None = None, scene: Scene | None = None) -> dict[str, Any]:
+    """Train as `config` says.
+
+    Args:
+        config: The run.
+        run: Its folder; None: nothing is written or printed.
+        scene: The scene, if it was loaded already.
+
+    Returns:
+        The result (see `harness.results.make_result`), with curves.
+
+    Raises:
+        UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
+    """
+    preset, device = config.resolve(), pick_device(config.device)
+    set_products(preset.precision)
+    scene = (scene or load_preset_scene(preset, config)).to(device)
+    seed_everything(config.seed)
+    start = perf_counter()
+    fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(device)
+    optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, preset.rate)
+    stateful: dict[str, Any] = {"fields": fields, "optimizer": optimizer, "scheduler": scheduler}
+    stateful |= attach_all(fields, preset.method, config.seed)
+    if preset.skip_empty:
+        stateful["grid"] = make_grid(scene.bounds, preset.samples_coarse)
+        fields.occupied = stateful["grid"].occupied
+    history, done, pending = History(), 0, torch.zeros(2, device=device)
+    if run is not None and (state := run.restore()) is not None:
+        done, history, pending = state["step"], History(**state["history"]), state["pending"].to(device)
+        for name, thing in stateful.items():
+            thing.load_state_dict(state[name])
+    if config.compile:
+        for network in fields.networks().values():
+            network.compile(dynamic=True)  # training, scoring and rests of batches differ in size
+
+    rays, colours = training_rays(scene)
+    chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
+    steps = range(done + 1, preset.steps + 1)
+    for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
+        generator = drawing(config.seed, step, device)
+        pending += train_step(
+            fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk, precision=preset.precision
+        )
+        scheduler.step()
+        if preset.skip_empty and step % GRID_EVERY == 0:
+            update_grid(stateful["grid"], fields)
+        if step % log_every == 0 or step == preset.steps:
+            coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
+            check_loss(coarse + fine, step)
+            numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk))
+            pending.zero_()
+            if run is not None:
+                run.log(step, **numbers)
+        if run is not None and (step % config.checkpoint_every == 0 or step == preset.steps):
+            check_loss(pending.sum().item(), step)
+            states = {name: thing.state_dict() for name, thing in stateful.items()}
+            run.save(step, **states, history=asdict(history), pending=pending)
+
+    trained = perf_counter() - start
+    views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": len(steps) * preset.rays / trained}
+    pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
+    return conclude(
+        "nerf",
+        run,
+        resolved(config, preset, scene),
+        model="nerf",
+        metrics=means(views) | numbers,
+        curves=history.curves() | {"views": views} | pictures,
+        device=device,
+        seconds=perf_counter() - start,
+    )
+
+
+def attach_all(fields: Fields, method: Method, seed: int) -> dict[str, Attachment]:
+    """Make both networks learn by `method`, each with feedback of its own."""
+    return {
+        f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number))
+        for number, (name, network) in enumerate(fields.networks().items())
+    }
+
+
+@torch.no_grad()
+def curve_error(fields: Fields, scene: Scene, chunk: int) -> float:
+    """Mean squared error on evenly spaced pixels of two test views, for a curve."""
+    parts = []
+    for index in evenly(len(scene.test), 2):
+        truth = scene.test.images[index].reshape(-1, 3)
+        pixels = torch.tensor(evenly(len(truth), CURVE_PIXELS), device=truth.device)
+        seen = render_view(fields, pick(view_rays(scene, scene.test, index), pixels), chunk=chunk)
+        parts.append((seen.colour - truth[pixels]).square())
+    return torch.cat(parts).mean().item()
+
+
+def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
+    """Rays worked on at once."""
+    cached = max(CACHED_SAMPLES // (preset.samples_coarse + preset.samples_fine), 1)
+    return config.chunk or (cached if device.type == "cpu" else 4096)
+
+
+def load_preset_scene(preset: Preset, config: Config) -> Scene:
+    """The scene of `config`, at the size of the preset."""
+    return load_scene(config.dataset, config.scene, config.data_dir, size=preset.size)
+
+
+def resolved(config: Config, preset: Preset, scene: Scene) -> dict[str, Any]:
+    """All that decided the run: the preset, the scene and the seed."""
+    about = {"dataset": config.dataset, "scene": scene.name, "white_background": scene.white_background}
+    return vars(preset) | about | {"seed": config.seed, "chunk": config.chunk, "compile": config.compile}
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `resolved` said of the run in `folder`.
+
+    Raises:
+        UserError: there is no run of this task.
+    """
+    path = Path(folder) / "config.yaml"
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Give the folder of a run of nerf.train.") from error
+    if not isinstance(settings, dict) or "samples_coarse" not in settings:
+        raise UserError(f"{path} is not of a run of nerf.train. Give the folder of one.")
+    return settings
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, Preset]:
+    """The fields that a run trained, as of its last checkpoint, and its preset.
+
+    Raises:
+        UserError: there is no run of this task in `folder`, or it has no checkpoint yet.
+    """
+    settings = read_settings(folder)
+    content = read_checkpoint(Path(folder))
+    if content is None:
+        raise UserError(f"{folder} has no checkpoint yet. Let the run come to one, or start it again with --resume.")
+    names = {field.name for field in fields_of(Preset)}
+    preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+    fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
+    fields.load_state_dict(content["state"]["fields"])
+    if preset.skip_empty:
+        state = content["state"]["grid"]
+        grid = make_grid(state["bounds"], preset.samples_coarse)
+        grid.load_state_dict(state)
+        fields.occupied = grid.to(device).occupied
+    return fields.to(device), preset
+
+
+def main(config: Config) -> None:
+    """Run the command."""
+    keep_freed_memory()
+    preset = config.resolve()
+    pick_device(config.device)
+    scene = load_preset_scene(preset, config)  # before the folder is made: a missing file should not leave one behind
+    name = f"{config.preset or preset.method.value}-{config.dataset}-{scene.name}-{config.seed}"
+    settings = resolved(config, preset, scene) | {"device": config.device, "data_dir": config.data_dir}
+    with Run("nerf", name, settings, config.out, config.resume) as run:
+        train(config, run, scene)
+
+
+if __name__ == "__main__":
+    from harness import cli
+
+    cli.run(Config, main)

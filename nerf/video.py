@@ -1,0 +1,121 @@
+"""Pictures of rendered scenes: depth in colours, pictures side by side, films.
+
+Pictures are float32 ``[H, W, 3]`` in 0..1, on the CPU; films are a sequence of them. Files are there whole or not at
+all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.errors import UserError, writing
+
+COLOUR_MAP = "viridis"
+CAPTION = 16  # pixels, the height of the line above a picture
+GAP = 4  # pixels between pictures
+FILMS = (".mp4", ".gif")
+
+
+def colour_depth(depth: Tensor, near: float, far: float, opacity: Tensor | None = None) -> Tensor:
+    """Depths ``[..., H, W]`` as colours ``[..., H, W, 3]``: near bright, far dark; white where there is nothing.
+
+    Args:
+        depth: In the units of `near` and `far`; what is beyond them is shown as they are.
+        near: The depth of the brightest colour.
+        far: That of the darkest.
+        opacity: ``[..., H, W]`` in 0..1, how far colours cover the white; None: wholly.
+    """
+    from matplotlib import colormaps
+
+    nearness = ((far - depth) / (far - near)).clamp(0, 1)
+    colours = torch.from_numpy(colormaps[COLOUR_MAP](nearness.numpy())[..., :3].astype(np.float32))
+    return colours if opacity is None else 1 - opacity[..., None] * (1 - colours)
+
+
+def beside(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures of one height, from left to right, with white between them: ``[H, sum of W and gaps, 3]``."""
+    gap = torch.ones(pictures[0].shape[0], GAP, 3)
+    return torch.cat([part for picture in pictures for part in (gap, picture)][1:], dim=1)
+
+
+def write_strip(path: Path, rows: Sequence[Mapping[str, Tensor]], scale: int = 1) -> None:
+    """Write rows of pictures with a caption above each, as a PNG.
+
+    Args:
+        path: The file.
+        rows: From the top; each maps captions to pictures, such as {"truth": ..., "BP": ..., "DFA": ...}.
+        scale: Times that each pixel is repeated, across and down.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from PIL import Image
+
+    parts = [_captioned(row, scale) for row in rows]
+    width = max(part.shape[1] for part in parts)
+    padded = [torch.nn.functional.pad(part, (0, 0, 0, width - part.shape[1]), value=1.0) for part in parts]
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        try:
+            Image.fromarray(to_bytes(torch.cat(padded))).save(unfinished, format="PNG")
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
+    """Write a film, by the name's suffix as MP4 (H.264) or as GIF that repeats for ever.
+
+    Args:
+        path: A name that ends in .mp4 or .gif.
+        pictures: Of one size. In an MP4 odd sizes get one more row or column of white: the format wants even ones.
+        rate: Pictures a second.
+
+    Raises:
+        UserError: another suffix, or it cannot be written.
+    """
+    import imageio.v3 as iio
+
+    if path.suffix not in FILMS:
+        raise UserError(f"{path}: films are written as {' or '.join(FILMS)}. Give the file one of these suffixes.")
+    frames = np.stack([to_bytes(picture) for picture in pictures])
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.suffix == ".gif":
+                iio.imwrite(unfinished, frames, extension=".gif", plugin="pillow", duration=1000 / rate, loop=0)
+            else:
+                odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+                frames = np.pad(frames, odd, constant_values=255)
+                iio.imwrite(unfinished, frames, plugin="FFMPEG", fps=rate, codec="libx264", macro_block_size=2)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """A picture as uint8 of the same shape, rounded."""
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _captioned(row: Mapping[str, Tensor], scale: int) -> Tensor:
+    """Pictures of a row side by side, enlarged, each below its caption."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=CAPTION - 5)
+    columns = []
+    for caption, picture in row.items():
+        large = picture.repeat_interleave(scale, dim=0).repeat_interleave(scale, dim=1)
+        line = Image.new("RGB", (large.shape[1], CAPTION), "white")
+        ImageDraw.Draw(line).text((2, 0), caption, fill="black", font=font)
+        above = torch.from_numpy(np.asarray(line, dtype=np.float32) / np.float32(255))
+        columns.append(torch.cat([above, large]))
+    return beside(columns)

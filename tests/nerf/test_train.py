@@ -1,0 +1,217 @@
+"""Training: what it learns, and that an interrupted run ends like one that was not interrupted."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import cli
+from harness.errors import UserError
+from nerf import test as scoring
+from nerf import train, training
+from nerf.fields import Fields, Rendering
+from nerf.models import Architecture
+from nerf.rays import Rays
+from nerf.rendering import render_rays
+from nerf.train import Config
+from nerf.training import History, drawing, train_step
+from tinydfa import Method
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"preset": "debug_dfa", "steps": 9, "checkpoint_every": 4, "log_every": 3, "rays": 16}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"skip_empty": True}, {"samples_fine": 0}, {"preset": None, "method": Method.BRSF, "size": 8}]
+)
+def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeypatch, capsys):
+    small = {"width": 16, "depth": 2, "samples_coarse": 4, "samples_fine": 4, "test_views": 1}
+    config = Config(**(SMALL | small | {"seed": 5} | options))
+    monkeypatch.setattr(train, "GRID_EVERY", 1)
+    monkeypatch.setattr(training, "GRID_WARMUP", 2)
+    monkeypatch.setattr(training, "GRID_ROUNDS", 2)
+    whole = train.train(config)
+
+    steps = iter(range(100))
+    original = train.train_step
+
+    def killed_in_the_seventh_step(*arguments, **named):
+        if next(steps) == 6:
+            raise KilledError
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(train, "train_step", killed_in_the_seventh_step)
+    with pytest.raises(KilledError):
+        train.main(replace(config, out=tmp_path))
+    monkeypatch.setattr(train, "train_step", original)
+    torch.manual_seed(999)
+    train.main(replace(config, out=tmp_path, resume=True))
+
+    resumed = json.loads((tmp_path / "result.json").read_text())
+    assert resumed["curves"] == whole["curves"]
+    scores = ("test_psnr", "train_psnr")
+    assert [resumed["metrics"][name] for name in scores] == [whole["metrics"][name] for name in scores]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == resumed
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    first, again, other = (train.train(Config(**SMALL, seed=seed))["curves"] for seed in (0, 0, 1))
+    assert first == again
+    assert first["train_psnr"] != other["train_psnr"]
+
+
+def scene_of_a_ball(count=400):
+    """Rays past and onto a shaded ball of radius 1, and what they see of it, in closed form."""
+    generator = torch.Generator().manual_seed(7)
+    heights = torch.rand(count, 2, generator=generator) * 3 - 1.5
+    origins = torch.cat([heights, torch.full((count, 1), 4.0)], dim=1)
+    directions = torch.tensor([[0.0, 0.0, -1.0]]).expand(count, 3)
+    square = heights.square().sum(1, keepdim=True)
+    hit = square < 1
+    normals = torch.cat([heights, (1 - square).clamp_min(0).sqrt()], dim=1)
+    colours = torch.where(hit, 0.5 + 0.5 * normals, torch.ones(count, 3))
+    ends = torch.ones(count, 1)
+    return Rays(origins, directions, directions, 2 * ends, 6 * ends), colours
+
+
+def fitted(method, steps=120, lr=3e-3):
+    """Error on the ball's rays after training on them."""
+    torch.manual_seed(0)
+    shape = Architecture(depth=3, width=48, position_frequencies=4, view_frequencies=1)
+    fields = Fields(shape, Rendering(samples_coarse=12, samples_fine=12, density="softplus"))
+    train.attach_all(fields, method, seed=0)
+    optimizer = torch.optim.Adam(fields.parameters(), lr)
+    rays, colours = scene_of_a_ball()
+    for step in range(steps):
+        generator = drawing(0, step, torch.device("cpu"))
+        train_step(fields, rays, colours, optimizer, generator, batch=60, chunk=60, precision="fp32")
+    with torch.no_grad():
+        return (render_rays(fields, rays).colour - colours).square().mean().item()
+
+
+def test_dfa_learns_far_more_than_shallow_and_not_far_less_than_backpropagation():
+    bp, dfa, shallow = (fitted(method) for method in (Method.BP, Method.DFA, Method.SHALLOW))
+    assert dfa < shallow / 3, (bp, dfa, shallow)
+    assert bp < dfa < 10 * bp, (bp, dfa, shallow)
+
+
+def gradients_after(chunk, method, **settings):
+    torch.manual_seed(0)
+    shape = Architecture(depth=2, width=16, position_frequencies=2, view_frequencies=1)
+    fields = Fields(shape, Rendering(samples_coarse=6, samples_fine=6, **settings))
+    train.attach_all(fields, method, seed=0)
+    rays, colours = scene_of_a_ball(60)
+    optimizer = torch.optim.SGD(fields.parameters(), lr=0.0)
+    generator = drawing(0, 0, torch.device("cpu"))
+    errors = train_step(fields, rays, colours, optimizer, generator, batch=30, chunk=chunk, precision="fp32")
+    return errors, [parameter.grad for parameter in fields.parameters()]
+
+
+@pytest.mark.parametrize("method", [Method.BP, Method.DFA])
+def test_the_chunk_changes_neither_error_nor_gradient(method, monkeypatch):
+    # at evenly spaced depths: drawn ones depend on how many rays they are drawn for at once
+    monkeypatch.setattr(training, "render_rays", lambda fields, rays, generator: render_rays(fields, rays))
+    (whole, expected), (parts, found) = (gradients_after(chunk, method, density="softplus") for chunk in (30, 7))
+    torch.testing.assert_close(parts, whole)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_step_draws_depends_on_seed_and_step_alone():
+    cpu = torch.device("cpu")
+    draws = {pair: torch.rand(3, generator=drawing(*pair, cpu)).tolist() for pair in ((0, 1), (1, 0), (0, 2), (1, 1))}
+    assert len({tuple(values) for values in draws.values()}) == 4
+    assert torch.rand(3, generator=drawing(0, 1, cpu)).tolist() == draws[0, 1]
+
+
+def test_curves_are_in_decibel():
+    history = History()
+    assert history.add(10, 0.1, 0.01, 0.001)["test_psnr"] == pytest.approx(30.0)
+    assert history.curves()["step"] == [10]
+    assert history.curves()["train_psnr"] == pytest.approx([20.0])
+    assert history.curves()["train_coarse_psnr"] == pytest.approx([10.0])
+
+
+def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
+    train.main(Config(**SMALL, skip_empty=True, out=tmp_path))
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    fields, preset = train.load_run(tmp_path)
+    assert (preset.method, preset.rays, preset.steps, preset.skip_empty) == (Method.DFA, 16, 9, True)
+    assert fields.occupied is not None
+    scoring.main(scoring.Config(run=tmp_path, views=1, precision="bf16"))
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=1e-4)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Give the folder of a run"):
+        train.load_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: gcn\n")
+    with pytest.raises(UserError, match=r"is not of a run of nerf\.train"):
+        train.load_run(tmp_path)
+    train.main(Config(**SMALL, out=tmp_path / "run"))
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        train.load_run(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(monkeypatch):
+    """Without the code generator, which takes minutes where there is no GPU."""
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **named: compile_(self, backend="aot_eager", **named))
+    short = SMALL | {"steps": 3, "samples_fine": 0}
+    eager, compiled = (train.train(Config(**short, compile=flag)) for flag in (False, True))
+    assert compiled["curves"]["train_psnr"] == pytest.approx(eager["curves"]["train_psnr"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "lego"], "--dataset lego: no such data set"),
+        (["--preset", "lego"], "--preset lego: no such preset"),
+        (["--method", "drtp"], "drtp projects the class of a sample"),
+        (["--steps", "0"], "--steps 0: give at least 1"),
+        (["--epochs", "3"], "--epochs"),
+        (["--width", "0"], "width is 0; it must be above 0"),
+        (["--chunk", "0"], "--chunk 0: give at least 1"),
+        (["--dataset", "blender", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(Config, train.main, arguments)
+    complaint = capsys.readouterr().err
+    assert leaving.value.code == 2
+    assert message in complaint
+    assert complaint.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_runs_and_prints_its_result_last(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "nerf.train",
+        "--preset",
+        "debug_dfa",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["task"], result["dataset"], result["method"]) == ("nerf", "synthetic", "dfa")
+    assert result == json.loads((tmp_path / "run" / "result.json").read_text())
