@@ -44,7 +44,9 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
             axes.yaxis.set_minor_formatter("{x:g}")
             axes.legend(frameon=False, fontsize="x-small")
         panels[0].set_ylabel("validation perplexity a token")
-        caption = f"Perplexity on the validation text of {WHERE.get(dataset, dataset)}; mean and one standard deviation "
+        caption = (
+            f"Perplexity on the validation text of {WHERE.get(dataset, dataset)}; mean and one standard deviation "
+        )
         caption += "over seeds where there are several."
         yield Figure(title=f"Learning curves, {WHERE.get(dataset, dataset)}", caption=caption, image=png(figure))
 
