@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
+from harness.presets import named_preset
 from tinydfa import Method
 
 MODELS = {"cheb": "ChebConv", "gcn": "GraphConv", "spline": "SplineConv", "gat": "GATConv", "dna": "DNAConv"}
@@ -144,25 +145,13 @@ def find_preset(model: str | None, method: Method | None, name: str | None = Non
         UserError: there is no such preset, model or method here, or the preset has another model or method.
     """
     if name is not None:
-        return _named(name, model, method)
+        return named_preset(PRESETS, name, model=model, method=method)
     model, method = model or "gcn", method or Method.DFA
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(method)
     base = PRESETS[f"{model}_bp" if method is Method.BP else f"{model}_dfa"]
     return replace(base, method=method)
-
-
-def _named(name: str, model: str | None, method: Method | None) -> Preset:
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
-    if model not in (None, preset.model):
-        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
-    if method not in (None, preset.method):
-        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    return preset
 
 
 def find_autoencoder_preset(dataset: str, method: Method | None) -> AutoencoderPreset:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.presets import named_preset
 from nerf.fields import Rendering
 from nerf.models import Architecture
 from tinydfa import Method
@@ -179,10 +180,4 @@ def find_preset(name: str | None, method: Method | None, dataset: str) -> Preset
         method = method or Method.DFA
         family = _DEFAULTS.get(dataset, "small")
         return replace(PRESETS[f"{family}_{'bp' if method is Method.BP else 'dfa'}"], method=method)
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
-    if method not in (None, preset.method):
-        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    return preset
+    return named_preset(PRESETS, name, method=method)

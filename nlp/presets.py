@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.presets import named_preset
 from nlp.attention import KINDS, PATTERNS
 from tinydfa import Feedback, Method
 
@@ -173,7 +174,7 @@ def find_preset(name: str | None, granularity: str | None, method: Method | None
         UserError: there is no such preset, or it has another method or granularity.
     """
     if name is not None:
-        return _named(name, granularity, method)
+        return named_preset(PRESETS, name, method=method, granularity=granularity)
     granularity, method = granularity or "macro", method or Method.DFA
     if granularity not in GRANULARITIES:
         raise UserError(f"--granularity {granularity}: choose macro or micro.")
@@ -181,16 +182,3 @@ def find_preset(name: str | None, granularity: str | None, method: Method | None
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]
     error_at = "logits" if method is Method.DRTP else preset.error_at
     return replace(preset, method=method, granularity=granularity, error_at=error_at)
-
-
-def _named(name: str, granularity: str | None, method: Method | None) -> Preset:
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
-    if method not in (None, preset.method):
-        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    if granularity not in (None, preset.granularity):
-        chosen = f"--preset {name} is {preset.granularity} and --granularity says {granularity}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    return preset

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import UserError
+from harness.presets import named_preset
 from tinydfa import Method
 
 MODELS = {"fm": "FM", "deepfm": "DeepFM", "dcn": "DCN", "autoint": "AutoInt", "afn": "AFN"}
@@ -153,7 +154,7 @@ def find_preset(model: str | None, method: Method | None, dataset: str, name: st
         UserError: there is no such preset, model or method here, or the preset has another model or method.
     """
     if name is not None:
-        return _named(name, model, method)
+        return named_preset(PRESETS, name, model=model, method=method)
     model, method = model or "deepfm", method or Method.DFA
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
@@ -161,15 +162,3 @@ def find_preset(model: str | None, method: Method | None, dataset: str, name: st
     base = method if method in (Method.BP, Method.SHALLOW) else Method.DFA
     published = f"{model}_{base.value}"
     return replace(PRESETS.get(f"{published}_{dataset}", PUBLISHED[published]), method=method)
-
-
-def _named(name: str, model: str | None, method: Method | None) -> Preset:
-    if name not in PRESETS:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
-    if model not in (None, preset.model):
-        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
-    if method not in (None, preset.method):
-        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    return preset

@@ -19,6 +19,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.precision import set_products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -29,7 +30,6 @@ from vision.losses import LOSSES
 from vision.masked import alignments, bottleneck_net, check_size
 from vision.optimizers import make_optimizer
 from vision.prealign import prealign
-from vision.precision import set_products
 from vision.presets import Preset
 from vision.presets_principled import PRESETS
 from vision.train import evaluations, train_epoch

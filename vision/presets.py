@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.errors import UserError
+from harness.presets import named_preset
 from tinydfa import Feedback, Method
 from vision.layers import INITS
 from vision.losses import LOSSES
@@ -85,15 +86,7 @@ def find_preset(name: str | None, model: str | None, method: Method | None, data
     presets = all_presets()
     if name is None:
         return replace(presets[_default(model or "fc", method or Method.DFA, dataset)], method=method or Method.DFA)
-    if name not in presets:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(presets)}.")
-    preset = presets[name]
-    if model not in (None, preset.model):
-        raise UserError(f"--preset {name} is about {preset.model} and --model says {model}. Leave one of them out.")
-    if method not in (None, preset.method):
-        chosen = f"--preset {name} trains by {preset.method.value} and --method says {Method(method).value}"
-        raise UserError(f"{chosen}. Leave one of them out.")
-    return preset
+    return named_preset(presets, name, model=model, method=method)
 
 
 def all_presets() -> dict[str, Preset]:

@@ -21,6 +21,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.precision import autocast, set_products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -31,7 +32,6 @@ from vision.data import Data, Split, load_data
 from vision.history import History
 from vision.losses import LOSSES, wrong
 from vision.optimizers import make_optimizer
-from vision.precision import autocast, set_products
 from vision.presets import Preset, find_preset
 
 EVALUATION_BATCH = 1000

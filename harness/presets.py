@@ -1,0 +1,40 @@
+"""Presets by name, as `--preset` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from harness.errors import UserError
+
+Preset = TypeVar("Preset")
+VERBS = {"method": "trains by", "model": "is about"}  # how a preset has a setting; others it "has"
+
+
+def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Preset:
+    """The preset called `name`.
+
+    Args:
+        presets: All of a task, by name.
+        name: What `--preset` says.
+        **given: Other options by the names of the preset's fields; None where the option was left out.
+
+    Raises:
+        UserError: there is no such preset, or an option says something else than the preset.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> named_preset({"a": SimpleNamespace(model="gcn")}, "a", model="gat")
+        Traceback (most recent call last):
+            ...
+        harness.errors.UserError: --preset a is about gcn and --model says gat. Leave one of them out.
+    """
+    if name not in presets:
+        raise UserError(f"--preset {name}: no such preset. There are {', '.join(presets)}.")
+    preset = presets[name]
+    for option, value in given.items():
+        own = getattr(preset, option)
+        if value not in (None, own):
+            verb = VERBS.get(option, f"has {option}")
+            raise UserError(f"--preset {name} {verb} {own} and --{option} says {value}. Leave one of them out.")
+    return preset
