@@ -89,7 +89,7 @@ def test_epochs_alone_are_not_cut_short_by_the_presets_steps():
     [
         ({"preset": "macro_xyz"}, "--preset macro_xyz: no such preset"),
         ({"preset": "bp", "method": Method.DFA}, "--preset bp trains by bp and --method says dfa"),
-        ({"preset": "micro", "granularity": "macro"}, "--preset micro has granularity micro and --granularity says macro"),
+        ({"preset": "micro", "granularity": "macro"}, "--preset micro has granularity micro and --granularity says"),
         ({"heads": 3}, "d_model is 128, which cannot be shared among 3 heads"),
         ({"attention": "fixed", "d_model": 6}, "shared among 4 patterns of fixed attention"),
         ({"attention": "soft"}, "no attention is called 'soft'. There are standard, fixed, dense, random"),
