@@ -34,7 +34,7 @@ QUICK: dict[str, Any] = {
     "samples_coarse": 16,
     "samples_fine": 16,
     "rays": 256,
-    "steps": 400,
+    "steps": 300,
     "test_views": 2,
 }
 

@@ -69,6 +69,10 @@ def _cells() -> tuple[Cell, ...]:
     for name, row in ROWS.items():
         small = f"small_{name}"
         method = PRESETS[small].method.value
+        for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
+            cells.append(
+                Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
+            )
         if name in PRESETS:  # the paper has this row
             published = None if name in BOUNDS or name not in PUBLISHED else PUBLISHED[name].perplexity
             cells.append(
@@ -81,10 +85,6 @@ def _cells() -> tuple[Cell, ...]:
                     metric="val_perplexity",
                     published=published,
                 )
-            )
-        for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
-            cells.append(
-                Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
             )
     return tuple(cells)
 
