@@ -76,6 +76,8 @@ class RunConfig(config.RunConfig):
     """Compile the model."""
     alignment_every: int | None = None
     """Steps between measurements of the alignment with backpropagation; none if left out."""
+    sample: int = 0
+    """Tokens of text to write when training is done, kept in the result for the report."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
 
@@ -83,6 +85,8 @@ class RunConfig(config.RunConfig):
         super().__post_init__()
         if self.alignment_every is not None and self.alignment_every < 1:
             raise UserError(f"--alignment-every {self.alignment_every}: give at least 1.")
+        if self.sample < 0:
+            raise UserError(f"--sample {self.sample}: give a number of tokens, 0 for none.")
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean.

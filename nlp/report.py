@@ -8,11 +8,12 @@ from pathlib import Path
 
 from harness.figures import COLOURS, band, png
 from harness.panels import Lines, grouped, lines_with_curves, side_by_side
-from harness.report import Figure, Section
+from harness.report import Excerpt, Figure, Section
 from harness.tables import RunContext
 
 WHERE = {"docs": "the documentation corpus", "synthetic": "Python's own documentation", "wikitext-103": "WikiText-103"}
 KINDS = ("backpropagation", "macro", "micro")  # rows are grouped by how they begin; shallow stands in every panel
+SAMPLED = ("backpropagation", "macro, + schedule", "micro, + schedule", "macro, ours", "shallow")
 SHADES = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#8C6BB1")
 
 
@@ -23,8 +24,12 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
         lines_with_curves(folder / f"{name}.jsonl", context.scale) for name in ("table5", "nlp-alignment")
     )
     figures = (*learning_curves(trained), *alignment_curves(aligned))
-    lead = "How the perplexity on text that a model has not seen falls as it trains, by method and setting."
-    return [Section(title="Language model: curves", lead=lead, figures=figures)] if figures else []
+    excerpts = tuple(samples(trained))
+    lead = (
+        "How the perplexity on text that a model has not seen falls as it trains, and how some models go on from the "
+    )
+    lead += "beginning of the validation text."
+    return [Section(title="Language model: curves", lead=lead, figures=figures, excerpts=excerpts)] if figures else []
 
 
 def learning_curves(lines: Lines) -> Iterable[Figure]:
@@ -61,6 +66,14 @@ def draw(axes: object, lines: Lines, name: str, colour: str) -> None:
 def label(row: str, kind: str) -> str:
     """A row without what its panel's title says already."""
     return row.removeprefix(kind).removeprefix(", ") or "as published"
+
+
+def samples(lines: Lines) -> Iterable[Excerpt]:
+    """What the models of some rows write, seed 0."""
+    for line in lines:
+        found = line["result"]["curves"].get("sample")
+        if found and line["row"] in SAMPLED:
+            yield Excerpt(line["row"], f"[{found['prompt']}] {found['text']}")
 
 
 def alignment_curves(lines: Lines) -> Iterable[Figure]:

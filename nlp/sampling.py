@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from nlp.vocabulary import Vocabulary
+
+PROMPT = 16  # tokens of a text that a sample goes on from
+TEMPERATURE = 0.8
 
 
 @torch.no_grad()
@@ -53,6 +57,23 @@ def generate(
     finally:
         model.train(mode)
     return ids.numpy()
+
+
+def continued(
+    model: nn.Module, tokens: np.ndarray, vocabulary: Vocabulary, length: int, context: int
+) -> dict[str, str]:
+    """How a model goes on from the beginning of a text, drawn with seed 0: "prompt" and "text".
+
+    Args:
+        model: Token ids ``[1, T]`` to logits ``[1, T, V]``.
+        tokens: The text; its first `PROMPT` tokens are the prompt.
+        vocabulary: What the tokens stand for.
+        length: Tokens to write.
+        context: Longest input of the model.
+    """
+    prompt, generator = np.asarray(tokens[:PROMPT], np.int64), torch.Generator().manual_seed(0)
+    ids = generate(model, prompt, length, temperature=TEMPERATURE, generator=generator, context=context)
+    return {"prompt": vocabulary.decode(prompt), "text": vocabulary.decode(ids[len(prompt) :])}
 
 
 def choose(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:

@@ -29,6 +29,7 @@ ROWS = {  # preset: row
     "ours": "macro, ours",
 }
 BOUNDS = ("shallow",)  # rows of which the paper says "over 400", which is no number to set ours against
+SAMPLE = 80  # tokens that a run of seed 0 writes for the report
 QUICK: dict[str, Any] = {
     "steps": 150,
     "validate_every": 50,
@@ -42,7 +43,7 @@ QUICK: dict[str, Any] = {
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train what a cell asks for: at the published size on WikiText-103, small on any other text."""
-    return _train(cell, seed, context)
+    return _train(cell, seed, context, sample=SAMPLE if seed == 0 else 0)
 
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from nlp.data import Corpus
 from nlp.evaluate import Score, evaluate
 from nlp.models import LanguageModel
 from nlp.presets import Preset
+from nlp.sampling import continued
 from nlp.streams import chunks
 from nlp.training import Training, refuse_other_vocabulary
 from nlp.vocabulary import Vocabulary
@@ -107,13 +108,17 @@ def train(
         "tokens_per_second": progress.trained / progress.seconds,
     }
     metrics |= {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
+    curves: dict[str, Any] = dict(progress.curves)
+    if config.sample:
+        text, words = corpus.val, corpus.vocabulary
+        curves["sample"] = continued(training.model, text, words, config.sample, preset.chunk)
     return conclude(
         "nlp",
         run,
         config.settings(preset, corpus),
         model="transformer",
         metrics=metrics,
-        curves=progress.curves,
+        curves=curves,
         device=device,
         seconds=perf_counter() - start,
     )

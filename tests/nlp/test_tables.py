@@ -42,6 +42,8 @@ def test_a_cell_runs_small_on_the_embedded_text(monkeypatch, table, metric):
     assert (result["dataset"], result["method"]) == ("synthetic", "dfa")
     assert result["metrics"][metric] is not None
     assert len(result["curves"]["val_loss"]) == 2
+    if table == "table5":
+        assert result["curves"]["sample"]["text"]
     json.dumps(result, allow_nan=False)
 
 
@@ -56,8 +58,9 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
         with (folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
+    sample = {"prompt": "The", "text": " end"}
     for row in ("backpropagation", "macro, + Adam", "shallow"):
-        write("table5", row, step=[10, 20], val_loss=[5.0, 4.0])
+        write("table5", row, step=[10, 20], val_loss=[5.0, 4.0], sample=sample)
     write("nlp-alignment", "macro, ours", alignment_step=[10, 20], **{"alignment blocks.0.point": [0.1, 0.2]})
     [section] = sections(tmp_path, QUICK)
     assert [figure.title.split(",")[0] for figure in section.figures] == [
@@ -65,6 +68,10 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
         "Alignment in the Transformer",
     ]
     assert all(figure.image.startswith(b"\x89PNG") for figure in section.figures)
+    assert [(excerpt.title, excerpt.text) for excerpt in section.excerpts] == [
+        ("backpropagation", "[The]  end"),
+        ("shallow", "[The]  end"),
+    ]
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 
