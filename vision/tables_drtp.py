@@ -92,7 +92,7 @@ DRTP_MNIST = Table(
     run=run_mnist,
     notes=(
         "Fully connected rows: 100 epochs as published; the 1000-wide ones with bfloat16 products, and for 30 epochs "
-        "where nothing is published. CONV rows: 1 epoch, with bfloat16 products. `--epochs 100` runs all at full length.",
+        "where nothing is published. CONV rows: 1 epoch, bfloat16 products. `--epochs 100` runs all at full length.",
         "The published learning rates are unknown; ours is Adam with 1.5e-4 for every method and network.",
     ),
     needs="MNIST",
