@@ -36,9 +36,14 @@ def chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
 
 
 def side_by_side(count: int, width: float = 2.6, height: float = 3.0, sharey: bool = False) -> tuple[Canvas, list[Any]]:
-    """A figure of `count` panels in a row, each `width` inches wide."""
+    """A figure of `count` panels in a row, each `width` inches wide; epochs and steps are whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = canvas(width * count + 0.7, height)
-    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+    panels = list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure, panels
 
 
 def draw_methods(axes: Any, lines: Lines, curve: str, factor: float = 1.0, x: str | None = None) -> None:

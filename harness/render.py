@@ -9,7 +9,18 @@ from harness.results import PLACES
 from harness.tables import Cell, Table
 
 NOTHING = "–"
-METHODS = {"bp": "BP", "dfa": "DFA", "shallow": "Shallow", "sdfa": "sDFA", "tdfa": "tDFA", "drtp": "DRTP", "fa": "FA"}
+METHODS = {
+    "bp": "BP",
+    "dfa": "DFA",
+    "shallow": "Shallow",
+    "sdfa": "sDFA",
+    "tdfa": "tDFA",
+    "drtp": "DRTP",
+    "fa": "FA",
+    "usf": "uSF",
+    "brsf": "brSF",
+    "frsf": "frSF",
+}
 
 
 def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

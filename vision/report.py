@@ -31,6 +31,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
     figures: list[Figure] = []
     for table, where in SHOWN.items():
         lines = lines_with_curves(folder / f"{table}.jsonl", context.scale)
+        lines = [line for line in lines if len(line["result"]["curves"]["train_loss"]) > 1]  # a point is no curve
         figures += [*learning_curves(lines, where), *alignment_curves(lines, where), *first_weights(lines, where)]
     figures += report_bottleneck.figures(results_dir, context)
     figures += report_iacolippo.figures(results_dir, context)
