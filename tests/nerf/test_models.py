@@ -131,6 +131,15 @@ def test_every_parameter_is_trained_by(method):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
+@pytest.mark.parametrize("views", [True, False])
+def test_no_seed_starts_with_a_field_that_is_empty_everywhere(views):
+    shape = Architecture(depth=4, width=128, views=views)
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
+    for seed in range(10):
+        density = made(shape, seed)(points, torch.tensor([[0.0, 0.0, 1.0]]))[:, 3]
+        assert (density > 0).all(), seed
+
+
 def test_no_fine_samples_means_no_fine_network():
     assert list(Fields(SMALL, Rendering(samples_fine=0)).networks()) == ["coarse"]
     assert list(Fields(SMALL, Rendering(samples_fine=2)).networks()) == ["coarse", "fine"]
