@@ -150,7 +150,8 @@ def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
     assert fields.occupied is not None
     scoring.main(scoring.Config(run=tmp_path, views=1, precision="bf16"))
     scores = json.loads(capsys.readouterr().out)
-    assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=1e-4)
+    # in bfloat16 the number of rays at once decides which kernels round
+    assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=5e-3)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
