@@ -23,7 +23,6 @@ import torch
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from harness.allocator import keep_freed_memory
-from harness.precision import set_products
 from nerf.data import load_scene
 from nerf.encoding import encoded_width
 from nerf.fields import Fields
@@ -84,7 +83,7 @@ def limit(shape: Architecture) -> float:
     return dfa / backprop
 
 
-def stepper(fields: Fields, scene: Scene, rays: int, precision: str, device: str) -> Callable[[], None]:
+def stepper(fields: Fields, scene: Scene, rays: int, device: str) -> Callable[[], None]:
     """One training step on `fields` after the other, each with other rays."""
     optimizer = torch.optim.Adam(fields.parameters(), lr=0.0, fused=True)  # it does all the work, and changes nothing
     everything, colours = training_rays(scene)
@@ -94,15 +93,14 @@ def stepper(fields: Fields, scene: Scene, rays: int, precision: str, device: str
         nonlocal number
         number += 1
         generator = drawing(0, number, torch.device(device))
-        train_step(fields, everything, colours, optimizer, generator, batch=rays, chunk=rays, precision=precision)
+        train_step(fields, everything, colours, optimizer, generator, batch=rays, chunk=rays)
 
     return step
 
 
 def measure_methods(config: Config, scene: Scene) -> list[dict[str, Any]]:
     """Steps on the large network, by method."""
-    set_products(config.precision)
-    preset = replace(PRESETS["synthetic_bp_8x256"], depth=config.depth, width=config.width)
+    preset = replace(PRESETS["synthetic_bp_8x256"], depth=config.depth, width=config.width, precision=config.precision)
     steps: dict[str, Step] = {}
     for compiled in (False, True) if config.compile else (False,):
         for method in (Method.BP, Method.DFA):
@@ -113,7 +111,7 @@ def measure_methods(config: Config, scene: Scene) -> list[dict[str, Any]]:
                 for network in fields.networks().values():
                     network.compile(dynamic=True)
             name = f"{method.value}{', compiled' if compiled else ''}"
-            steps[name] = stepper(fields, scene, config.rays, config.precision, config.device)
+            steps[name] = stepper(fields, scene, config.rays, config.device)
     times = interleave(steps, config.rounds, device=config.device)
     return [
         {
@@ -138,16 +136,13 @@ def fitted(scene: Scene, preset: Preset, steps: int, device: str) -> Fields:
     optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
     for step in range(steps):
         generator = drawing(1, step, torch.device(device))
-        train_step(
-            fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=128, precision=preset.precision
-        )
+        train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=128)
     return fields
 
 
 def measure_skipping(config: Config, scene: Scene) -> list[dict[str, Any]]:
     """Steps and pictures of a small trained field, with and without its empty space."""
     preset = replace(PRESETS["small_bp"], rays=256)
-    set_products(preset.precision)
     field = fitted(scene, preset, config.fit_steps, config.device)
     grid = make_grid(scene.bounds, preset.samples_coarse)
     for _ in range(GRID_WARMUP + GRID_ROUNDS):
@@ -164,7 +159,7 @@ def measure_skipping(config: Config, scene: Scene) -> list[dict[str, Any]]:
             copy.load_state_dict(field.state_dict())
             copy.occupied = grid.occupied if skip else None
             attach_all(copy, method, seed=0)
-            steps[name] = stepper(copy, scene, preset.rays, preset.precision, config.device)
+            steps[name] = stepper(copy, scene, preset.rays, config.device)
     times = interleave(steps, config.rounds, device=config.device)
     rows = []
     for name in steps:

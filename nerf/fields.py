@@ -22,6 +22,7 @@ class Rendering:
     white_background: bool = True  # else black
     density: Literal["relu", "softplus"] = "relu"  # what makes a density of the network's output, see `nerf.rendering`
     noise: float = 0.0  # deviation of what is added to densities before the ReLU, in training
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: the networks' products are of numbers rounded to bfloat16
     dual: bool = False  # the picture is by the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)
 
 

@@ -87,6 +87,7 @@ class Preset:
             white_background=white_background,
             density=self.density,
             noise=self.noise,
+            precision=self.precision,
         )
 
     def rate(self, step: int) -> float:

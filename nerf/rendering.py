@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.precision import autocast, products
 from nerf.fields import Fields, Occupied, Rendering
 from nerf.models import OUTPUTS, Network
 from nerf.rays import Rays, pick
@@ -73,9 +74,9 @@ def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = 
 @torch.no_grad()
 def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096) -> Rendered:
     """What `rays`, perhaps all of a picture, see of `fields`: `chunk` of them at a time, without gradients."""
-    parts = [
-        render_rays(fields, pick(rays, slice(start, start + chunk))) for start in range(0, len(rays.origins), chunk)
-    ]
+    precision, starts = fields.rendering.precision, range(0, len(rays.origins), chunk)
+    with products(precision), autocast(precision, rays.origins):
+        parts = [render_rays(fields, pick(rays, slice(start, start + chunk))) for start in starts]
     return Rendered(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
@@ -119,7 +120,7 @@ def composite(raw: Tensor, depths: Tensor, directions: Tensor, settings: Renderi
     passing = torch.exp(-thickness[:, :-1].cumsum(dim=1))
     weights = F.pad(passing, (1, 0), value=1.0) * -torch.expm1(-thickness)
     opacity = weights.sum(dim=1)
-    colour = torch.einsum("rs,rsc->rc", weights, torch.sigmoid(raw[..., :3]))
+    colour = (weights[..., None] * torch.sigmoid(raw[..., :3])).sum(dim=1)  # never a product in bfloat16
     if settings.white_background:
         colour = colour + (1 - opacity)[:, None]
     depth = (weights * depths).sum(dim=1) / opacity.clamp_min(1e-10)

@@ -18,7 +18,6 @@ import tyro
 
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import set_products
 from harness.results import plain
 from nerf.data import load_scene
 from nerf.fields import Fields
@@ -47,8 +46,8 @@ class Config:
     """How many test views, evenly chosen; all if left out."""
     dual: bool = False
     """Render the mean of the coarse and the fine network (NeRF-Dual)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: products of numbers rounded to bfloat16, on a CPU."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """bf16: products of numbers rounded to bfloat16; of a run, its own if left out, else fp32."""
     chunk: int = 1024
     """Rays rendered at once."""
     data_dir: Path | None = None
@@ -73,9 +72,10 @@ def test(config: Config) -> dict[str, Any]:
         UserError: no such run, checkpoint or scene, or a damaged one.
     """
     device = pick_device(config.device)
-    set_products(config.precision)
     fields, scene, offset = _from_2020(config) if config.run is None else _from_run(config, config.run)
-    fields.rendering = replace(fields.rendering, dual=config.dual)
+    fields.rendering = replace(
+        fields.rendering, dual=config.dual, precision=config.precision or fields.rendering.precision
+    )
     indices = evenly(len(scene.test), config.views)
     views = score_views(fields.to(device), scene.to(device), indices, chunk=config.chunk, offset=offset)
     return {"scene": scene.name, "size": scene.test.width, "dual": config.dual, "metrics": means(views), "views": views}

@@ -22,7 +22,6 @@ from harness.checkpoint import read_checkpoint
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import set_products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -113,7 +112,6 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
     preset, device = config.resolve(), pick_device(config.device)
-    set_products(preset.precision)
     scene = (scene or load_preset_scene(preset, config)).to(device)
     seed_everything(config.seed)
     start = perf_counter()
@@ -139,9 +137,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     steps = range(done + 1, preset.steps + 1)
     for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
-        pending += train_step(
-            fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk, precision=preset.precision
-        )
+        pending += train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk)
         scheduler.step()
         if preset.skip_empty and step % GRID_EVERY == 0:
             update_grid(stateful["grid"], fields)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.precision import autocast
+from harness.precision import autocast, products
 from nerf.fields import Fields
 from nerf.occupancy import OccupancyGrid
 from nerf.rays import Rays, pick
@@ -36,7 +36,6 @@ def train_step(
     *,
     batch: int,
     chunk: int,
-    precision: str,
 ) -> Tensor:
     """One step on `batch` of the `rays`, drawn with replacement, whose colours are ``[R, 3]``.
 
@@ -47,16 +46,17 @@ def train_step(
         Mean squared errors of the coarse and of the fine network, ``[2]``, before the step; of one network, twice.
     """
     index = torch.randint(len(colours), (batch,), generator=generator, device=colours.device)
-    errors = torch.zeros(2, device=colours.device)
+    errors, precision = torch.zeros(2, device=colours.device), fields.rendering.precision
     optimizer.zero_grad()
     for part in index.split(chunk):
         truth = colours[part]
-        with autocast(precision, truth):
-            seen = render_rays(fields, pick(rays, part), generator)
-        fine = (seen.colour - truth).square().sum()
-        coarse = fine if fields.fine is None else (seen.coarse - truth).square().sum()
-        loss = fine if fields.fine is None else coarse + fine
-        (loss / (3 * batch)).backward()
+        with products(precision):
+            with autocast(precision, truth):
+                seen = render_rays(fields, pick(rays, part), generator)
+            fine = (seen.colour - truth).square().sum()
+            coarse = fine if fields.fine is None else (seen.coarse - truth).square().sum()
+            loss = fine if fields.fine is None else coarse + fine
+            (loss / (3 * batch)).backward()
         errors += torch.stack([coarse, fine]).detach() / (3 * batch)
     optimizer.step()
     return errors
@@ -72,7 +72,8 @@ def update_grid(grid: OccupancyGrid, fields: Fields) -> None:
     """Ask the network that draws the picture about this round's cells."""
     network = fields.fine or fields.coarse
     anywhere = grid.bounds.new_tensor([[0.0, 0.0, 1.0]])  # density does not depend on the direction
-    grid.update(lambda points: densities(network(points, anywhere)[:, 3], fields.rendering.density))
+    with products(fields.rendering.precision):
+        grid.update(lambda points: densities(network(points, anywhere)[:, 3], fields.rendering.density))
 
 
 @dataclass

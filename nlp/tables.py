@@ -1,7 +1,7 @@
 """Table 5 of arXiv 2006.12878 as data: the ladder of settings from backpropagation's to those that suit DFA.
 
 The paper's text is WikiText-103. Beside it stands a corpus of technical documentation, on which the same rows run at
-small scale (the presets `small_*`), and one row that the paper does not have: the best DFA that we found.
+small scale (the presets `small_*`), and rows that the paper does not have: the best of either method that we found.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ ROWS = {  # preset: row
     "micro_beta2": "micro, + beta2 = 0.999",
     "micro_schedule": "micro, + schedule",
     "shallow": "shallow",
+    "bp_ours": "backpropagation, ours",
     "ours": "macro, ours",
 }
 BOUNDS = ("shallow",)  # rows of which the paper says "over 400", which is no number to set ours against
 SAMPLE = 80  # tokens that a run of seed 0 writes for the report
+SMALL: dict[str, Any] = {"precision": "bf16"}  # with so short a run half the time, and within 0.5 % the same perplexity
 QUICK: dict[str, Any] = {
     "steps": 150,
     "validate_every": 50,
@@ -56,7 +58,7 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 
 def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
-    preset, length = cell.preset, {}
+    preset, length = cell.preset, dict(SMALL) if cell.preset.startswith("small_") else {}
     if context.scale == "quick":
         preset, length = f"small_{preset.removeprefix('small_')}", dict(QUICK)
     if context.epochs is not None:
@@ -101,8 +103,11 @@ TABLE5 = Table(
     notes=(
         "Macro: a feedback point after every block; micro: three a block. Of shallow training the paper says that its "
         "perplexity is over 400.",
-        "docs: 22 MB of technical documentation, 4 blocks of width 128, 4,000 lower-cased BPE tokens, learning rates "
-        "chosen for this size; its tokens are not WikiText's, so the two columns do not compare.",
+        "docs: 22 MB of technical documentation, 4 blocks of width 128, 4,000 lower-cased BPE tokens, 1,000 steps of "
+        "1,024 tokens, bfloat16, learning rates chosen for this size; its tokens are not WikiText's, so the two columns "
+        "do not compare.",
+        "Ours: the best settings that we found for either method: one cycle of the learning rate, no dropout, and for "
+        "DFA the error itself in place of its projection at the last block, which it is taken right above.",
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
     ),
     needs="WikiText-103; docs: any folder of text as `text/docs/{train,valid,test}.txt`",

@@ -10,7 +10,7 @@ from harness import config
 from harness.errors import UserError
 from recsys.clicks import ClickData
 from recsys.data import load_clicks
-from recsys.presets import Preset, find_preset
+from recsys.presets import EmbeddingFeedback, Preset, find_preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,9 @@ class RunConfig(config.RunConfig):
     """Rows of a batch, over all processes; the preset's if left out."""
     dropout: float | None = None
     """Share of hidden activations dropped; the preset's if left out."""
-    embedding_feedback: Literal["preset", "on", "off"] = "preset"
-    """Whether embeddings get the method's signal where they enter the hidden layers."""
+    embedding_feedback: EmbeddingFeedback | None = None
+    """What embeddings learn from the hidden layers: the method's own signal (on), nothing (off), or the gradient of the
+    first of these layers (through); the preset's if left out."""
     sparse_embeddings: bool = False
     """Update the rows of a batch only, so that a step does not take longer with more categories."""
     rows: int | None = None
@@ -69,10 +70,9 @@ class RunConfig(config.RunConfig):
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
         preset = find_preset(self.model, self.method, self.dataset, self.preset)
-        given = {"lr": self.lr, "batch": self.batch, "dropout": self.dropout, "max_epochs": self.epochs}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if self.embedding_feedback != "preset":
-            changes["embedding_feedback"] = self.embedding_feedback == "on"
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "batch", "dropout", "embedding_feedback")}
+        given["max_epochs"] = self.epochs
+        changes = {name: value for name, value in given.items() if value is not None}
         if self.sparse_embeddings:
             changes["sparse_embeddings"] = True
         return replace(preset, **changes)

@@ -53,8 +53,10 @@ class Training:
         self.group = processes.current()
         seed_everything(config.seed)
         self.model = build_model(preset, field_dims).to(device)
+        if preset.method.cuts and preset.embedding_feedback == "through":
+            self.model.embedding_point = nn.Identity()  # no feedback point
         self.attachment = attach(self.model, preset.method, seed=config.seed)
-        if preset.method.cuts and not preset.embedding_feedback:
+        if preset.method.cuts and preset.embedding_feedback == "off":
             withhold_feedback(self.model)
         self.net = self.model if self.group.size == 1 else shared(self.model, preset, device)
         if config.compile:
@@ -116,7 +118,7 @@ def shared(model: nn.Module, preset: Preset, device: torch.device) -> Distribute
 
     Where some parameters get no gradient, these have to be looked for in every step.
     """
-    untouched = preset.method is Method.SHALLOW or (preset.model == "afn" and not preset.embedding_feedback)
+    untouched = preset.method is Method.SHALLOW or (preset.model == "afn" and preset.embedding_feedback == "off")
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,

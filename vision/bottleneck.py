@@ -19,7 +19,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import set_products
+from harness.precision import products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -98,10 +98,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     model = bottleneck_net(features, data.outputs, config.width, config.kept, preset.batch, config.seed).to(device)
     attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
     if config.init == "pai":
-        set_products("fp32")  # a pseudo-inverse magnifies what is rounded
         batch = data.train.drawn(preset.batch, config.seed)
         prealign(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
-    set_products(preset.precision)
     attachment.method = preset.method
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
     history, done = History(), 0
@@ -119,7 +117,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
         found = {}
         if preset.method is not Method.BP:
-            found = alignments(model, attachment, test_batch.x, test_batch.y, LOSSES[preset.loss])
+            with products(preset.precision):
+                found = alignments(model, attachment, test_batch.x, test_batch.y, LOSSES[preset.loss])
         history.add(perf_counter() - begin, found, **numbers)
         if run is None:
             check_loss(loss, epoch)

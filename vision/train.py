@@ -21,7 +21,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import autocast, set_products
+from harness.precision import autocast, products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -107,7 +107,6 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     """
     preset = config.resolve()
     device = pick_device(config.device)
-    set_products(preset.precision)
     data = (data or load_preset_data(preset, config)).to(device)
     check(preset, data)
     seed_everything(config.seed)
@@ -165,10 +164,11 @@ def train_epoch(
         if preset.method is Method.DRTP:
             attachment.target = y
         optimizer.zero_grad()
-        with autocast(preset.precision, x):
-            output = model(x)
-        loss = loss_fn(output, y)
-        (loss * len(x) if preset.reduction == "sum" else loss).backward()
+        with products(preset.precision):
+            with autocast(preset.precision, x):
+                output = model(x)
+            loss = loss_fn(output, y)
+            (loss * len(x) if preset.reduction == "sum" else loss).backward()
         optimizer.step()
         total += scores(loss, output, y)
         seen += len(x)
@@ -188,7 +188,7 @@ def evaluate(model: nn.Module, data: Split, preset: Preset) -> tuple[float, floa
     model.eval()
     total = torch.zeros(2, device=data.x.device)
     for x, y in data.batches(EVALUATION_BATCH, shuffle=False):
-        with autocast(preset.precision, x):
+        with products(preset.precision), autocast(preset.precision, x):
             output = model(x)
         total += scores(LOSSES[preset.loss](output, y), output, y)
     return shares(total, len(data))
@@ -212,7 +212,8 @@ def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Da
     if not config.alignment:
         return {}
     batch = data.test.drawn(preset.batch, config.seed)
-    return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
+    with products(preset.precision):
+        return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
 
 
 def first_weights(model: nn.Module, units: int) -> dict[str, Any]:

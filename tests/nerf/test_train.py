@@ -94,7 +94,7 @@ def fitted(method, steps=120, lr=3e-3):
     rays, colours = scene_of_a_ball()
     for step in range(steps):
         generator = drawing(0, step, torch.device("cpu"))
-        train_step(fields, rays, colours, optimizer, generator, batch=60, chunk=60, precision="fp32")
+        train_step(fields, rays, colours, optimizer, generator, batch=60, chunk=60)
     with torch.no_grad():
         return (render_rays(fields, rays).colour - colours).square().mean().item()
 
@@ -113,7 +113,7 @@ def gradients_after(chunk, method, **settings):
     rays, colours = scene_of_a_ball(60)
     optimizer = torch.optim.SGD(fields.parameters(), lr=0.0)
     generator = drawing(0, 0, torch.device("cpu"))
-    errors = train_step(fields, rays, colours, optimizer, generator, batch=30, chunk=chunk, precision="fp32")
+    errors = train_step(fields, rays, colours, optimizer, generator, batch=30, chunk=chunk)
     return errors, [parameter.grad for parameter in fields.parameters()]
 
 
@@ -148,10 +148,10 @@ def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
     fields, preset = train.load_run(tmp_path)
     assert (preset.method, preset.rays, preset.steps, preset.skip_empty) == (Method.DFA, 16, 9, True)
     assert fields.occupied is not None
-    scoring.main(scoring.Config(run=tmp_path, views=1, precision="bf16"))
+    assert preset.precision == fields.rendering.precision == "bf16"
+    scoring.main(scoring.Config(run=tmp_path, views=1))
     scores = json.loads(capsys.readouterr().out)
-    # in bfloat16 a score moves by some 1e-4 dB with the number of rays at once
-    assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=5e-3)
+    assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=1e-5)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -44,7 +44,7 @@ def test_published_numbers_stand_under_their_own_data_set_and_method():
     [
         ("table2", "FM", "bp", "best_possible_auc"),
         ("tableA1", "AFN", "dfa", "alignment"),
-        ("recsys-embedding", "AFN, embeddings with it", "dfa", "test_auc"),
+        ("recsys-embedding", "AFN, DFA's signal", "dfa", "test_auc"),
     ],
 )
 def test_a_cell_runs_small_on_the_embedded_log(monkeypatch, table, row, method, metric):
@@ -62,8 +62,10 @@ def test_what_embeddings_learn_is_decided_by_the_row(monkeypatch):
     monkeypatch.setattr(tables, "slim", lambda result: result)
     for cell in BY_NAME["recsys-embedding"].cells:
         BY_NAME["recsys-embedding"].run(cell, 0, RunContext())
-        assert seen[-1].embedding_feedback is ("with it" in cell.row)
-        assert seen[-1].model == {"DeepFM": "deepfm", "AFN": "afn"}[cell.row.split(",")[0]]
+        model, what = cell.row.split(", ", 1)
+        words = {"off": "nothing, as released", "on": "DFA's signal", "through": "the gradient of the first layers"}
+        assert words[seen[-1].embedding_feedback] == what
+        assert MODELS[seen[-1].model] == model
 
 
 def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):

@@ -204,9 +204,25 @@ def test_options_leave_the_loss_nearly_as_it_is(options):
 
 
 def test_embedding_feedback_is_the_presets_unless_asked_for():
-    assert Config(model="afn", dataset="criteo").resolve().embedding_feedback is False
-    assert Config(model="afn", dataset="criteo", embedding_feedback="on").resolve().embedding_feedback is True
-    assert Config(model="dcn", dataset="criteo").resolve().embedding_feedback is True
+    assert Config(model="afn", dataset="criteo").resolve().embedding_feedback == "off"
+    assert Config(model="afn", dataset="criteo", embedding_feedback="on").resolve().embedding_feedback == "on"
+    assert Config(model="dcn", dataset="criteo").resolve().embedding_feedback == "on"
+
+
+@pytest.mark.parametrize(("setting", "ranks"), [("off", 0), ("on", 1), ("through", 2)])
+def test_the_error_of_a_click_moves_embeddings_along_one_direction_unless_hidden_layers_pass_theirs_on(
+    log, setting, ranks
+):
+    config = small(model="afn", method=Method.DFA, embedding_feedback=setting)
+    training = Training(config, config.resolve(), log.field_dims, CPU)
+    rows = slice(0, 256)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        training.model(log.train.fields[rows])[:, 0], log.train.labels[rows].float()
+    )
+    loss.backward()
+    gradient = training.model.embedding.weight.grad
+    found = 0 if gradient is None else int(torch.linalg.matrix_rank(gradient[: log.field_dims[0]], rtol=1e-4))
+    assert min(found, 2) == ranks
 
 
 def test_published_settings_are_those_of_the_release():
