@@ -46,7 +46,7 @@ class Config:
     all: bool = False
     """Every table of every task."""
     list: bool = False
-    """Name the tables, what they need and how long they take."""
+    """Name the tables and figures: source, command, what they need, how long they take, how much is in --out."""
     seeds: int | None = None
     """Runs per cell, with seeds 0, 1, ...; 10 at the published scale, 2 at the quick one."""
     datasets: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def main(config: Config) -> None:
     """Do what the options say."""
     tables = discover()
     if config.list:
-        terminal.show_list(tables)
+        terminal.show_list(tables, config.out)
     elif config.readme or config.check_readme:
         refresh_readmes(tables, config)
     else:

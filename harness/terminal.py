@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness import execute, render
+from harness.aggregate import summarise
 from harness.execute import Job, Outcome
 from harness.tables import Table
 
@@ -69,16 +70,27 @@ def explain(failures: Iterable[Outcome]) -> list[str]:
     return [f"FAILED {count} x: {reason} (first: {first[reason]})" for reason, count in counts.items()]
 
 
-def show_list(tables: Mapping[str, Table]) -> None:
-    """Print what there is to run."""
+def show_list(tables: Mapping[str, Table], results: Path) -> None:
+    """Print what there is to run: where it comes from, its command, what it needs, and how much `results` holds of it."""
     console = Console(highlight=False)
-    console.print("python -m reproduce TABLE ...\n")
     for table in tables.values():
-        about = f"  {table.title} ({table.task}, {len(table.cells)} cells)"
-        console.print(Text.assemble((table.name, "bold"), about))
-        for word, text in (("needs", table.needs), ("takes", table.time)):
-            if text:
-                console.print(Padding(Text(f"{word} {text}", "dim"), (0, 0, 0, 4)))
+        console.print(Text.assemble((table.name, "bold"), f"  {table.title} ({table.task})"))
+        lines = execute.lines_of(table, results, "paper")
+        held = sum(summarise(table, cell, lines).n > 0 for cell in table.cells)
+        about = {
+            "source": table.source,
+            "command": f"python -m reproduce {table.name}",
+            "needs": table.needs or "nothing",
+            "takes": table.time,
+            "held": f"{held} of {len(table.cells)} numbers in {table.path(results)}" if held else "nothing yet",
+        }
+        grid = Grid.grid(padding=(0, 2))
+        for word, text in about.items():
+            grid.add_row(Text(word, "dim"), Text(text))
+        console.print(Padding(grid, (0, 0, 1, 4)))
+    console.print(
+        "Times are of one run on one core, as measured, where nothing else is said; a run on a GPU is not timed yet."
+    )
 
 
 def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
