@@ -71,7 +71,7 @@ def explain(failures: Iterable[Outcome]) -> list[str]:
 
 
 def show_list(tables: Mapping[str, Table], results: Path) -> None:
-    """Print what there is to run: where it comes from, its command, what it needs, and how much `results` holds of it."""
+    """Print what there is to run: its source, its command, what it needs, and how much of it is in `results`."""
     console = Console(highlight=False)
     for table in tables.values():
         console.print(Text.assemble((table.name, "bold"), f"  {table.title} ({table.task})"))
@@ -89,7 +89,7 @@ def show_list(tables: Mapping[str, Table], results: Path) -> None:
             grid.add_row(Text(word, "dim"), Text(text))
         console.print(Padding(grid, (0, 0, 1, 4)))
     console.print(
-        "Times are of one run on one core, as measured, where nothing else is said; a run on a GPU is not timed yet."
+        "Times are as measured, where nothing else is said, of one run on one core. No run on a GPU is timed yet."
     )
 
 

@@ -101,8 +101,8 @@ real_bp = replace(synthetic_bp, noise=1.0, rays=4096, steps=200_000, decay=1.25)
 real_dfa = replace(real_bp, method=Method.DFA)
 
 # Ours: a scene of 100 x 100 pixels, minutes on a CPU. So few steps need a larger rate than the published ones: of 1e-3
-# and 3e-3 the latter is better for backpropagation and for DFA after 400 steps. At such rates a field by relu may become
-# empty everywhere; one by softplus comes back.
+# and 3e-3 the latter is better for backpropagation and for DFA after 400 steps. At such rates a field by relu may
+# become empty everywhere; one by softplus comes back.
 small_bp = replace(
     synthetic_bp,
     size=100,

@@ -104,8 +104,8 @@ TABLE5 = Table(
         "Macro: a feedback point after every block; micro: three a block. Of shallow training the paper says that its "
         "perplexity is over 400.",
         "docs: 22 MB of technical documentation, 4 blocks of width 128, 4,000 lower-cased BPE tokens, 1,000 steps of "
-        "1,024 tokens, bfloat16, learning rates chosen for this size; its tokens are not WikiText's, so the two columns "
-        "do not compare.",
+        "1,024 tokens, bfloat16, learning rates chosen for this size; its tokens are not WikiText's, so the two do not "
+        "compare.",
         "Ours: the best settings that we found for either method: one cycle of the learning rate, no dropout, and for "
         "DFA the error itself in place of its projection at the last block, which it is taken right above.",
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
