@@ -5,6 +5,7 @@ Published: arXiv 2006.12878, code release, `recsys.py` and the scripts `reproduc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -125,10 +126,10 @@ LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
 # A million rows of the synthetic log. Of 1e-3 and 3e-3 the former is better for FM and DeepFM by backpropagation, and
 # all others follow; shallow training keeps the rate of fewer rows, which was the largest tried.
 TEACHER: dict[str, Any] = {"batch": 1024, "max_epochs": 2, "patience": 2}
-TEACHER_RATES = {model: (1e-3, 1e-3, 3e-3) for model in MODELS}
+TEACHER_RATES = dict.fromkeys(MODELS, (0.001, 0.001, 0.003))
 
 
-def small_presets(dataset: str, rates: dict[str, tuple[float, ...]], **changes: Any) -> dict[str, Preset]:
+def small_presets(dataset: str, rates: Mapping[str, tuple[float, ...]], **changes: Any) -> dict[str, Preset]:
     """The presets of a small data set, by name."""
     found = {}
     for model, of_model in rates.items():
