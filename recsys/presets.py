@@ -134,6 +134,8 @@ def small_presets(dataset: str, rates: Mapping[str, tuple[float, ...]], **change
     found = {}
     for model, of_model in rates.items():
         for method, lr in zip((Method.BP, Method.DFA, Method.SHALLOW), of_model, strict=False):
+            if f"{model}_{method.value}" not in PUBLISHED:
+                continue  # FM has no hidden layer
             fed = PUBLISHED[f"{model}_{method.value}"].embedding_feedback
             sizes = SMALL_SIZES[model] | SMALL_LENGTH | {"embedding_feedback": fed} | changes
             found[f"{model}_{method.value}_{dataset}"] = Preset(model=model, method=method, lr=lr, **sizes)
