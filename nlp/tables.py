@@ -106,8 +106,8 @@ TABLE5 = Table(
         "docs: 22 MB of technical documentation, 4 blocks of width 128, 4,000 lower-cased BPE tokens, 1,000 steps of "
         "1,024 tokens, bfloat16, learning rates chosen for this size; its tokens are not WikiText's, so the two do not "
         "compare.",
-        "The schedule of docs is one cycle of the learning rate: the published one waits for a perplexity that no longer "
-        "falls, which does not come in 1,000 steps.",
+        "The schedule of docs is one cycle of the learning rate: the published one waits until the perplexity no "
+        "longer falls, which 1,000 steps do not come to.",
         "Ours: the best settings that we found for either method: one cycle of the learning rate, no dropout, and for "
         "DFA the error itself in place of its projection at the last block, which it is taken right above.",
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
