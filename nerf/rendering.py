@@ -52,6 +52,24 @@ def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = 
         rays: R rays.
         generator: Draws depths, and noise if there is to be any; None: evenly spaced depths, no noise.
     """
+    depths = even_depths(rays.near, rays.far, fields.rendering.samples_coarse, generator)
+    if fields.occupied is None:
+        return _look_along(fields, rays, depths, generator)
+    hits = fields.occupied(places(rays, depths)).any(dim=1).nonzero()[:, 0]
+    if len(hits) == len(depths):
+        return _look_along(fields, rays, depths, generator)
+    found = _look_along(fields, pick(rays, hits), depths[hits], generator)
+    background = float(fields.rendering.white_background)  # which a ray sees that meets nothing at all
+    return Rendered(
+        *(
+            part.new_full((len(depths), *part.shape[1:]), empty).index_copy(0, hits, part)
+            for part, empty in zip(found, (background, 0.0, 0.0, background), strict=True)
+        )
+    )
+
+
+def _look_along(fields: Fields, rays: Rays, depths: Tensor, generator: torch.Generator | None) -> Rendered:
+    """What `rays` see of `fields`, with the coarse network asked at `depths`, ``[R, S]``."""
     settings = fields.rendering
 
     def look(depths: Tensor, *networks: Network) -> tuple[Rendered, Tensor]:
@@ -62,7 +80,6 @@ def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = 
             raw = torch.cat([raw[..., :3], raw[..., 3:] + noise[..., None]], dim=-1)
         return composite(raw, depths, rays.directions, settings)
 
-    depths = even_depths(rays.near, rays.far, settings.samples_coarse, generator)
     coarse, weights = look(depths, fields.coarse)
     if fields.fine is None:
         return coarse
@@ -80,12 +97,17 @@ def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096) -> Rendered:
     return Rendered(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
+def places(rays: Rays, depths: Tensor) -> Tensor:
+    """The places at `depths`, ``[R, S]``, along `rays`: ``[R, S, 3]``."""
+    return rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
+
+
 def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | None = None) -> Tensor:
     """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, float32.
 
     All samples go through the network together. Where nothing can be, the output for density is minus infinity.
     """
-    points = rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
+    points = places(rays, depths)
     if occupied is None:
         return network(points.flatten(0, 1), rays.views).float().unflatten(0, depths.shape)
     ray, sample = occupied(points).nonzero(as_tuple=True)

@@ -1,5 +1,6 @@
 """Volume rendering against scenes whose picture is known in closed form."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from torch import nn
 from nerf.fields import Fields, Rendering
 from nerf.models import Architecture
 from nerf.rays import Rays
-from nerf.rendering import composite, evaluate, render_rays, render_view
+from nerf.rendering import composite, render_rays, render_view
 
 SMALL = Architecture(depth=2, width=16, position_frequencies=3, view_frequencies=2)
 WHITE, BLACK = Rendering(white_background=True), Rendering(white_background=False)
@@ -160,19 +161,40 @@ def test_skipping_trains_like_asking_when_what_is_skipped_has_no_density(method)
     for skip in (False, True):
         torch.manual_seed(0)
         fields = Fields(SMALL, Rendering(samples_coarse=16, samples_fine=0))
-        attach(fields.coarse, method, seed=1)
         with torch.no_grad():
             fields.coarse.density.weight.mul_(20)
+        known = copy.deepcopy(fields.coarse)
+
+        def dense(points, known=known):
+            with torch.no_grad():  # the direction does not matter
+                return (
+                    known(points.flatten(0, 1), torch.tensor([[0.0, 0.0, 1.0]]))[:, 3].unflatten(0, points.shape[:2])
+                    > 0
+                )
+
+        attach(fields.coarse, method, seed=1)
         rays = bundle(20)
-        empty = evaluate(fields.coarse, rays, torch.linspace(2, 6, 16).expand(20, 16))[..., 3] <= 0
-        assert 0 < empty.sum() < empty.numel()
+        found = dense(rays.origins[:, None] + rays.directions[:, None] * torch.linspace(2, 6, 16)[:, None])
+        assert 0 < found.sum() < found.numel()
         if skip:
-            fields.occupied = lambda points, empty=empty: ~empty
+            fields.occupied = dense
         fields.zero_grad()
         render_rays(fields, rays).colour.square().mean().backward()
         gradients.append([torch.zeros_like(p) if p.grad is None else p.grad for p in fields.coarse.parameters()])
     for asked, skipped in zip(*gradients, strict=True):
         torch.testing.assert_close(skipped, asked)
+
+
+def test_rays_that_meet_nothing_see_the_background_and_train_nothing():
+    fields, rays = Fields(SMALL, Rendering(samples_coarse=8, samples_fine=8)), bundle(5)
+    fields.occupied = lambda points: torch.zeros(points.shape[:-1], dtype=torch.bool)
+    seen = render_rays(fields, rays)
+    assert (seen.colour == 1).all()
+    assert (seen.coarse == 1).all()
+    assert not seen.depth.any()
+    assert not seen.opacity.any()
+    seen.colour.square().sum().backward()
+    assert not any(parameter.grad is not None and parameter.grad.any() for parameter in fields.parameters())
 
 
 def test_a_picture_does_not_depend_on_the_chunk():
