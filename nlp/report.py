@@ -34,6 +34,8 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
 
 def learning_curves(lines: Lines) -> Iterable[Figure]:
     """Validation perplexity by step: one picture a corpus, one panel a kind, one line a row."""
+    from matplotlib.ticker import LogLocator
+
     for dataset, chosen in grouped(lines, "dataset").items():
         rows = grouped(chosen, "row")
         kinds = [kind for kind in KINDS if any(row.startswith(kind) for row in rows)]
@@ -46,6 +48,7 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
                 draw(axes, rows["shallow"], "shallow", COLOURS["shallow"])
             axes.set(title=kind, xlabel="step", yscale="log")
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
             axes.yaxis.set_minor_formatter("{x:g}")
             axes.legend(frameon=False, fontsize="x-small")
         panels[0].set_ylabel("validation perplexity a token")
