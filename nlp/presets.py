@@ -138,9 +138,9 @@ SMALL_SIZES: dict[str, Any] = {
     "validate_every": 200,
 }
 # By row; of noam the factor and the steps of warm-up. With so few steps every row needs larger ones than published: of
-# several the one with the lowest validation perplexity, seed 0, after 300 steps, or for the schedules of macro and micro
-# after all 1,000. In these the perplexity never stops falling, so that a schedule which waits for that does nothing:
-# here it is one cycle.
+# several the one with the lowest validation perplexity, seed 0, after 300 steps, or for the schedules of macro and
+# micro after all 1,000. In these the perplexity never stops falling, so that a schedule which waits for that does
+# nothing: here it is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
     "bp": {"lr": 1.0, "warmup": 200},
     "bp_beta2": {"lr": 1.0, "warmup": 200},
