@@ -11,6 +11,8 @@ from tinydfa.feedback import Distribution, Feedback, Scaling
 from tinydfa.hooks import attachment_of
 from tinydfa.methods import Method
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DFA",
     "Alignment",
