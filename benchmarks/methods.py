@@ -53,7 +53,7 @@ def vision(quick: bool) -> Iterator[Contest]:
             task="vision",
             model=f"FC {'-'.join(map(str, widths))}, batch {preset.batch}",
             steps={method.value: vision_step(replace(preset, method=method)) for method in SMALL_NETS},
-            limits=broadcasting(step_time.mlp_limit(widths)),
+            limits=broadcasting(step_time.mlp_limit(widths, preset.feedback.shared)),
             repeats=1 if quick else 30,
         )
 

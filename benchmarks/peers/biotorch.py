@@ -45,13 +45,12 @@ def perceptron(quick: bool) -> Case:
     """Three hidden layers."""
     widths = (20, 16, 16, CLASSES) if quick else (784, 1000, 1000, 1000, CLASSES)
     batch = 16 if quick else 128
-    limit = mlp_limit(widths)
     return Case(
         name=f"MLP {'-'.join(map(str, widths))}, batch {batch}",
         build=lambda: mlp(*widths),
         inputs=(batch, widths[0]),
         points=tuple(str(2 * hidden + 1) for hidden in range(len(widths) - 2)),
-        limits={f"{project}, dfa": limit for project in ("tinydfa", "biotorch")},
+        limits={"tinydfa, dfa": mlp_limit(widths)},
     )
 
 
