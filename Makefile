@@ -24,7 +24,7 @@ readme: .venv/installed  ## write the tables of all READMEs from results/
 	$(BIN)/python -m reproduce --readme
 
 clean:
-	rm -rf .venv results/quick
+	rm -rf .venv .peers results/quick
 
 # Stamped only when everything is in: an interrupted install starts over, a finished one installs nothing again.
 .venv/installed: requirements.txt

@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,14 +63,14 @@ class ExampleNet(nn.Module):
         return self.conv2(h, edge_index)
 
 
-def run_example(graph: Graph, x: Tensor, epochs: int) -> float:
-    """Train PyG's way; the test accuracy at the end."""
+def example_epoch(graph: Graph, x: Tensor) -> Callable[[], float]:
+    """An epoch of training PyG's way, ready to be called again and again; it returns the test accuracy."""
     torch.manual_seed(0)
     model = ExampleNet(graph.features, graph.classes)
     groups = [{"params": model.conv1.parameters(), "weight_decay": 5e-4}, {"params": model.conv2.parameters()}]
     optimizer = torch.optim.Adam(groups, lr=0.01)
-    accuracies = [0.0]
-    for _ in range(epochs):
+
+    def epoch() -> float:
         model.train()
         optimizer.zero_grad()
         out = model(x, graph.edge_index)
@@ -80,20 +81,34 @@ def run_example(graph: Graph, x: Tensor, epochs: int) -> float:
             predicted = model(x, graph.edge_index).argmax(dim=-1)
             masks = (graph.train, graph.val, graph.test)
             accuracies = [int((predicted[m] == graph.y[m]).sum()) / len(m) for m in masks]
-    return accuracies[-1]
+        return accuracies[-1]
+
+    return epoch
 
 
-def run_ours(graph: Graph, epochs: int, method: str) -> float:
-    """Train our way by a method, with the settings of backpropagation; the test accuracy at the end."""
+def prepare(graph: Graph, method: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Our model and its optimiser for training by a method, with the settings of backpropagation."""
     torch.manual_seed(0)
     model = build_model(PRESETS["gcn_bp"], graph.features, graph.classes)
     attach(model, method)
-    optimizer = make_optimizer(model, PRESETS["gcn_bp"])
-    test = 0.0
-    for _ in range(epochs):
+    return model, make_optimizer(model, PRESETS["gcn_bp"])
+
+
+def our_epoch(graph: Graph, method: str) -> Callable[[], float]:
+    """An epoch of training our way, ready to be called again and again; it returns the test accuracy."""
+    model, optimizer = prepare(graph, method)
+
+    def epoch() -> float:
         train_epoch(model, graph, optimizer)
-        _, test = evaluate(model, graph)
-    return test
+        return evaluate(model, graph)[1]
+
+    return epoch
+
+
+def run(make_epoch: Callable[[], Callable[[], float]], epochs: int) -> float:
+    """Train from the beginning; the test accuracy at the end."""
+    epoch = make_epoch()
+    return [epoch() for _ in range(epochs)][-1]
 
 
 def main(config: Config) -> None:
@@ -105,11 +120,11 @@ def main(config: Config) -> None:
     graph = load_graph(config.dataset, config.data_dir)
     dense = graph.x.to_dense()
     contestants: dict[str, Callable[[], float]] = {
-        "PyG example, bp": lambda: run_example(graph, dense, config.epochs),
-        "graphs, bp": lambda: run_ours(graph, config.epochs, "bp"),
-        "graphs, dfa": lambda: run_ours(graph, config.epochs, "dfa"),
+        "PyG example, bp": partial(run, partial(example_epoch, graph, dense), config.epochs),
+        "graphs, bp": partial(run, partial(our_epoch, graph, "bp"), config.epochs),
+        "graphs, dfa": partial(run, partial(our_epoch, graph, "dfa"), config.epochs),
     }
-    accuracy = {name: run() for name, run in contestants.items()}  # and warm up
+    accuracy = {name: train() for name, train in contestants.items()}  # and warm up
     times = interleave(dict(contestants), config.rounds, warm_up=0)
     title = f"{config.epochs} epochs on {config.dataset}, evaluation included, {config.threads} thread(s)"
     table = Table(title=title)

@@ -98,20 +98,35 @@ def stepper(fields: Fields, scene: Scene, rays: int, device: str) -> Callable[[]
     return step
 
 
+def load(config: Config) -> Scene:
+    """The ray-traced scene."""
+    return load_scene("synthetic", None, None, size=config.size).to(config.device)
+
+
+def large_preset(config: Config) -> Preset:
+    """The settings that methods are compared with."""
+    return replace(PRESETS["synthetic_bp_8x256"], depth=config.depth, width=config.width, precision=config.precision)
+
+
+def method_step(config: Config, scene: Scene, method: Method, compiled: bool = False) -> Callable[[], None]:
+    """A step on the large network by a method, ready to be called again and again."""
+    preset = large_preset(config)
+    torch.manual_seed(0)
+    fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(config.device)
+    attach_all(fields, method, seed=0)
+    if compiled:
+        for network in fields.networks().values():
+            network.compile(dynamic=True)
+    return stepper(fields, scene, config.rays, config.device)
+
+
 def measure_methods(config: Config, scene: Scene) -> list[dict[str, Any]]:
     """Steps on the large network, by method."""
-    preset = replace(PRESETS["synthetic_bp_8x256"], depth=config.depth, width=config.width, precision=config.precision)
     steps: dict[str, Step] = {}
     for compiled in (False, True) if config.compile else (False,):
         for method in (Method.BP, Method.DFA):
-            torch.manual_seed(0)
-            fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(config.device)
-            attach_all(fields, method, seed=0)
-            if compiled:
-                for network in fields.networks().values():
-                    network.compile(dynamic=True)
             name = f"{method.value}{', compiled' if compiled else ''}"
-            steps[name] = stepper(fields, scene, config.rays, config.device)
+            steps[name] = method_step(config, scene, method, compiled)
     times = interleave(steps, config.rounds, device=config.device)
     return [
         {
@@ -119,7 +134,7 @@ def measure_methods(config: Config, scene: Scene) -> list[dict[str, Any]]:
             "contestant": name,
             "rays a second": round(config.rays / statistics.median(times[name])),
             "step to that of bp": round(ratio(times, name, "bp"), 3),
-            "limit": round(limit(preset.architecture()), 3) if name.startswith("dfa") else None,
+            "limit": round(limit(large_preset(config).architecture()), 3) if name.startswith("dfa") else None,
             "target": TARGET if name == "dfa" else None,
             "times the rays": None,
             "PSNR": None,
@@ -186,7 +201,7 @@ def main(config: Config) -> None:
 
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    scene = load_scene("synthetic", None, None, size=config.size).to(config.device)
+    scene = load(config)
     rows: list[dict[str, Any]] = []
     if "methods" in config.parts:
         rows += measure_methods(config, scene)

@@ -69,6 +69,14 @@ class Config:
         sizes: dict[str, Any] = {"layers": self.layers, "d_model": self.d_model, "d_ff": 4 * self.d_model}
         return Preset(method=Method.BP, schedule="adam", lr=1e-4, chunk=self.chunk, batch=self.batch, **sizes)
 
+    def limit_sizes(self) -> tuple[int, int, int, int]:
+        """What `limit` counts products from."""
+        return self.vocabulary, self.d_model, self.layers, self.chunk
+
+    def sizes(self) -> str:
+        """The sizes in words, for a table."""
+        return f"{self.layers} x d {self.d_model}, vocabulary {self.vocabulary}, {self.batch} x {self.chunk}"
+
 
 class PlainTransformer(nn.Module):
     """The same language model as one writes it down, sequences second: ``[T, B] -> [T, B, V]``."""
@@ -156,8 +164,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"contestant": name, "ms a step": round(statistics.median(seconds) * 1e3, 1)}
         row["tokens/s"] = round(tokens / statistics.median(seconds))
         row["ratio to bp"] = round(ratio(times, name, "bp"), 3)
-        sizes = (config.vocabulary, config.d_model, config.layers, config.chunk)
-        row["limit"] = round(limit(name, *sizes), 3) if name in TARGETS else None
+        row["limit"] = round(limit(name, *config.limit_sizes()), 3) if name in TARGETS else None
         row["target"] = TARGETS.get(name, AHEAD if name == "plain" else None)
         rows.append(row)
     return rows
@@ -170,7 +177,7 @@ def main(config: Config) -> None:
 
     torch.set_num_threads(config.threads)
     rows = measure(config)
-    sizes = f"{config.layers} x d {config.d_model}, vocabulary {config.vocabulary}, {config.batch} x {config.chunk}"
+    sizes = config.sizes()
     table = Table(*rows[0], title=f"A training step: {sizes} tokens, {config.threads} thread(s), {config.device}")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row.values()))

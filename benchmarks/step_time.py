@@ -61,11 +61,15 @@ def mlp_case(batch: int, *widths: int, target: float, rounds: int) -> Case:
     )
 
 
-def mlp_limit(widths: tuple[int, ...]) -> float:
-    """Products of a DFA step over those of a backpropagation step (per sample, in multiplications)."""
+def mlp_limit(widths: tuple[int, ...], shared: bool = True) -> float:
+    """Products of a DFA step over those of a backpropagation step (per sample, in multiplications).
+
+    Hidden layers that share the feedback matrix share one projection, as wide as the widest of them.
+    """
     layers = [before * after for before, after in pairwise(widths)]
     backprop = 3 * sum(layers) - layers[0]  # nobody needs the gradient of the data
-    dfa = 2 * sum(layers) + widths[-1] * max(widths[1:-1])
+    hidden = widths[1:-1]
+    dfa = 2 * sum(layers) + widths[-1] * (max(hidden) if shared else sum(hidden))
     return dfa / backprop
 
 

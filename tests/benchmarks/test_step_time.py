@@ -8,21 +8,22 @@ from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, loss, mlp
 from benchmarks.step_time import mlp_limit, transformer_limit
 from benchmarks.timing import interleave, ratio
-from tinydfa import attach
+from tinydfa import Feedback, attach
 
 
-def counted(model, method, points, output, inputs, targets) -> int:
-    attach(model, method, points=points, output=output)
+def counted(model, method, points, output, inputs, targets, shared=True) -> int:
+    attach(model, method, points=points, output=output, feedback=Feedback(shared=shared))
     with FlopCounterMode(display=False) as counter:
         loss(model, inputs, targets).backward()
     return counter.get_total_flops()
 
 
-def test_the_limit_of_a_perceptron_is_its_count_of_products():
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_limit_of_a_perceptron_is_its_count_of_products(shared):
     widths = (9, 8, 6, 7, 5)
     data = torch.randn(4, 9), torch.randint(0, 5, (4,))
-    ours, theirs = (counted(mlp(*widths), method, ["1", "3", "5"], None, *data) for method in ("dfa", "bp"))
-    assert ours / theirs == pytest.approx(mlp_limit(widths))
+    ours, theirs = (counted(mlp(*widths), method, ["1", "3", "5"], None, *data, shared) for method in ("dfa", "bp"))
+    assert ours / theirs == pytest.approx(mlp_limit(widths, shared))
 
 
 def test_the_limit_of_a_transformer_is_its_count_of_products():
