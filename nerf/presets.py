@@ -141,7 +141,8 @@ _WITH_SHALLOW = {
     "small": (small_bp, small_dfa),
     "tiny": (tiny_bp, tiny_dfa),
 }
-_LARGER: dict[str, dict[str, Any]] = {
+_SIZES: dict[str, dict[str, Any]] = {
+    "2x128": {"depth": 2},
     "8x256": {"depth": 8, "width": 256},
     "xl": {"width": 425},
     "xxl": {"width": 512},
@@ -152,7 +153,7 @@ PRESETS = {
     for method in (Method.BP, Method.DFA, Method.SHALLOW)
 }
 PRESETS |= {
-    f"{name}_{size}": replace(PRESETS[name], **_LARGER[size])
+    f"{name}_{size}": replace(PRESETS[name], **_SIZES[size])
     for name, size in (
         ("synthetic_bp", "8x256"),
         ("synthetic_dfa", "8x256"),
@@ -160,6 +161,8 @@ PRESETS |= {
         ("real_dfa", "8x256"),
         ("real_dfa", "xl"),
         ("synthetic_dfa", "xxl"),
+        ("small_bp", "2x128"),
+        ("small_dfa", "2x128"),
     )
 }
 PRESETS["debug_dfa"] = debug_dfa
