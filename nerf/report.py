@@ -13,6 +13,7 @@ from harness.panels import Lines, draw_methods, grouped, legend, lines_with_curv
 from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
+from nerf.tables import SMALL
 
 WHERE = {"solids": "the generated solids", "synthetic": "the generated solids", "lego": "lego", "fern": "fern"}
 
@@ -21,6 +22,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
     """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
     folder = results_dir / "nerf"
     trained = lines_with_curves(folder / "nerf-small.jsonl", context.scale)
+    trained = [line for line in trained if line["row"] in SMALL.values()]  # one network a scene and method
     released = lines_with_curves(folder / "nerf-released.jsonl", context.scale)
     figures: list[Figure] = []
     for dataset, lines in grouped(trained, "dataset").items():

@@ -69,7 +69,7 @@ def _train(preset: str, scene: str, seed: int, context: RunContext, **options: A
     changes: dict[str, Any] = {}
     dataset: dict[str, Any] = {"dataset": dataset_of(scene), "scene": scene}
     if context.scale == "quick":
-        preset, changes = "small_" + preset.split("_")[1], dict(QUICK)
+        preset, changes = "_".join(("small", *preset.split("_")[1:])), dict(QUICK)
         dataset = {"dataset": "synthetic"}
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
