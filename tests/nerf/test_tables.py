@@ -79,7 +79,14 @@ def test_the_report_draws_what_was_run_and_nothing_else(result, tmp_path):
     folder = tmp_path / "nerf"
     folder.mkdir()
     assert sections(tmp_path, QUICK) == []
-    line = {"row": "solids", "dataset": "synthetic", "method": "dfa", "scale": "quick", "seed": 0, "result": result}
+    line = {
+        "row": "generated solids",
+        "dataset": "synthetic",
+        "method": "dfa",
+        "scale": "quick",
+        "seed": 0,
+        "result": result,
+    }
     (folder / "nerf-small.jsonl").write_text(json.dumps(line) + "\n")
     [section] = sections(tmp_path, QUICK)
     strip, film, curves = section.figures
