@@ -157,8 +157,8 @@ SMALL_RATES: dict[str, dict[str, Any]] = {
 SMALL: dict[str, Preset] = {
     f"small_{name}": replace(preset, **SMALL_SIZES, **SMALL_RATES[name]) for name, preset in PUBLISHED.items()
 }
-# Ours: the best settings that we found, of ten tried for macro and of five for backpropagation; they may differ from the
-# published ones in anything. Micro has those of macro.
+# Ours: the best settings that we found, of ten tried for macro and of five for backpropagation; they may differ from
+# the published ones in anything. Micro has those of macro.
 OURS_MACRO = replace(SMALL["small_macro_schedule"], last_block="error", lr=2e-3, dropout=0.0)
 OURS: dict[str, Preset] = {
     "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=6e-3, dropout=0.0),

@@ -109,8 +109,9 @@ TABLE5 = Table(
         "compare.",
         "The schedule of docs is one cycle of the learning rate: the published one waits until the perplexity no "
         "longer falls, which 1,000 steps do not come to.",
-        "Ours: the best settings that we found for backpropagation and macro: one cycle of the learning rate, no dropout, and for "
-        "DFA the error itself in place of its projection at the last block, which it is taken right above.",
+        "Ours: the best settings that we found for backpropagation and macro: one cycle of the learning rate, no "
+        "dropout, and for DFA the error itself in place of its projection at the last block, which it is taken right "
+        "above.",
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
     ),
     needs="WikiText-103; docs: any folder of text as `text/docs/{train,valid,test}.txt`",
