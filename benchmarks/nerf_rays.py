@@ -56,7 +56,7 @@ class Config:
     """Steps of each contestant."""
     size: int = 50
     """Width of the scene's pictures."""
-    fit_steps: int = 600
+    fit_steps: int = 500
     """Steps for the small field that skipping is measured on."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: products of numbers rounded to bfloat16, in the comparison of methods."""
@@ -157,7 +157,7 @@ def fitted(scene: Scene, preset: Preset, steps: int, device: str) -> Fields:
 
 def measure_skipping(config: Config, scene: Scene) -> list[dict[str, Any]]:
     """Steps and pictures of a small trained field, with and without its empty space."""
-    preset = replace(PRESETS["small_bp"], rays=256)
+    preset = replace(PRESETS["small_bp"], rays=256, samples_coarse=64, samples_fine=128)  # as many as published
     field = fitted(scene, preset, config.fit_steps, config.device)
     grid = make_grid(scene.bounds, preset.samples_coarse)
     for _ in range(GRID_WARMUP + GRID_ROUNDS):
