@@ -189,6 +189,14 @@ def test_list_names_the_tables(project: Project):
     assert done.returncode == 0
     assert "good" in done.stdout
     assert "Title of bad" in done.stdout
+    assert "python -m reproduce bad" in done.stdout
+    assert "nothing yet" in done.stdout
+
+
+def test_list_says_how_much_the_results_hold(finished):
+    project, _ = finished
+    text = " ".join(project("--list").stdout.split())
+    assert re.search(r"good .* held [1-9]\d* of \d+ numbers in results/fake/good.jsonl", text)
 
 
 def test_readme_blocks_are_checked_and_rewritten(finished):
@@ -247,6 +255,29 @@ def test_the_report_is_one_page_that_loads_nothing(finished):
     pictures = [base64.b64decode(link.split(",", 1)[1]) for link in page.links if link.startswith("data:")]
     assert len(pictures) == 2  # the table at a glance, and the task's own
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: $CHROMIUM, or a browser on the PATH")
+def test_a_browser_without_network_shows_the_whole_report(finished, tmp_path):
+    project, _ = finished
+    page = (project.folder / "results" / "report.html").as_uri()
+    alone = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    picture = tmp_path / "report.png"
+
+    def browse(*arguments: str) -> str:
+        command = [str(BROWSER), *alone, f"--user-data-dir={tmp_path}", *arguments, page]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    text = " ".join(Page(browse("--dump-dom")).text.split())
+    assert "Title of good" in text
+    assert "83.0 ± 3.6 (3)" in text
+    browse(f"--screenshot={picture}", "--window-size=1280,3000")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000  # a blank page of this size is a tenth of that
 
 
 def test_the_report_shows_tables_notes_and_the_tasks_own_sections(finished):
