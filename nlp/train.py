@@ -95,20 +95,9 @@ def train(
             run.save(training.progress.step, **training.state_dict())
         training.go_on()
 
-    progress, best = training.progress, training.best
-    training.model.load_state_dict(best.weights)
+    training.model.load_state_dict(training.best.weights)
     test = score(training, "test", config)  # once; it chooses nothing
-    metrics = {
-        "val_perplexity": best.score["perplexity"],
-        "val_word_perplexity": best.score["word_perplexity"],
-        "test_perplexity": test.perplexity,
-        "test_word_perplexity": test.word_perplexity,
-        "best_step": best.step,
-        "steps": progress.step,
-        "tokens_per_second": progress.trained / progress.seconds,
-    }
-    metrics |= {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
-    curves: dict[str, Any] = dict(progress.curves)
+    curves: dict[str, Any] = dict(training.progress.curves)
     if config.sample:
         text, words = corpus.val, corpus.vocabulary
         curves["sample"] = continued(training.model, text, words, config.sample, preset.chunk)
@@ -117,11 +106,26 @@ def train(
         run,
         config.settings(preset, corpus),
         model="transformer",
-        metrics=metrics,
+        metrics=summary(training, test),
         curves=curves,
         device=device,
         seconds=perf_counter() - start,
     )
+
+
+def summary(training: Training, test: Score) -> dict[str, float]:
+    """The numbers that a finished training comes to; an alignment is the last that was measured."""
+    progress, best = training.progress, training.best
+    last = {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
+    return last | {
+        "val_perplexity": best.score["perplexity"],
+        "val_word_perplexity": best.score["word_perplexity"],
+        "test_perplexity": test.perplexity,
+        "test_word_perplexity": test.word_perplexity,
+        "best_step": best.step,
+        "steps": progress.step,
+        "tokens_per_second": progress.trained / progress.seconds,
+    }
 
 
 def validate(training: Training, config: RunConfig, run: Run | None) -> None:
