@@ -18,6 +18,7 @@ the same model in different parts, were taken at different moments. A peer that 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -91,6 +92,7 @@ def main(config: Config) -> None:
     rows: list[Row] = []
     for part in PARTS:
         if part in config.parts:
+            print(f"measuring {part}", file=sys.stderr)  # no spinner: it would take turns with what is timed
             rows += rows_of(part, config.quick, config.rounds)
     table = Table(*rows[0], title=f"A training step, {config.threads} thread(s)")
     for row in rows:

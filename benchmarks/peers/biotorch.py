@@ -65,8 +65,25 @@ def convolutions(quick: bool) -> Case:
             *(nn.Linear(64 * second, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)),
         )
 
-    name = f"CNN {first}-{second}-{hidden}-{CLASSES}, batch {batch} of 32 x 32"
-    return Case(name=name, build=build, inputs=(batch, 3, 32, 32), points=("2", "6", "8"), limits={})
+    return Case(
+        name=f"CNN {first}-{second}-{hidden}-{CLASSES}, batch {batch} of 32 x 32",
+        build=build,
+        inputs=(batch, 3, 32, 32),
+        points=("2", "6", "8"),
+        limits={"tinydfa, dfa": convolutions_limit(first, second, hidden)},
+    )
+
+
+def convolutions_limit(first: int, second: int, hidden: int) -> float:
+    """`benchmarks.step_time.mlp_limit` for `convolutions`: the products of an image by DFA over those by BP."""
+    layers = [
+        32 * 32 * first * 25 * 3,
+        16 * 16 * second * 25 * first,
+        8 * 8 * second * hidden,
+        hidden * CLASSES,
+    ]
+    widest = max(16 * 16 * first, 8 * 8 * second, hidden)
+    return (2 * sum(layers) + CLASSES * widest) / (3 * sum(layers) - layers[0])
 
 
 def our_step(case: Case, method: Method, inputs: Tensor, targets: Tensor) -> Step:

@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, loss, mlp
+from benchmarks.peers.biotorch import convolutions, convolutions_limit
 from benchmarks.step_time import mlp_limit, transformer_limit
 from benchmarks.timing import interleave, ratio
 from tinydfa import Feedback, attach
@@ -26,6 +27,14 @@ def test_the_limit_of_a_perceptron_is_its_count_of_products(shared):
     assert ours / theirs == pytest.approx(mlp_limit(widths, shared))
 
 
+def test_the_limit_of_a_convolutional_network_is_its_count_of_products():
+    case = convolutions(quick=True)
+    data = torch.randn(case.inputs), torch.randint(0, 10, case.inputs[:1])
+    ours, theirs = (counted(case.build(), method, case.points, None, *data) for method in ("dfa", "bp"))
+    assert ours / theirs == pytest.approx(convolutions_limit(4, 4, 16))
+    assert case.limits == {"tinydfa, dfa": ours / theirs}
+
+
 def test_the_limit_of_a_transformer_is_its_count_of_products():
     """Of all products but attention's own, which the counter does not see on a CPU: a length of 0 leaves them out."""
     vocabulary, width, blocks, length = 50, 32, 3, 16
@@ -44,6 +53,18 @@ def test_peak_memory_counts_what_a_step_holds_at_once():
         return second + 1
 
     assert 8e6 <= peak_bytes(step) < 8.5e6
+
+
+def test_peak_memory_takes_nothing_off_for_what_was_there_before():
+    """The allocator reports what is given back, too, if an earlier measurement saw it being taken."""
+    kept = []
+
+    def replace():
+        kept.clear()
+        kept.append(torch.zeros(1000, 1000))  # 4 MB
+
+    peak_bytes(replace)
+    assert 4e6 <= peak_bytes(replace) < 4.5e6
 
 
 def test_a_ratio_is_the_median_of_ratios_within_a_round():
