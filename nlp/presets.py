@@ -165,7 +165,18 @@ OURS: dict[str, Preset] = {
     "small_ours": OURS_MACRO,
     "small_micro_ours": replace(OURS_MACRO, granularity="micro"),
 }
-PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS
+# One thing of ours taken back at a time, and nothing else changed: which of the two is worth how much.
+TAKEN_BACK: dict[str, dict[str, Any]] = {
+    "projected": {"last_block": "projected"},
+    "dropout": {"dropout": 0.1},
+    "projected_dropout": {"last_block": "projected", "dropout": 0.1},
+}
+GAP: dict[str, Preset] = {
+    f"{name}_{what}": replace(OURS[name], **change)
+    for name in ("small_ours", "small_micro_ours")
+    for what, change in TAKEN_BACK.items()
+} | {"small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0)}
+PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP
 
 
 def find_preset(name: str | None, granularity: str | None, method: Method | None, dataset: str) -> Preset:

@@ -34,6 +34,16 @@ def test_published_numbers_stand_beside_the_published_settings_alone():
     assert ("macro, ours", "WikiText-103") not in cells
 
 
+def test_a_row_of_the_gap_takes_back_what_it_names_and_nothing_else():
+    for cell in BY_NAME["nlp-gap"].cells:
+        mine = PRESETS[cell.preset]
+        if mine.method is Method.DFA:
+            ours = PRESETS["small_ours" if cell.row.startswith("macro") else "small_micro_ours"]
+            assert replace(mine, last_block=ours.last_block, dropout=ours.dropout) == ours
+            assert (mine.last_block == "projected") == ("projected" in cell.row)
+        assert (mine.dropout > 0) == ("with dropout" in cell.row)
+
+
 @pytest.mark.parametrize(("table", "metric"), [("table5", "val_word_perplexity"), ("nlp-alignment", "alignment")])
 def test_a_cell_runs_small_on_the_embedded_text(monkeypatch, table, metric):
     monkeypatch.setattr(tables, "QUICK", tables.QUICK | {"steps": 4, "validate_every": 2, "layers": 1})
