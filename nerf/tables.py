@@ -197,8 +197,8 @@ NERF_SMALL = Table(
     source="ours: the paper has no such table",
     run=run_small,
     notes=(
-        "The same for every method: 1,500 steps of 384 rays, 32 + 64 samples, 4 layers of 128 units (2 where a row says "
-        "so), bfloat16.",
+        "The same for every method: 1,500 steps of 384 rays, 32 + 64 samples, 4 layers of 128 units (2 where a row "
+        "says so), bfloat16.",
     ),
     needs="nothing for the solids; nerf_synthetic/lego, nerf_llff/fern",
     time="4 to 8 min a run (1 core)",
