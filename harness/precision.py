@@ -2,16 +2,24 @@
 
 On a CPU oneDNN rounds the factors itself and hands float32 back, which costs less than autocast; elsewhere autocast
 does it. Both hold within a `with` alone: data, rays and scores that are computed outside of it stay exact.
+
+A processor without such products is slower by them: oneDNN leaves its own exact, and autocast takes tens of times as
+long. There `check_precision` refuses bf16, and `fastest` is fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from harness.errors import UserError
+
+Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -34,3 +42,25 @@ def autocast(precision: str, x: Tensor) -> torch.autocast:
     """The context of a forward pass on `x`: autocast to bfloat16 where a GPU is to round the factors."""
     device = x.device.type
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16" and device != "cpu")
+
+
+def fastest(device: torch.device) -> Precision:
+    """bf16 where `device` multiplies in it, else fp32: for runs so short that nothing but their time depends on it."""
+    return "bf16" if device.type != "cpu" or cpu_rounds() else "fp32"
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `UserError` if `device` does not multiply in `precision`."""
+    if precision == "bf16" and device.type == "cpu" and not cpu_rounds():
+        raise UserError(
+            "--precision bf16: this processor does not multiply in bfloat16, and what stands in for it is slower than "
+            "float32. Use --precision fp32, or a GPU."
+        )
+
+
+@cache
+def cpu_rounds() -> bool:
+    """Whether this processor multiplies in bfloat16, by the product of a number that bfloat16 rounds to 1."""
+    x = torch.full((64, 64), 1 + 2.0**-12)
+    with products("bf16"):
+        return (x @ x)[0, 0].item() == 64

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from harness.precision import Precision
 from nerf.models import Architecture, Network
 
 Occupied = Callable[[Tensor], Tensor]  # places [..., 3] to whether anything can be there [...]
@@ -22,7 +23,7 @@ class Rendering:
     white_background: bool = True  # else black
     density: Literal["relu", "softplus"] = "relu"  # what makes a density of the network's output, see `nerf.rendering`
     noise: float = 0.0  # deviation of what is added to densities before the ReLU, in training
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: the networks' products are of numbers rounded to bfloat16
+    precision: Precision = "fp32"  # bf16: the networks' products are of numbers rounded to bfloat16
     dual: bool = False  # the picture is by the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)
 
 

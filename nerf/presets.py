@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.fields import Rendering
 from nerf.models import Architecture
@@ -44,7 +45,7 @@ class Preset:
     steps: int = 500_000
     size: int | None = None  # width of the pictures; None: as stored
     test_views: int | None = None  # how many are scored at the end, evenly chosen; None: all
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products of numbers rounded to bfloat16
+    precision: Precision = "fp32"  # bf16: products of numbers rounded to bfloat16
     skip_empty: bool = False  # ask no network about places that were found to be empty
 
     def __post_init__(self) -> None:
@@ -113,7 +114,6 @@ small_bp = replace(
     lr=3e-3,
     steps=1500,
     test_views=8,
-    precision="bf16",
 )
 small_dfa = replace(small_bp, method=Method.DFA)
 debug_dfa = replace(

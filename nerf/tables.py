@@ -13,7 +13,9 @@ from time import perf_counter
 from typing import Any
 
 from harness.data import data_root
+from harness.device import pick_device
 from harness.errors import UserError
+from harness.precision import fastest
 from harness.results import make_result, slim
 from harness.tables import Cell, RunContext, Table
 from nerf import published, train
@@ -71,6 +73,8 @@ def _train(preset: str, scene: str, seed: int, context: RunContext, **options: A
     if context.scale == "quick":
         preset, changes = "_".join(("small", *preset.split("_")[1:])), dict(QUICK)
         dataset = {"dataset": "synthetic"}
+    if preset.startswith("small_"):
+        changes["precision"] = fastest(pick_device(context.device))
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
@@ -198,7 +202,7 @@ NERF_SMALL = Table(
     run=run_small,
     notes=(
         "The same for every method: 1,500 steps of 384 rays, 32 + 64 samples, 4 layers of 128 units (2 where a row "
-        "says so), bfloat16.",
+        "says so), bfloat16 where the processor has it.",
     ),
     needs="nothing for the solids; nerf_synthetic/lego, nerf_llff/fern",
     time="4 to 8 min a run (1 core)",

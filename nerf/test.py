@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.precision import Precision, check_precision
 from harness.results import plain
 from nerf.data import load_scene
 from nerf.fields import Fields
@@ -46,7 +47,7 @@ class Config:
     """How many test views, evenly chosen; all if left out."""
     dual: bool = False
     """Render the mean of the coarse and the fine network (NeRF-Dual)."""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     """bf16: products of numbers rounded to bfloat16; of a run, its own if left out, else fp32."""
     chunk: int = 1024
     """Rays rendered at once."""
@@ -72,6 +73,8 @@ def test(config: Config) -> dict[str, Any]:
         UserError: no such run, checkpoint or scene, or a damaged one.
     """
     device = pick_device(config.device)
+    if config.precision is not None:
+        check_precision(config.precision, device)
     fields, scene, offset = _from_2020(config) if config.run is None else _from_run(config, config.run)
     fields.rendering = replace(
         fields.rendering, dual=config.dual, precision=config.precision or fields.rendering.precision

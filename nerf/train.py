@@ -22,6 +22,7 @@ from harness.checkpoint import read_checkpoint
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.precision import Precision, check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -66,7 +67,7 @@ class Config(config.RunConfig):
     """What makes a density of the network's output: relu, as published, or softplus, which cannot die."""
     lr: float | None = None
     """Learning rate at the first step."""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     """bf16: products of numbers rounded to bfloat16."""
     skip_empty: bool = False
     """Ask no network about places that were found to be empty."""
@@ -248,7 +249,7 @@ def main(config: Config) -> None:
     """Run the command."""
     keep_freed_memory()
     preset = config.resolve()
-    pick_device(config.device)
+    check_precision(preset.precision, pick_device(config.device))
     scene = load_preset_scene(preset, config)  # before the folder is made: a missing file should not leave one behind
     name = f"{config.preset or preset.method.value}-{config.dataset}-{scene.name}-{config.seed}"
     settings = resolved(config, preset, scene) | {"device": config.device, "data_dir": config.data_dir}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
+from harness.precision import Precision
 from nlp.data import Corpus, load_corpus
 from nlp.presets import Preset, find_preset
 
@@ -70,7 +71,7 @@ class RunConfig(config.RunConfig):
     """Steps between validations."""
     patience: int | None = None
     """Validations without a better perplexity before training stops."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """bf16: forward pass under autocast."""
     compile: bool = False
     """Compile the model."""

@@ -26,6 +26,7 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
+from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
 from nlp.alignment import batch_alignment
@@ -203,6 +204,7 @@ def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
     device = processes.join(config.device)
+    check_precision(config.precision, device)
     corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind
     check(preset, corpus)
     row = config.preset or f"{preset.granularity}_{preset.method.value}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import config
 from harness.errors import UserError
+from harness.precision import Precision
 from recsys.clicks import ClickData
 from recsys.data import load_clicks
 from recsys.presets import EmbeddingFeedback, Preset, find_preset
@@ -46,7 +47,7 @@ class RunConfig(config.RunConfig):
     """A category seen less often has no id of its own."""
     binning: str = "ln2"
     """How numbers become categories: ln2, log2 or quantile."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """bf16: forward pass under autocast."""
     compile: bool = False
     """Compile the model."""

@@ -19,7 +19,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import products
+from harness.precision import Precision, check_precision, products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -51,7 +51,7 @@ class Config(config.RunConfig):
     """Learning rate."""
     batch: int | None = None
     """Images a step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """bf16: products of numbers rounded to bfloat16."""
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ def main(config: Config) -> None:
     name = f"bottleneck_{config.kept}_{config.init}_{preset.method.value}-{config.dataset}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     data = load_images(config, preset)  # before the folder is made: a missing file should not leave one behind
-    pick_device(config.device)
+    check_precision(preset.precision, pick_device(config.device))
     with Run("vision", name, settings, config.out, config.resume) as run:
         train(config, run, data)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.errors import UserError
+from harness.precision import Precision
 from harness.presets import named_preset
 from tinydfa import Feedback, Method
 from vision.layers import INITS
@@ -52,7 +53,7 @@ class Preset:
     hold_out: int = 0  # training images that choose the epoch which is reported; 0: the last one is
     flip: bool = False  # mirror training images at random
     train_images: int | None = None  # train on that many alone; None: on all
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: products and convolutions of numbers rounded to bfloat16
+    precision: Precision = "fp32"  # bf16: products and convolutions of numbers rounded to bfloat16
 
     def __post_init__(self) -> None:
         for name in ("input_dropout", "conv_dropout", "inner_dropout", "dropout"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.device import pick_device
+from harness.precision import fastest
 from harness.results import slim
 from harness.tables import Cell, RunContext
 from tinydfa import Method
@@ -32,9 +34,6 @@ def run_cell(
         keep_weights: Keep some weights of the first layer, for the first seed.
     """
     method = Method(cell.method)
-    changes = dict(quick if context.scale == "quick" else length)
-    if context.epochs is not None:
-        changes["epochs"] = context.epochs
     config = train.Config(
         preset=cell.preset,
         method=method,
@@ -44,6 +43,16 @@ def run_cell(
         device=context.device,
         alignment=method not in (Method.BP, Method.SHALLOW),
         keep_weights=UNITS if keep_weights and seed == 0 else 0,
-        **changes,
+        **shortened(context, length, quick),
     )
     return slim(train.train(config))
+
+
+def shortened(context: RunContext, length: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
+    """`length`, or `quick` at that scale, with the epochs of the command line; bf16 only where it is no slower."""
+    changes = dict(quick if context.scale == "quick" else length)
+    if context.epochs is not None:
+        changes["epochs"] = context.epochs
+    if "precision" in changes:
+        changes["precision"] = fastest(pick_device(context.device))
+    return changes

@@ -11,6 +11,7 @@ from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from tinydfa import Method
 from vision import bottleneck
+from vision.running import shortened
 
 COLUMNS = {  # metric: column
     "test_accuracy": "test accuracy",
@@ -60,9 +61,7 @@ QUICK: dict[str, Any] = {"epochs": 20, "width": 64, "lr": 0.01, "batch": 64}
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The training that a row's cells share; at small scale the bottleneck is as narrow relative to the width."""
     _, size, init, method = cell.preset.split("_")
-    changes = dict(QUICK if context.scale == "quick" else LENGTH)
-    if context.epochs is not None:
-        changes["epochs"] = context.epochs
+    changes = shortened(context, LENGTH, QUICK)
     width = changes.get("width", 800)
     config = bottleneck.Config(
         dataset=cell.dataset,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.precision import autocast, products
+from harness.precision import Precision, autocast, check_precision, products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -71,7 +71,7 @@ class Config(config.RunConfig):
     """Training images that choose the epoch which is reported; 0: the last epoch is."""
     train_images: int | None = None
     """Train on that many images alone, drawn by the seed."""
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     """bf16: products and convolutions of numbers rounded to bfloat16."""
     alignment: bool = False
     """Measure the alignment with backpropagation after every epoch, on a batch of test images."""
@@ -266,7 +266,7 @@ def main(config: Config) -> None:
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     data = load_preset_data(preset, config)  # before the folder is made: a missing file should not leave one behind
     check(preset, data)
-    pick_device(config.device)
+    check_precision(preset.precision, pick_device(config.device))
     with Run("vision", name, settings, config.out, config.resume) as run:
         train(config, run, data)
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from harness.precision import products
+from harness import precision as precisions
+from harness.errors import UserError
+from harness.precision import check_precision, cpu_rounds, fastest, products
 
 FINE = 1 + 2.0**-12  # bfloat16 rounds it to 1
 
@@ -17,15 +19,11 @@ def exact():
     return pytest.approx(FINE**2, abs=1e-6)
 
 
-def rounds():
-    """Whether this processor has products of rounded factors; oneDNN leaves them exact where they would be slower."""
-    with products("bf16"):
-        return product() != exact()
+rounded = pytest.mark.skipif(not cpu_rounds(), reason="this processor does not multiply in bfloat16")
 
 
+@rounded
 def test_products_are_rounded_within_alone():
-    if not rounds():
-        pytest.skip("oneDNN does not round float32 factors on this processor")
     with products("bf16"):
         assert product() == 1
         with products("fp32"):
@@ -40,12 +38,25 @@ def test_an_error_within_leaves_exact_products_behind():
     assert product() == exact()
 
 
+@rounded
 def test_gradients_are_rounded_where_they_are_computed():
-    if not rounds():
-        pytest.skip("oneDNN does not round float32 factors on this processor")
     weight, x = torch.ones(64, 64, requires_grad=True), torch.full((64, 64), FINE)
     for precision, expected in (("bf16", 64.0), ("fp32", 64 * FINE)):
         weight.grad = None
         with products(precision):
             (x @ weight).sum().backward()
         assert weight.grad[0, 0].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_for_devices_that_multiply_in_it(able, monkeypatch):
+    monkeypatch.setattr(precisions, "cpu_rounds", lambda: able)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert (fastest(cpu), fastest(gpu)) == ("bf16" if able else "fp32", "bf16")
+    for precision, device in (("fp32", cpu), ("bf16", gpu)):
+        check_precision(precision, device)
+    if able:
+        check_precision("bf16", cpu)
+    else:
+        with pytest.raises(UserError, match=r"--precision bf16: this processor.*Use --precision fp32"):
+            check_precision("bf16", cpu)

@@ -11,6 +11,7 @@ import torch
 
 from harness import cli
 from harness.errors import UserError
+from harness.precision import fastest
 from nerf import test as scoring
 from nerf import train, training
 from nerf.fields import Fields, Rendering
@@ -143,12 +144,13 @@ def test_curves_are_in_decibel():
 
 
 def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
-    train.main(Config(**SMALL, skip_empty=True, out=tmp_path))
+    precision = fastest(torch.device("cpu"))
+    train.main(Config(**SMALL, skip_empty=True, precision=precision, out=tmp_path))
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     fields, preset = train.load_run(tmp_path)
     assert (preset.method, preset.rays, preset.steps, preset.skip_empty) == (Method.DFA, 16, 9, True)
     assert fields.occupied is not None
-    assert preset.precision == fields.rendering.precision == "bf16"
+    assert preset.precision == fields.rendering.precision == precision
     scoring.main(scoring.Config(run=tmp_path, views=1))
     scores = json.loads(capsys.readouterr().out)
     assert scores["metrics"]["test_psnr"] == pytest.approx(result["metrics"]["test_psnr"], abs=1e-5)
