@@ -5,6 +5,7 @@ Colours: Okabe and Ito's palette, https://jfly.uni-koeln.de/color/; backpropagat
 
 import io
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +62,9 @@ def dots_png(table: Table, lines: Sequence[dict[str, Any]]) -> bytes:
     for index, column in enumerate(columns, start=1):
         axes = figure.add_subplot(1, len(columns), index)
         _draw_column(axes, table, column, rows, lines)
-        axes.locator_params(axis="x", nbins=4)
-        axes.set(title=column, xlabel=table.unit, ylim=(len(rows) - 0.5, -0.5))
+        axes.locator_params(axis="x", nbins=4 if len(columns) < 5 else 2)
+        axes.set_title(fill(column, max(8, 64 // len(columns))), fontsize="medium")
+        axes.set(xlabel=table.unit, ylim=(len(rows) - 0.5, -0.5))
         axes.set_yticks(range(len(rows)), rows if index == 1 else [""] * len(rows))
     _legend(figure, table)
     return png(figure)
