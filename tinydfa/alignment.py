@@ -1,8 +1,9 @@
 """Alignment: how close a method's gradients are to backpropagation's, on the model as it is.
 
-For every feedback point, sample by sample, the cosine between the two gradients at the point and the ratio of their
-norms; for every parameter the same of its one gradient. Both gradients are taken on the same model at the same weights
-with the same dropout masks; gradients, buffers and generators are left as they were, and no copy is made.
+For every feedback point, sample by sample (a token or a node, where the output has a row for each), the cosine between
+the two gradients at the point and the ratio of their norms; for every parameter the same of its one gradient. Both
+gradients are taken on the same model at the same weights with the same dropout masks; gradients, buffers and generators
+are left as they were, and no copy is made.
 
 A cosine above 0 means that a step along the method's gradient lowers the loss (Lillicrap 2016: an angle below 90
 degrees). Source of the measure: `alignment.py` of the code release of arXiv 2006.12878.
@@ -21,6 +22,7 @@ from tinydfa.attachment import Attachment
 from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError
 from tinydfa.hooks import attachment_of
+from tinydfa.layout import batch_first, count, leading
 from tinydfa.measured2020 import AlignmentMeasurement
 from tinydfa.points import DFALayer, Tape
 from tinydfa.state import state_kept
@@ -102,22 +104,24 @@ def gradients(
         loss = loss_fn(model)
     if loss.dim() != 0:
         raise DFAError(f"loss_fn returned a tensor of shape {tuple(loss.shape)}; alignment needs one number.")
-    points = {name: value for name, value in named(seen).items() if value.requires_grad}
-    places = {**points, **parameters}
+    points = {name: (point, value) for name, (point, value) in named(seen).items() if value.requires_grad}
+    places = {**{name: value for name, (_, value) in points.items()}, **parameters}
     found = torch.autograd.grad(loss, list(places.values()), allow_unused=True)
-    return {
-        name: (gradient, gradient.shape[0] if name in points else 1)
-        for name, gradient in zip(places, found, strict=True)
-        if gradient is not None
-    }
+    result = {name: (gradient, 1) for name, gradient in zip(places, found, strict=True) if gradient is not None}
+    for name, (point, value) in points.items():
+        if name in result:
+            dims = leading(tape.sample_dims if point.batch_dims is None else point.batch_dims, value.dim())
+            rows, _ = count(value.shape, dims)
+            result[name] = batch_first(result[name][0], dims), rows
+    return result
 
 
-def named(seen: list[tuple[DFALayer, Tensor]]) -> dict[str, Tensor]:
+def named(seen: list[tuple[DFALayer, Tensor]]) -> dict[str, tuple[DFALayer, Tensor]]:
     """Points by name; one that ran several times in a pass gets a number after its first."""
-    result: dict[str, Tensor] = {}
+    result: dict[str, tuple[DFALayer, Tensor]] = {}
     for point, value in seen:
         times = sum(1 for name in result if name.split("#")[0] == point.label)
-        result[point.label if times == 0 else f"{point.label}#{times}"] = value
+        result[point.label if times == 0 else f"{point.label}#{times}"] = point, value
     return result
 
 

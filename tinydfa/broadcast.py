@@ -104,7 +104,7 @@ class Broadcast(torch.autograd.Function):
         if rule.method is Method.DRTP:
             if target is None:
                 target = ctx.tape.take_target()
-            rows = target_rows(target, rows)
+            rows = target_rows(target, rows, look=rule.check_finite)
         places = [None if which < 0 else index[which] for which in rule.which]
         signals = project(rule, signal(rule, rows), matrix, ctx.like, places)
         return (None, None, None, None, error, *[None for _ in index], *signals)
@@ -145,9 +145,9 @@ def project(rule: Rule, rows: Tensor, matrix: Tensor, like: Sequence[Any], index
         if factor != 1.0:
             part = part * factor
         if part.shape != shape:
-            part = spread(part, shape.numel() // max(width, 1), rows_of).reshape(shape)
+            part = spread(part, shape.numel() // max(width, 1), rows_of, look=rule.check_finite).reshape(shape)
         elif rows_of is not None:
-            part = spread(part, shape[0], rows_of)
+            part = spread(part, shape[0], rows_of, look=rule.check_finite)
         part = as_like(part, own, device)
         signals.append(part.clone() if leaf else part)  # a leaf keeps its gradient: it must not share memory
     return signals
@@ -158,11 +158,14 @@ def as_like(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor if tensor.dtype is dtype and tensor.device == device else tensor.to(device=device, dtype=dtype)
 
 
-def spread(part: Tensor, rows: int, index: Tensor | None) -> Tensor:
-    """Repeat every sample's signal over its k rows, divided by sqrt(k): ``[B, d]`` to ``[rows, d]``."""
+def spread(part: Tensor, rows: int, index: Tensor | None, *, look: bool = True) -> Tensor:
+    """Repeat every sample's signal over its k rows, divided by sqrt(k): ``[B, d]`` to ``[rows, d]``.
+
+    `look`: refuse an index that is out of range.
+    """
     samples = part.shape[0]
     if index is not None:
-        if not torch.compiler.is_compiling() and bool(((index < 0) | (index >= samples)).any()):
+        if look and not torch.compiler.is_compiling() and bool(((index < 0) | (index >= samples)).any()):
             raise ShapeError(
                 f"the index that says which sample each row of a point belongs to has entries from {int(index.min())} "
                 f"to {int(index.max())}, but there are {samples} samples: 0 to {samples - 1}."
@@ -175,8 +178,11 @@ def spread(part: Tensor, rows: int, index: Tensor | None) -> Tensor:
     return (part * times_each**-0.5).repeat_interleave(times_each, dim=0)
 
 
-def target_rows(target: Tensor | None, like: Tensor) -> Tensor:
-    """Targets as rows ``[B, c]``: class ids become one-hot rows, negative ids (no label) rows of zeros."""
+def target_rows(target: Tensor | None, like: Tensor, *, look: bool = True) -> Tensor:
+    """Targets as rows ``[B, c]``: class ids become one-hot rows, negative ids (no label) rows of zeros.
+
+    `look`: refuse ids that are too large.
+    """
     if target is None:
         raise missing_target()
     samples, outputs = like.shape
@@ -188,7 +194,7 @@ def target_rows(target: Tensor | None, like: Tensor) -> Tensor:
             )
         return target.reshape(samples, outputs).to(like)
     ids = target.reshape(-1, 1).to(like.device)
-    if not torch.compiler.is_compiling() and bool((ids >= outputs).any()):
+    if look and not torch.compiler.is_compiling() and bool((ids >= outputs).any()):
         raise ShapeError(
             f"drtp was given class id {int(ids.max())} for an output of {outputs} classes: 0 to {outputs - 1}, or "
             "negative for no label."

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tinydfa.broadcast import Broadcast, Rule, likeness, missing_target, refuse_half_precision
 from tinydfa.errors import PointError, ShapeError
 from tinydfa.feedback import Feedback
-from tinydfa.layout import Layout, batch_first, measure
+from tinydfa.layout import Layout, batch_first, measure, sample_dims
 from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Record, Tape, in_backward
 
@@ -124,6 +124,8 @@ class DFA(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return `input`; in the backward pass its gradient also goes to the points of this forward pass."""
         tape = self.tape
+        if tape.observed is not None:
+            tape.sample_dims = sample_dims(self.batch_dims, input)
         records = tape.take()
         method = tape.active_method
         if self.no_training and method.cuts:

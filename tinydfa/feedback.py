@@ -16,6 +16,10 @@ from torch import Tensor
 
 from tinydfa.methods import _Choice
 
+# Seeds of feedback differ from the same numbers given to `torch.manual_seed` in these bits. Without them a model built
+# under the seed of its feedback would have the feedback's own numbers in its first weights.
+OWN = 0x7D0FA_5EED_F00D
+
 
 class Distribution(_Choice):
     """What the entries of a feedback matrix are drawn from; all have mean 0."""
@@ -48,8 +52,8 @@ class Feedback:
             that is summed, for the hidden layers alone (arXiv 1906.04554).
         threshold: `tdfa` sends the sign of the entries of e larger than this, 0 for the others. None: the batch's
             mean magnitude.
-        check_finite: Look at every error before it is projected and refuse one that is not finite (a device
-            synchronisation a step on a GPU).
+        check_finite: Look at every error before it is projected and refuse one that is not finite; so, too, class ids
+            (`drtp`) and the index of a point that are out of range. On a GPU each look waits for the device.
     """
 
     distribution: Distribution | str = Distribution.UNIFORM
@@ -88,7 +92,7 @@ class Feedback:
 
 @torch.library.custom_op("tinydfa::draw", mutates_args=())
 def _draw(seed: int, rows: int, columns: int, distribution: str, density: float) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed ^ OWN)
     if distribution == Distribution.UNIFORM.value:
         return torch.rand(rows, columns, generator=generator).mul_(2).sub_(1)
     if distribution == Distribution.SIGN.value:

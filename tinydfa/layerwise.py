@@ -27,7 +27,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 
 from tinydfa.errors import DFAError, PointError
-from tinydfa.feedback import Distribution, Feedback
+from tinydfa.feedback import OWN, Distribution, Feedback
 from tinydfa.methods import Method
 from tinydfa.points import in_backward
 
@@ -226,7 +226,7 @@ def stretch_of(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
 
     Every entry of B meets a new magnitude in every pass, at none of the cost of drawing `count` numbers.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + int(passes))
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + int(passes)) ^ OWN)
     start = int(torch.randint(0, row.numel() - count + 1, (1,), generator=generator))
     return row[start : start + count]
 

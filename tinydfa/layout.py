@@ -46,7 +46,7 @@ def measure(head: DFA, output: Tensor, records: list[Record]) -> Layout:
         ShapeError: A point's rows are not a whole number per sample, or its index has another length.
         PointError: A point without a width although it must be given columns of its own.
     """
-    dims = head.batch_dims if head.batch_dims is not None else tuple(range(max(output.dim() - 1, 1)))
+    dims = sample_dims(head.batch_dims, output)
     output_dims = leading(dims, output.dim())
     samples, outputs = count(output.shape, output_dims)
     point_dims, widths, fed = [], [], []
@@ -67,9 +67,14 @@ def measure(head: DFA, output: Tensor, records: list[Record]) -> Layout:
     return Layout(output_dims, samples, outputs, largest, columns, names, point_dims, widths, starts)
 
 
+def sample_dims(batch_dims: tuple[int, ...] | None, output: Tensor) -> tuple[int, ...]:
+    """Dimensions that count samples, of the output and of every point that names none: None is all but the last."""
+    return batch_dims if batch_dims is not None else tuple(range(max(output.dim() - 1, 1)))
+
+
 def own_columns(head: DFA, fed: list[DFALayer]) -> tuple[int, list[int]]:
     """Columns side by side in the order of the head's points, when each has its own."""
-    starts: dict[str, int] = {}
+    starts: dict[DFALayer, int] = {}
     columns = 0
     for point in head.points:
         if point.width is None:
@@ -77,9 +82,9 @@ def own_columns(head: DFA, fed: list[DFALayer]) -> tuple[int, list[int]]:
                 f"feedback point {point.label!r} did not run in the first training pass, so its own columns of the "
                 "feedback cannot be placed. Run all points once, or use Feedback(shared=True)."
             )
-        starts[point.label] = columns
+        starts[point] = columns
         columns += point.width
-    return columns, [starts[point.label] for point in fed]
+    return columns, [starts[point] for point in fed]
 
 
 def leading(dims: Sequence[int], total: int) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ class Tape:
         self.target: Tensor | None = None
         self.loss_scale: float | None = None
         self.observed: list[tuple[DFALayer, Tensor]] | None = None
+        self.sample_dims: tuple[int, ...] = (0,)  # of the last observed pass
 
     @property
     def active_method(self) -> Method:

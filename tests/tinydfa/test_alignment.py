@@ -51,6 +51,25 @@ def test_points_show_cosine_and_norm_ratio_over_samples():
         assert result[name].samples == 8
 
 
+@pytest.mark.parametrize(("batch_dims", "rows"), [(None, 20), ((0,), 4), ((1,), 5)])
+def test_every_place_of_a_sequence_counts_that_the_output_has_a_row_for(batch_dims, rows):
+    """B = 4 sequences of T = 5 places: 20 cosines of 6 numbers, or one for each sequence, or one for each place."""
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+    x = torch.randn(4, 5, 3)
+    matrix_shape = 2 if batch_dims is None else 2 * 20 // rows
+    attachment = attach(net, "dfa", points=["1"], batch_dims=batch_dims)
+    found = measure_alignment(net, lambda net: net(x).pow(3).sum())["1"]
+
+    error = 3 * net(x).detach() ** 2
+    front = 1 if batch_dims == (1,) else 0
+    ours = error.movedim(front, 0).reshape(rows, matrix_shape) @ attachment.head.feedback_matrix
+    truth = (error @ net[2].weight).detach().movedim(front, 0).reshape(rows, -1)
+    cosine = torch.cosine_similarity(ours, truth)
+    assert found.samples == rows
+    assert found.mean == pytest.approx(float(cosine.mean()), abs=1e-5)
+    assert found.std == pytest.approx(float(cosine.std(correction=0)), abs=1e-5)
+
+
 @pytest.mark.parametrize("method", ["dfa", "sdfa", "drtp", "fa", "usf", "frsf"])
 def test_parameters_show_cosine_and_norm_ratio_of_their_gradients(method):
     net, (x, y) = Mlp(), batch()

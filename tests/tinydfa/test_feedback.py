@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, mlp_rule
-from tinydfa import Feedback, attach
+from tinydfa import DFA, DFALayer, Feedback, attach
 
 
 def trained(feedback: Feedback, method: str = "dfa"):
@@ -53,6 +55,17 @@ def test_points_with_columns_of_their_own_share_nothing(scaling):
         part = mlp_rule(net, x, y, columns, lambda e: e, SCALES[scaling])
         expected |= {name: gradient for name, gradient in part.items() if name.startswith(f"hidden.{number}")}
     assert_gradients(net, expected)
+
+
+def test_points_of_the_same_name_have_columns_of_their_own_all_the_same():
+    points = [DFALayer("hidden"), DFALayer("hidden")]
+    net = nn.Sequential(nn.Linear(4, 6), points[0], nn.Linear(6, 6), points[1], nn.Linear(6, 3))
+    head = DFA(points, feedback=Feedback(shared=False))
+    x = torch.randn(5, 4)
+    head(net(x)).square().sum().backward()
+    error, matrix = 2 * net(x).detach(), head.feedback_matrix
+    torch.testing.assert_close(net[2].bias.grad, (error @ matrix[:, 6:]).sum(0) / 6**0.5)
+    torch.testing.assert_close(net[0].bias.grad, (error @ matrix[:, :6]).sum(0) / 6**0.5)
 
 
 def test_own_columns_stay_in_place_when_a_layer_is_frozen():
@@ -138,3 +151,34 @@ def test_dtype_of_the_model_is_the_dtype_of_its_gradients():
 def test_density_outside_its_range_is_refused(density):
     with pytest.raises(ValueError, match="density"):
         Feedback(distribution="sparse", density=density)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 17])
+def test_feedback_has_nothing_in_common_with_weights_drawn_under_the_same_seed(seed):
+    """Else a top layer that is drawn first equals the feedback, and DFA looks like backpropagation."""
+    torch.manual_seed(seed)
+    top = nn.Linear(500, 40).weight.flatten()
+    drawn = Feedback(seed=seed).draw(40, 500).flatten()
+    assert abs(torch.corrcoef(torch.stack([top, drawn]))[0, 1]) < 0.03  # five deviations of 20,000 independent pairs
+
+
+@pytest.mark.parametrize("method", ["dfa", "drtp"])
+@pytest.mark.parametrize("look", [True, False])
+def test_without_checks_no_number_is_read_back_from_the_device(method, look):
+    net, (x, y) = Mlp(), batch()
+    attachment = attach(net, method, feedback=Feedback(check_finite=look))
+    attachment.target = y
+    loss = cross_entropy(net(x), y)
+    with Reads() as reads:
+        loss.backward()
+    assert (reads.count > 0) == look
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a number is read out of a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
