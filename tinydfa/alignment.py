@@ -148,4 +148,4 @@ def observed(tape: Tape) -> Iterator[list[tuple[DFALayer, Tensor]]]:
     try:
         yield tape.observed
     finally:
-        tape.observed = None
+        tape.observed = tape.at_head = None

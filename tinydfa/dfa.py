@@ -24,6 +24,8 @@ from tinydfa.layout import Layout, batch_first, measure, sample_dims
 from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Record, Tape, in_backward
 
+REDRAW = "set feedback_matrix = None on the head (attachment.head)"
+
 __all__ = ["DFA", "DFALayer", "FeedbackPointsHandling"]
 
 
@@ -125,7 +127,7 @@ class DFA(nn.Module):
         """Return `input`; in the backward pass its gradient also goes to the points of this forward pass."""
         tape = self.tape
         if tape.observed is not None:
-            tape.sample_dims = sample_dims(self.batch_dims, input)
+            tape.sample_dims, tape.at_head = sample_dims(self.batch_dims, input), input
         records = tape.take()
         method = tape.active_method
         if self.no_training and method.cuts:
@@ -203,15 +205,15 @@ class DFA(nn.Module):
         if matrix.shape[0] != layout.outputs:
             raise ShapeError(
                 f"the error at the head is {layout.outputs} wide, but the feedback matrix was drawn for "
-                f"{matrix.shape[0]}. Keep the output's width and batch_dims, or set feedback_matrix = None to redraw."
+                f"{matrix.shape[0]}. Keep the output's width and batch_dims, or draw anew: {REDRAW}."
             )
         for name, start, width in zip(layout.names, layout.starts, layout.widths, strict=True):
             end = start + width
             if end > matrix.shape[1]:
                 raise ShapeError(
                     f"feedback point {name!r} reads {end} columns, but the feedback matrix has {matrix.shape[1]}. "
-                    "Its width changed since the first pass: name its batch_dims if a sample's length varies, or set "
-                    "feedback_matrix = None to draw anew."
+                    f"Its width changed since the first pass: name its batch_dims if a sample's length varies, or draw "
+                    f"anew: {REDRAW}."
                 )
         if self.rp_device is not None:
             device = torch.device(self.rp_device)

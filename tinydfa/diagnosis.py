@@ -50,7 +50,8 @@ class Diagnosis:
     Attributes:
         method: The method in force.
         parameters: What trains each parameter.
-        points: Width of every feedback point (None: it did not run).
+        points: Width of every feedback point (None: it did not run, or is at the output).
+        at_output: Points that are the model's output: their layer gets the error itself, and they feed nothing.
         agreement: Smallest cosine over parameters between the eager float32 gradients and those of a compiled step
             and of a bfloat16 autocast step (absent where not tried).
         feedback_bytes: Memory of all feedback matrices.
@@ -60,6 +61,7 @@ class Diagnosis:
     method: str
     parameters: dict[str, Status] = field(default_factory=dict)
     points: dict[str, int | None] = field(default_factory=dict)
+    at_output: tuple[str, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)
     feedback_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -81,7 +83,9 @@ class Diagnosis:
         ]
         if self.points:
             lines += [f"{'point':<{width}}  width"]
-            lines += [*(f"{name:<{width}}  {size or 'did not run'}" for name, size in self.points.items()), ""]
-        lines += [f"{kind} agrees with eager: cosine {value:.4f}" for kind, value in self.agreement.items()]
+            idle = dict.fromkeys(self.at_output, "is the output: feeds nothing")
+            shown = {name: idle.get(name, size or "did not run") for name, size in self.points.items()}
+            lines += [*(f"{name:<{width}}  {what}" for name, what in shown.items()), ""]
+        lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

@@ -23,6 +23,8 @@ from tinydfa.methods import Method
 from tinydfa.points import DFALayer, Tape
 from tinydfa.state import state_kept
 
+ROUNDING = 1e-5  # of the largest gradient: less is what rounding leaves of 0
+
 Gradients = dict[str, Tensor | None]
 LossFn = Callable[[nn.Module, Any], Tensor]
 
@@ -62,6 +64,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     around = examined.around_points() if tape.method.cuts else {}
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = {point.label: point.width for point in examined.points}
+    diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
     diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, eager, below, around), *unfed(eager)]
     if compile:
@@ -80,7 +83,9 @@ class Examination:
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with observed(tape) as seen, state_kept(model), torch.no_grad(), tape.backprop():
             loss_fn(model, batch)
+            at_output = [point for point, value in seen if value is tape.at_head]
         self.points = list(dict.fromkeys(point for point, _ in seen))
+        self.at_output = tuple(dict.fromkeys(point.label for point in at_output))
 
     def gradients(self, runner: nn.Module | None = None) -> Gradients:
         with state_kept(self.model), torch.enable_grad():
@@ -91,7 +96,8 @@ class Examination:
         """Parameters that some point depends on; to be called while nothing is cut."""
         with state_kept(self.model), observed(self.tape) as seen, torch.enable_grad():
             self.loss_fn(self.model, self.batch)
-            values = [value.float().sum() for _, value in seen if value.requires_grad]
+            inner = [value for _, value in seen if value is not self.tape.at_head]  # a point there feeds nothing
+            values = [value.float().sum() for value in inner if value.requires_grad]
             found = self._of(torch.stack(values).sum()) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
 
@@ -198,8 +204,17 @@ def compare_autocast(diagnosis: Diagnosis, examined: Examination, ours: Gradient
 
 
 def agreement(ours: Gradients, theirs: Gradients, least: float) -> tuple[float, tuple[str, ...]]:
-    """Smallest cosine between two sets of gradients, and the names of those below `least`."""
-    cosines = {name: cosine(gradient, theirs[name]) for name, gradient in ours.items()}
+    """Smallest cosine between two sets of gradients, and the names of those below `least`.
+
+    What is 0 but for rounding has no direction and is left out, such as a bias whose layer batch normalisation follows.
+    """
+    sizes = {name: float(gradient.double().norm()) for name, gradient in ours.items() if gradient is not None}
+    rounding = ROUNDING * max(sizes.values(), default=0.0)
+    cosines = {
+        name: cosine(gradient, theirs[name])
+        for name, gradient in ours.items()
+        if not 0.0 < sizes.get(name, 0.0) < rounding
+    }
     return min(cosines.values(), default=1.0), tuple(name for name, value in cosines.items() if value < least)
 
 

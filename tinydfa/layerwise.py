@@ -164,7 +164,7 @@ def swap(model: nn.Module, method: Method, feedback: Feedback, state: dict[str, 
         layer.register_buffer("walk_feedback", None if fixed is None else fixed.to(weight), persistent=False)
         layer.register_buffer("walk_passes", passes.clone().to(weight.device), persistent=False)
         layer.__class__ = swapped_class(layer)
-    left = [name for name, module in model.named_modules() if keeps_its_weights(module)]
+    left = [name or type(model).__name__ for name, module in model.named_modules() if keeps_its_weights(module)]
     if left:
         warnings.warn(
             f"{method} replaces the backward pass of Linear and Conv layers. The signal still passes these by their "

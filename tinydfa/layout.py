@@ -48,6 +48,12 @@ def measure(head: DFA, output: Tensor, records: list[Record]) -> Layout:
     """
     dims = sample_dims(head.batch_dims, output)
     output_dims = leading(dims, output.dim())
+    if 1 < output.dim() == len(output_dims):
+        raise ShapeError(
+            f"batch_dims {tuple(dims)} leave no width of an output of shape {tuple(output.shape)}: its error would be "
+            "one number a sample. Leave the output's last dimension out; a point may have batch_dims of its own: "
+            "DFALayer(batch_dims=(0, 1)), or attach(..., batch_dims={name: (0, 1)})."
+        )
     samples, outputs = count(output.shape, output_dims)
     point_dims, widths, fed = [], [], []
     for record in records:

@@ -50,6 +50,7 @@ class Tape:
         self.loss_scale: float | None = None
         self.observed: list[tuple[DFALayer, Tensor]] | None = None
         self.sample_dims: tuple[int, ...] = (0,)  # of the last observed pass
+        self.at_head: Tensor | None = None  # of an observed pass: where the error is taken
 
     @property
     def active_method(self) -> Method:

@@ -82,6 +82,25 @@ def test_a_path_around_the_points_is_trained_by_bp():
     assert where(doctor(net, batch(), loss, compile=False), Fault.TRAINED_BY_BP) == {"low.weight", "low.bias"}
 
 
+def test_rounding_of_a_gradient_that_is_zero_is_no_finding():
+    """The bias of a layer that batch normalisation follows shifts what is then centred."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    attach(net, "dfa", points=["2"])
+    diagnosis = doctor(net, batch(64), loss)
+    assert diagnosis.findings == []
+    assert diagnosis.agreement["bfloat16"] > 0.9
+
+
+def test_a_point_at_the_output_is_said_to_feed_nothing():
+    net = mlp()
+    attach(net, "dfa", points=["1", "4"])
+    diagnosis = doctor(net, batch(), loss, compile=False, autocast=False)
+    assert diagnosis.at_output == ("4",)
+    assert "4          is the output: feeds nothing" in str(diagnosis)
+    assert where(diagnosis, Fault.TRAINED_BY_BP) == {"2", "4"}  # both lie above the only point that feeds a layer
+
+
 def test_a_dead_layer_has_a_zero_gradient():
     net = mlp()
     net[1] = nn.ReLU()

@@ -26,7 +26,9 @@ def test_a_width_that_changed():
     attach(model, "dfa", batch_dims=(0,))
     model(torch.randn(4, 2, 6)).sum().backward()
     model[0] = nn.Linear(6, 9)
-    with says("'1' reads 18 columns", "has 10", "width changed", "feedback_matrix = None"):
+    with says(
+        "'1' reads 18 columns", "has 10", "width changed", r"feedback_matrix = None on the head \(attachment.head\)"
+    ):
         model(torch.randn(4, 2, 6))
 
 
@@ -63,6 +65,13 @@ def test_batch_dims_that_do_not_exist():
     attach(net, "dfa", batch_dims=(0, 2))
     with says(r"batch_dims \(0, 2\) do not exist in a tensor of 2 dimensions", "DFALayer\\(batch_dims"):
         run(net, x, y)
+
+
+def test_batch_dims_that_leave_the_output_no_width():
+    net, (x, y) = Mlp(), batch()
+    attach(net, "dfa", batch_dims=(0, 1))
+    with says(r"batch_dims \(0, 1\)", r"no width of an output of shape \(8, 3\)", r"batch_dims={name: \(0, 1\)}"):
+        cross_entropy(net(x), y).backward()
 
 
 def test_batch_dims_reach_a_models_own_head_or_are_refused():
