@@ -3,8 +3,8 @@
     accelerate launch --num_processes 2 -m recsys.train --model dcn
     torchrun --nproc-per-node 2 -m recsys.train --model dcn
 
-A script that supports this calls `join` first and `leave` last. In any other, and in one that was started alone,
-`current` is one process and nothing here imports or sends anything.
+A script that supports this calls `join` first and `leave` last. Any other refuses to open a run (`check_joined`). Where
+the script was started alone, `current` is one process and nothing here imports or sends anything.
 """
 
 import os
@@ -76,6 +76,19 @@ def current() -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size())
 
 
+def started() -> int:
+    """How many processes torchrun or accelerate started, this one among them; 1 if neither did."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_joined(group: Processes, task: str) -> None:
+    """Raise `UserError` if several processes were started and this one trains alone: each would write the same run."""
+    if group.size == 1 and (number := started()) > 1:
+        raise UserError(
+            f"{number} processes were started, and {task} trains in one. Start it without accelerate or torchrun."
+        )
+
+
 def join(device: str = "auto") -> "torch.device":
     """Join the processes that were started with this one.
 
@@ -88,7 +101,7 @@ def join(device: str = "auto") -> "torch.device":
     Raises:
         UserError: several processes were asked to use one particular GPU.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if started() == 1:
         if (asked := asked_of_accelerate(parent_command())) > 1:
             start_all(asked)
         return pick_device(device)

@@ -34,7 +34,7 @@ from typing import Any
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import write_whole
 from harness.metrics import MetricsFile
-from harness.processes import current
+from harness.processes import check_joined, current
 from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss"]
@@ -58,7 +58,7 @@ class Run:
 
     Raises:
         UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
-            be written to.
+            be written to; or several processes were started and the task trains in one.
     """
 
     def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
@@ -70,6 +70,7 @@ class Run:
         self._start = time.perf_counter()
         self._last_step = 0
         self._processes = current()
+        check_joined(self._processes, task)
         if self._processes.is_main:
             self._open_folder()
 

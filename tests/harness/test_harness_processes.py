@@ -68,6 +68,20 @@ def test_several_processes_refuse_one_particular_gpu(monkeypatch):
         processes.join("cuda:1")
 
 
+def test_a_task_that_trains_in_one_process_refuses_several_before_it_makes_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 processes were started, and graphs trains in one\. Start it without"):
+        Run("graphs", "name", {"lr": 1}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_whose_processes_joined_is_not_refused(tmp_path, as_process, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    as_process(0, 2)
+    with Run("recsys", "name", {"lr": 1}, tmp_path / "run"):
+        assert (tmp_path / "run" / "config.yaml").exists()
+
+
 def finish(run):
     return run.finish(model="m", dataset="d", method="dfa", seed=0, metrics={"auc": 0.5}, device="cpu")
 
