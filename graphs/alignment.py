@@ -24,7 +24,7 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Method, attach, measure_alignment
+from tinydfa import Method, measure_alignment
 
 EVERY = 10  # epochs
 
@@ -55,7 +55,7 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
-    attachment = attach(model, preset.method, seed=config.seed)
+    attachment = train.attach_method(model, preset, config.seed)
     optimizer = train.make_optimizer(model, preset)
     history = train.History()
     curves: dict[str, list[float]] = {}

@@ -27,7 +27,7 @@ from harness.errors import UserError, writing
 from harness.figures import canvas, png
 from harness.results import make_result
 from harness.seeds import seed_everything
-from tinydfa import Method, attach
+from tinydfa import Method
 
 TITLES = {Method.BP: "backpropagation", Method.DFA: "DFA", Method.SHALLOW: "shallow"}
 PERPLEXITY, LEARNING_RATE = 20, 100
@@ -104,7 +104,7 @@ def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
     seed_everything(config.seed)
     model = build_model(preset, graph.features, graph.classes).to(device)
     assert isinstance(model, GCN)
-    attach(model, preset.method, seed=config.seed)
+    train.attach_method(model, preset, config.seed)
     optimizer = train.make_optimizer(model, preset)
     for _ in range(preset.epochs):
         train.train_epoch(model, graph, optimizer)

@@ -26,7 +26,7 @@ from harness.device import pick_device
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Method, attach
+from tinydfa import Attachment, Method, attach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
-    attachment = attach(model, preset.method, output=preset.error_at, seed=config.seed)
+    attachment = attach_method(model, preset, config.seed)
     optimizer = make_optimizer(model, preset)
     history, done = History(), 0
     if run is not None and (state := run.restore()) is not None:
@@ -124,6 +124,11 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
         device=device,
         seconds=perf_counter() - start,
     )
+
+
+def attach_method(model: nn.Module, preset: Preset, seed: int) -> Attachment:
+    """Make `model` train by the preset's method, with the error taken where the preset says."""
+    return attach(model, preset.method, output=preset.error_at, seed=seed)
 
 
 def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:

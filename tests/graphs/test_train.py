@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphs import alignment, autoencoder, train
+from graphs import alignment, autoencoder, embed, train
 from graphs.presets import PRESETS, find_preset
 from graphs.train import Config, History
 from harness.errors import UserError
@@ -116,6 +116,14 @@ def test_alignment_of_dna_uses_its_own_learning_rate():
     assert alignment.Config(model="dna").resolve() == PRESETS["dna_alignment"]
     assert PRESETS["dna_alignment"].lr == 0.005
     assert PRESETS["dna_dfa"].lr == 0.01
+
+
+def test_where_a_preset_takes_the_error_matters_also_where_alignment_is_measured_and_a_map_is_drawn():
+    presets = ("gcn_dfa", "gcn_dfa_spread")
+    plain, spread = (alignment.measure(alignment.Config(preset=preset, epochs=10)) for preset in presets)
+    assert spread["metrics"]["alignment"] != plain["metrics"]["alignment"]
+    plain, spread = (embed.hidden_activations(Config(preset=preset, epochs=10))[0] for preset in presets)
+    assert not torch.equal(plain, spread)
 
 
 def test_methods_without_published_settings_use_those_of_dfa():
