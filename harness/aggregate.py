@@ -38,7 +38,7 @@ def quick(table: Table) -> Table:
         column = f"synthetic, {cell.metric}" if several else "synthetic"
         small = replace(cell, column=column, dataset="synthetic", published=None, source="")
         cells.setdefault((cell.row, cell.method, cell.metric), small)
-    return replace(table, cells=tuple(cells.values()))
+    return replace(table, cells=tuple(cells.values()), small=True)
 
 
 def only(table: Table, datasets: Sequence[str]) -> Table:

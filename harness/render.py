@@ -44,11 +44,6 @@ def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...]
     return tuple(header), rows
 
 
-def is_small(table: Table) -> bool:
-    """Whether this is `harness.aggregate.quick` of a table: embedded data only."""
-    return all(cell.dataset == "synthetic" for cell in table.cells)
-
-
 def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
     """`table` as Markdown: its title, the grid, and what a reader must know to trust it."""
     header, rows = grid(table, lines)
@@ -79,7 +74,7 @@ def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
 
 def _origin(table: Table) -> str:
     """Where the numbers to compare with come from, or why there are none."""
-    if is_small(table):
+    if table.small:
         what = "Small runs" if table.is_ours else f"Small runs of {table.source}"
         return f"{what}, on embedded data: not comparable with the published numbers."
     if table.is_ours:

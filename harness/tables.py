@@ -51,6 +51,7 @@ class Table:
     time: str = ""  # measured time, for --list
     decimals: int = 1
     scale: float = 1.0
+    small: bool = False  # True: cut by `harness.aggregate.quick`, so no number compares with a published one
     in_quick: bool = True  # False: `--all --scale quick` leaves it out, for its time, or because another says the same
 
     @property

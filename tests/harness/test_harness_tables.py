@@ -159,6 +159,12 @@ def test_quick_runs_each_row_and_method_once_on_synthetic_data_and_claims_no_pub
     assert header == ("", "method", "synthetic")
 
 
+def test_runs_on_a_data_set_that_is_called_synthetic_are_not_small_for_that():
+    long = replace(TABLE, cells=tuple(replace(cell, dataset="synthetic") for cell in CELLS))
+    assert "- Published numbers: the paper.\n" in render.markdown(long, [])
+    assert "Small runs" not in render.markdown(long, [])
+
+
 def test_quick_keeps_two_metrics_apart():
     both = replace(TABLE, cells=(CELLS[0], replace(CELLS[0], column="Loss", metric="loss")))
     assert [c.column for c in aggregate.quick(both).cells] == ["synthetic, accuracy", "synthetic, loss"]

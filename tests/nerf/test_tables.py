@@ -9,9 +9,10 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from harness.aggregate import quick
 from harness.errors import UserError
 from harness.tables import RunContext
-from nerf import tables
+from nerf import llff, tables
 from nerf.presets import PRESETS
 from nerf.report import sections
 from tinydfa import Method
@@ -59,15 +60,23 @@ def test_what_a_result_keeps_to_be_looked_at_are_pictures_of_the_scene(result):
 
 
 def test_the_mean_over_scenes_is_of_all_scenes_of_the_set(monkeypatch):
-    scores = dict(zip(tables.published.REAL, range(8), strict=True))
+    scores = dict(zip(llff.NAMES, range(8), strict=True))
 
     def fake(preset, scene, seed, context):
         return {"dataset": scene, "seed": seed, "metrics": {"test_psnr": scores[scene]}, "seconds": 1.0}
 
     monkeypatch.setattr(tables, "_train", fake)
-    cell = next(cell for cell in BY_NAME["table1"].cells if cell.dataset == "real")
+    cell = next(cell for cell in BY_NAME["table1"].cells if cell.dataset == "nerf_llff")
     found = BY_NAME["table1"].run(cell, 0, RunContext())
-    assert (found["dataset"], found["metrics"]["test_psnr"], found["seconds"]) == ("real", 3.5, 8.0)
+    assert (found["dataset"], found["metrics"]["test_psnr"], found["seconds"]) == ("nerf_llff", 3.5, 8.0)
+
+
+def test_a_small_mean_over_scenes_trains_the_one_scene_there_is_once(monkeypatch):
+    trained = []
+    monkeypatch.setattr(tables, "_train", lambda *arguments: trained.append(arguments) or {"seed": 0})
+    for cell in quick(BY_NAME["table1"]).cells:
+        BY_NAME["table1"].run(cell, 0, QUICK)
+    assert len(trained) == 6  # two sets, three methods
 
 
 def test_a_length_in_epochs_is_refused():
