@@ -11,7 +11,7 @@ export MPLBACKEND := Agg
 .PHONY: reproduce test check readme clean
 .DEFAULT_GOAL := reproduce
 
-reproduce: .venv/installed  ## every table, small, on embedded data, and results/quick/report.html
+reproduce: .venv/installed  ## tables, small, on embedded data, and results/quick/report.html; it names what it leaves out
 	$(BIN)/python -m reproduce --all --scale quick --out results/quick
 
 test: .venv/installed  ## the tests: no network, no GPU

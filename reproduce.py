@@ -28,6 +28,7 @@ from harness.tables import RunContext, Table
 
 ROOT = Path(__file__).resolve().parent
 TASKS = ("graphs", "recsys", "nlp", "nerf", "vision")
+READMES = ("README.md", "tinydfa/README.md", *(f"{task}/README.md" for task in TASKS))
 SEEDS = {"quick": 2, "paper": 10}
 TITLE = "Training without backpropagation"
 LEAD = (
@@ -131,9 +132,18 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
     path, troubles = make_report(tables, [table.name for table in chosen], config, context)
     for line in complaints + troubles:
         print(line, file=sys.stderr)
+    if config.all and config.scale == "quick":
+        tell_left_out([name for name, table in tables.items() if not table.in_quick], config.out)
     print(path)
     if complaints or troubles:
         sys.exit(2 if not troubles and all(outcome.users_mistake for outcome in failures) else 1)
+
+
+def tell_left_out(names: Sequence[str], out: Path) -> None:
+    """Say which tables `--all --scale quick` does not run, and how to run one; nothing if it runs all."""
+    if names:
+        command = f"python -m reproduce {names[0]} --scale quick --out {out}"
+        print(f"left out, as they take longer or say the same again: {', '.join(names)}; to run one: {command}")
 
 
 def check_places(config: Config) -> None:
@@ -196,7 +206,7 @@ def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
             f"{', '.join(tables)}."
         )
 
-    paths = [path for path in (ROOT / "README.md", *(ROOT / task / "README.md" for task in TASKS)) if path.exists()]
+    paths = [path for name in READMES if (path := ROOT / name).exists()]
     if config.readme:
         for path in readme.update(paths, text):
             print(f"rewrote {path}")

@@ -159,6 +159,8 @@ def test_quick_runs_small_cells_on_embedded_data(project: Project):
     assert "easy synthetic bp 0 quick" in project.runs()
     assert not any("shallow" in run for run in project.runs())  # of a table that leaves itself out
     assert not any("cora" in run for run in project.runs())
+    told = "left out, as they take longer or say the same again: long; to run one: "
+    assert done.stdout.splitlines()[-2] == f"{told}python -m reproduce long --scale quick --out results/quick"
     assert done.stdout.splitlines()[-1] == "results/quick/report.html"
 
 
@@ -209,6 +211,16 @@ def test_readme_blocks_are_checked_and_rewritten(finished):
     assert project("--readme").returncode == 0
     assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |" in path.read_text()
     assert project("--check-readme").returncode == 0
+
+
+def test_the_readme_of_the_library_is_checked_and_rewritten_too(finished):
+    project, _ = finished
+    path = project.folder / "tinydfa" / "README.md"
+    path.parent.mkdir()
+    path.write_text("<!-- results:good -->\n<!-- /results -->\n")
+    assert project("--check-readme").returncode == 1
+    assert project("--readme").returncode == 0
+    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |" in path.read_text()
 
 
 def test_the_readmes_of_the_project_say_what_its_results_say():

@@ -79,6 +79,11 @@ def test_a_small_mean_over_scenes_trains_the_one_scene_there_is_once(monkeypatch
     assert len(trained) == 6  # two sets, three methods
 
 
+def test_released_networks_have_no_small_form():
+    with pytest.raises(UserError, match=r"nerf-released .*no small form"):
+        BY_NAME["nerf-released"].run(quick(BY_NAME["nerf-released"]).cells[0], 0, QUICK)
+
+
 def test_a_length_in_epochs_is_refused():
     with pytest.raises(UserError, match="--epochs has no meaning"):
         BY_NAME["nerf-small"].run(BY_NAME["nerf-small"].cells[0], 0, RunContext(epochs=3))
