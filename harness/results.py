@@ -24,7 +24,17 @@ from typing import Any, BinaryIO
 
 from harness.errors import UserError, writing
 
-PACKAGES = ("torch", "numpy", "scipy", "torch-geometric", "scikit-learn", "openTSNE")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "torch-geometric",
+    "scikit-learn",
+    "openTSNE",
+    "polars",
+    "tokenizers",
+    "torchmetrics",
+)
 # Fields of a configuration that decide where a run takes place, not what it finds.
 PLACES = frozenset({"data_dir", "out", "resume", "device"})
 ROOT = Path(__file__).resolve().parent.parent

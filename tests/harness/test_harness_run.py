@@ -1,11 +1,13 @@
 """What a run folder refuses, and what it keeps when the disk fails."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 
 from harness import checkpoint
 from harness.errors import UserError
+from harness.results import versions
 from harness.run import NonFiniteLoss, Run
 from harness.seeds import generator_states, seed_everything, set_generator_states
 
@@ -258,6 +261,14 @@ def test_a_result_is_json_and_the_last_line_printed(tmp_path: Path, capsys: pyte
     assert set(printed) == names
     assert printed["config"] == {"lr": 0.1, "out": None, "resume": False, "device": "cpu"}
     assert printed["device"].startswith("cpu")
+
+
+def test_versions_are_those_of_the_packages_that_were_used(monkeypatch: pytest.MonkeyPatch):
+    for package in ("polars", "tokenizers", "torchmetrics"):
+        monkeypatch.delitem(sys.modules, package, raising=False)
+        assert package not in versions()
+        monkeypatch.setitem(sys.modules, package, None)
+        assert versions()[package] == importlib.metadata.version(package)
 
 
 def test_tensorboard_events_lie_beside_the_metrics(tmp_path: Path):
