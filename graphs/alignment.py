@@ -20,7 +20,7 @@ from graphs import train
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import PRESETS, Preset, find_preset
-from harness.config import conclude
+from harness.config import Unused, conclude
 from harness.device import pick_device
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -32,6 +32,10 @@ EVERY = 10  # epochs
 @dataclass(frozen=True, kw_only=True)
 class Config(train.Config):
     """Train a node classifier and measure the alignment of its gradients with backpropagation's."""
+
+    resume: bool = False
+    """Start an interrupted run over in its folder."""
+    checkpoint_every: Unused = 1  # a run is short: it has no checkpoints
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""

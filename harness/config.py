@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from harness.errors import UserError
 from harness.results import make_result
 from harness.run import Run
 from tinydfa import Method
+
+# The type of an argument that a command inherits and has no use for: it is no option there.
+Unused = tyro.conf.Suppress[tyro.conf.Fixed[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

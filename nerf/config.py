@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import tyro
 
 from harness import config
 
@@ -18,6 +15,6 @@ class RunConfig(config.RunConfig):
     """synthetic, which needs no files, blender or llff."""
     scene: str | None = None
     """Name of the scene, such as lego or fern; the data set's first one if left out."""
-    epochs: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None  # length is told in --steps
+    epochs: config.Unused = None  # length is told in --steps
     checkpoint_every: int = 1000
     """Steps between checkpoints."""

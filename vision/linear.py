@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import RunConfig, conclude
+from harness.config import RunConfig, Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError, writing
 from harness.progress import track
@@ -58,6 +58,10 @@ class Config(RunConfig):
     """Width of the hidden layer."""
     lr: float = 1e-6
     """Learning rate, on gradients summed over the 1000 samples."""
+    data_dir: Unused = None  # the samples are drawn
+    resume: bool = False
+    """Start an interrupted run over in its folder."""
+    checkpoint_every: Unused = 1  # a run takes seconds: it has no checkpoints
 
     def __post_init__(self) -> None:
         super().__post_init__()

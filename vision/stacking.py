@@ -32,7 +32,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.config import RunConfig, conclude
+from harness.config import RunConfig, Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.progress import track
@@ -71,6 +71,9 @@ class Config(RunConfig):
     """Epochs of a learner."""
     batch: int = 200
     """Images a step."""
+    resume: bool = False
+    """Start an interrupted run over in its folder."""
+    checkpoint_every: Unused = 1  # a run takes minutes: it has no checkpoints
 
     def __post_init__(self) -> None:
         super().__post_init__()

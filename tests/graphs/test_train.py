@@ -174,3 +174,12 @@ def test_the_command_runs_and_prints_its_result_last(tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["model"], result["dataset"], result["method"]) == ("gcn", "synthetic", "dfa")
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_measuring_alignment_offers_no_checkpoints(capsys):
+    from harness import cli
+
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(alignment.Config, alignment.main, ["--checkpoint-every", "3"])
+    assert leaving.value.code == 2
+    assert "--checkpoint-every" in capsys.readouterr().err

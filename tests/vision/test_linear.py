@@ -153,3 +153,16 @@ def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
         assert len(result["curves"]["cost"]) == (1 if preset == "linear_zero_bp" else 3)
     published = {cell.column: cell.published for cell in LINEAR.cells if cell.published is not None}
     assert list(published.values()) == [0.8923, 0.9051, 0.8497, 0.0095, 0.451]
+
+
+@pytest.mark.parametrize("option", ["--checkpoint-every", "--data-dir"])
+def test_an_option_without_effect_is_none_of_this_command(option, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.run(Config, linear.main, [option, "3"])
+    assert left.value.code == 2
+    assert option in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.run(Config, linear.main, ["--help"])
+    shown = capsys.readouterr().out
+    assert "--resume" in shown
+    assert option not in shown

@@ -223,3 +223,16 @@ def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
     assert [run["config"]["learners"] for run in runs] == [1, 5, 5]
     assert all(cell.metric in runs[0]["metrics"] for cell in STACKING.cells)
     assert draw_stacking(runs).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("option", ["--checkpoint-every"])
+def test_an_option_without_effect_is_none_of_this_command(option, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.run(Config, stacking.main, [option, "3"])
+    assert left.value.code == 2
+    assert option in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.run(Config, stacking.main, ["--help"])
+    shown = capsys.readouterr().out
+    assert "--resume" in shown
+    assert option not in shown
