@@ -23,8 +23,9 @@ from graphs.graph import Graph
 from graphs.models import GCN, build_model
 from graphs.presets import MODELS
 from harness.device import pick_device
-from harness.errors import UserError, writing
+from harness.errors import UserError
 from harness.figures import canvas, png
+from harness.files import write_whole
 from harness.results import make_result
 from harness.seeds import seed_everything
 from tinydfa import Method
@@ -170,9 +171,7 @@ def main(config: Config) -> None:
     common: dict[str, Any] = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
     common |= {"data_dir": config.data_dir, "device": config.device}
     results = [embed(train.Config(method=method, **common), config.iterations) for method in TITLES]
-    with writing(config.out):
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_bytes(draw(results))
+    write_whole(config.out, draw(results))
     for result in results:
         print(json.dumps({key: value for key, value in result.items() if key != "curves"}))
     print(f"wrote {config.out}")

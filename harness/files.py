@@ -1,4 +1,4 @@
-"""Small text files that are there whole or not at all, whenever the process is killed."""
+"""Small files that are there whole or not at all, whenever the process is killed."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from harness.errors import NEW_OUT, writing
 
 
-def write_whole(path: Path, text: str, way_out: str = NEW_OUT) -> None:
-    """Write `text` to `path`, folders included: to a temporary file, synced, then renamed.
+def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> None:
+    """Write `content` to `path`, text as UTF-8, folders included: to a temporary file, synced, then renamed.
 
     Raises:
         UserError: it cannot be written; `way_out` ends the message. A file of that name stays as it was.
@@ -16,8 +16,8 @@ def write_whole(path: Path, text: str, way_out: str = NEW_OUT) -> None:
     with writing(path, way_out):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(temporary, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

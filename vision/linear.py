@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from harness.config import RunConfig, Unused, conclude
 from harness.device import pick_device
-from harness.errors import UserError, writing
+from harness.errors import UserError
+from harness.files import write_whole
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -263,8 +264,8 @@ def main(config: Config) -> None:
     pick_device(config.device)
     with Run("vision", name, resolved(config) | {"device": config.device}, config.out, config.resume) as run:
         result = train(config, run)
-        with writing(run.folder):
-            (run.folder / "theory.png").write_bytes(draw_theory([(method.value, COLOURS[method.value], [result])]))
+        picture = draw_theory([(method.value, COLOURS[method.value], [result])])
+        write_whole(run.folder / "theory.png", picture)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,21 @@ def test_the_embedding_command_writes_its_picture(tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
+def test_a_picture_that_cannot_be_finished_leaves_the_one_before_it_whole(tmp_path, monkeypatch):
+    out = tmp_path / "maps.png"
+    out.write_bytes(b"before")
+    monkeypatch.setattr(embed, "embed", lambda config, iterations: {})
+    monkeypatch.setattr(embed, "draw", lambda results: b"after")
+
+    def killed(source, target):
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(UserError, match=r"cannot write .*maps\.png"):
+        embed.main(embed.Config(out=out))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
 def test_the_readme_has_a_block_for_every_table():
     text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
     for table in tables.TABLES:

@@ -221,7 +221,7 @@ def test_a_results_line_without_its_newline_does_not_count_as_done(tmp_path: Pat
 
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "folder" / "file.md"
-    files.write_whole(path, "one")
+    files.write_whole(path, b"one")
     monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(UserError, match=r"cannot write .*file\.md: no space.*--out"):
         files.write_whole(path, "two")

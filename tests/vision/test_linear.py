@@ -139,6 +139,13 @@ def test_the_command_prints_the_theory_and_leaves_a_picture(tmp_path, capsys):
     assert (tmp_path / "run" / "theory.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(linear, "write_whole", lambda path, content: written.append((path.name, content[:4])))
+    linear.main(Config(hidden=50, epochs=12, out=tmp_path))
+    assert written == [("theory.png", b"\x89PNG")]
+
+
 def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
     from harness.aggregate import quick
     from harness.tables import RunContext
