@@ -20,19 +20,19 @@ class LinkSplit:
 
     Attributes:
         train: Directed training edges, both directions of each, ``[2, 2 M_train]``.
-        val, test: Held-out undirected edges, ``[2, M_val]`` and ``[2, M_test]``.
-        val_absent, test_absent: As many pairs of nodes that the whole graph does not join.
+        test: Held-out undirected edges, ``[2, M_test]``.
+        test_absent: As many pairs of nodes that the whole graph does not join.
     """
 
     train: Tensor
-    val: Tensor
     test: Tensor
-    val_absent: Tensor
     test_absent: Tensor
 
 
 def split_links(graph: Graph, val: float, test: float, seed: int) -> LinkSplit:
     """Hold out the shares `val` and `test` of the undirected edges, rounded down, at random.
+
+    Nothing is chosen on validation edges here, so they are left out; training goes without them, as published.
 
     Raises:
         ValueError: the shares leave no edge for training.
@@ -45,12 +45,11 @@ def split_links(graph: Graph, val: float, test: float, seed: int) -> LinkSplit:
     edges = edges[:, generator.permutation(edges.shape[1])]
     n_val, n_test = int(val * edges.shape[1]), int(test * edges.shape[1])
     parts = np.split(edges, [n_val, n_val + n_test], axis=1)
-    held_val, held_test, train = (torch.from_numpy(part) for part in parts)
+    _, test_edges, train = (torch.from_numpy(part) for part in parts)
     absent = absent_pairs(edges, graph.nodes, n_val + n_test, generator)
     both = torch.cat([train, train.flip(0)], dim=1)
     device = graph.edge_index.device
-    tensors = (both, held_val, held_test, absent[:, :n_val], absent[:, n_val:])
-    return LinkSplit(*(tensor.to(device) for tensor in tensors))
+    return LinkSplit(*(tensor.to(device) for tensor in (both, test_edges, absent[:, n_val:])))
 
 
 def absent_pairs(edges: np.ndarray, nodes: int, count: int, generator: np.random.Generator) -> Tensor:

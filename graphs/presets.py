@@ -123,10 +123,6 @@ gae_dfa = replace(gae_bp, method=Method.DFA)
 gae_bp_citeseer = replace(gae_bp, epochs=200)
 gae_dfa_citeseer = replace(gae_bp_citeseer, method=Method.DFA, lr=0.02)
 
-# Published numbers by preset and data set, in per cent. The tables of node classification could not be read; the one
-# pair of accuracies quoted elsewhere (79.9 for DFA, 87.2 for backpropagation) names no row, so it fills no cell.
-TARGETS: dict[tuple[str, str], float] = {}
-
 
 def check_method(method: Method) -> None:
     """Raise `UserError` for a method that graph convolutions cannot be trained by."""

@@ -115,18 +115,3 @@ class OccupancyGrid(nn.Module):
 def _go_on(grid: OccupancyGrid, _keys: object) -> None:
     """Decide anew after the maximum was loaded."""
     grid._decide()
-
-
-def sample_mask(grid: OccupancyGrid, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
-    """Which samples of rays are worth asking a network about.
-
-    Args:
-        grid: Where something may be.
-        origins: ``[R, 3]``.
-        directions: ``[R, 3]``.
-        depths: t of each sample, ``[R, S]``.
-
-    Returns:
-        ``[R, S]``, bool. A ray whose row is all False sees the background, and no network has to be asked.
-    """
-    return grid(origins[:, None] + directions[:, None] * depths[..., None])

@@ -1,14 +1,12 @@
 """Published numbers, in dB: peak signal-to-noise ratio over the test views of a scene.
 
 Backpropagation, SRN, NV and LLFF per scene: NeRF (arXiv 2003.08934), tables of single scenes, which arXiv 2006.12878
-compares with. DFA per scene (Table A.5 of arXiv 2006.12878) could not be read; what its released checkpoints carry in
-their field `psnr` is something else, see `CHECKPOINT_PSNR`.
+compares with. DFA per scene (Table A.5 of arXiv 2006.12878) could not be read. What its released checkpoints carry in
+their field `psnr` is no score on test views: it is that of coarse and fine squared error added, on the last batch of
+training rays, 3 dB lower than that of the fine network alone where both are alike.
 """
 
 from __future__ import annotations
-
-SYNTHETIC = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
-REAL = ("room", "fern", "leaves", "fortress", "orchids", "flower", "trex", "horns")
 
 # scene: (backpropagation, SRN, NV, LLFF); NV takes bounded scenes only
 BY_SCENE: dict[str, tuple[float, float, float | None, float]] = {
@@ -30,30 +28,8 @@ BY_SCENE: dict[str, tuple[float, float, float | None, float]] = {
     "horns": (27.45, 24.33, None, 24.70),
 }
 
-# Of coarse and fine squared error added, on the last batch of training rays: not a score on test views, and lower than
-# that of the fine network alone, by 3 dB where both are alike.
-CHECKPOINT_PSNR = {
-    "chair": 23.63,
-    "drums": 17.53,
-    "ficus": 17.68,
-    "hotdog": 22.91,
-    "lego": 18.01,
-    "materials": 20.37,
-    "mic": 20.43,
-    "ship": 18.00,
-    "room": 20.95,
-    "fern": 17.98,
-    "leaves": 13.47,
-    "fortress": 21.41,
-    "orchids": 13.86,
-    "flower": 17.43,
-    "trex": 16.28,
-    "horns": 15.65,
-}
-
-# Table 1, means over scenes, from the NeRF paper. The two of DFA are second-hand and were not verified.
+# Table 1, means over scenes, from the NeRF paper.
 TABLE_1 = {
     "synthetic": {"NV": 26.05, "SRN": 22.26, "LLFF": 24.88, "NeRF BP": 31.01},
     "real": {"SRN": 22.84, "LLFF": 24.13, "NeRF BP": 26.50},
 }
-TABLE_1_DFA_UNVERIFIED = {"synthetic": 25.41, "real": 20.77}

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nerf.occupancy import OccupancyGrid, sample_mask
+from nerf.occupancy import OccupancyGrid
 from nerf.procedural import hemisphere, trace
 from nerf.rays import camera_rays
 
@@ -180,14 +180,14 @@ def test_rays_keep_every_sample_in_a_solid_and_lose_most_others():
         grid.update(solid)
     rays = camera_rays(hemisphere(5)[3], 40, 40, 55.0, 2.0, 6.0)
     depths = torch.linspace(2, 6, 64).expand(1600, 64)
-    mask = sample_mask(grid, rays.origins, rays.directions, depths)
     points = rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
+    mask = grid(points)
     inside = (solid(points.flatten(0, 1)) > 0).unflatten(0, mask.shape)
     assert bool(mask[inside].all())
     assert float(mask.float().mean()) < 0.2
     _, alpha, distance = trace(rays)
     hit = alpha > 0
-    at_surface = sample_mask(grid, rays.origins[hit], rays.directions[hit], distance[hit][:, None])
+    at_surface = grid(rays.origins[hit] + rays.directions[hit] * distance[hit][:, None])
     assert bool(at_surface.all())
     assert float(mask.any(dim=1)[~hit].float().mean()) < 0.5  # before the white background no network is asked
 
