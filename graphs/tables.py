@@ -54,8 +54,8 @@ def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     return result
 
 
-# No published number could be read; the one pair of accuracies quoted elsewhere (79.9 for DFA, 87.2 for backpropagation)
-# names no row, so it fills no cell.
+# No published number could be read. The one pair of accuracies quoted elsewhere (79.9 for DFA, 87.2 for
+# backpropagation) names no row, so it fills no cell.
 def _classifier_cells(methods: tuple[str, ...]) -> tuple[Cell, ...]:
     return tuple(
         Cell(
