@@ -40,7 +40,7 @@ class Config(train.Config):
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
         if self.model == "dna" and self.preset is None:
-            preset = replace(find_preset("dna", self.method), lr=PRESETS["dna_alignment"].lr)
+            preset = replace(find_preset(model="dna", method=self.method), lr=PRESETS["dna_alignment"].lr)
             return preset if self.epochs is None else replace(preset, epochs=self.epochs)
         return super().resolve()
 

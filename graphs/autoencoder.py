@@ -39,7 +39,7 @@ class Config(RunConfig):
         """The preset that these arguments mean."""
         if self.method is Method.DRTP:
             raise UserError("--method drtp needs a target per node, and link prediction has none. Use dfa or sdfa.")
-        preset = find_autoencoder_preset(self.dataset, self.method)
+        preset = find_autoencoder_preset(dataset=self.dataset, method=self.method)
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 
 

@@ -36,9 +36,12 @@ class Preset:
     def __post_init__(self) -> None:
         for name in ("dropout", "attention_dropout", "top_attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if self.lr <= 0 or self.weight_decay < 0 or self.epochs < 1:
-            raise ValueError(f"lr {self.lr}, weight_decay {self.weight_decay}, epochs {self.epochs}: out of range")
+                raise UserError(f"{name} is {getattr(self, name)}; a dropout rate lies in [0, 1).")
+        for name in ("lr", "epochs"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.weight_decay < 0:
+            raise UserError(f"weight_decay is {self.weight_decay}; it must not be negative.")
 
 
 cheb_bp = Preset(model="cheb", method=Method.BP, weight_decay=5e-4, dropout=0.5)
@@ -134,7 +137,7 @@ def check_method(method: Method) -> None:
         )
 
 
-def find_preset(model: str | None, method: Method | None, name: str | None = None) -> Preset:
+def find_preset(*, name: str | None = None, model: str | None = None, method: Method | None = None) -> Preset:
     """The preset called `name`, or the one of a model (gcn if None) and a method (dfa if None).
 
     Raises:
@@ -150,7 +153,7 @@ def find_preset(model: str | None, method: Method | None, name: str | None = Non
     return replace(base, method=method)
 
 
-def find_autoencoder_preset(dataset: str, method: Method | None) -> AutoencoderPreset:
+def find_autoencoder_preset(*, dataset: str, method: Method | None = None) -> AutoencoderPreset:
     """The preset of a data set and a method (dfa if None); CiteSeer has its own."""
     method = method or Method.DFA
     check_method(method)

@@ -40,7 +40,7 @@ class Config(RunConfig):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
-        preset = find_preset(self.model, self.method, self.preset)
+        preset = find_preset(name=self.preset, model=self.model, method=self.method)
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 
 

@@ -170,7 +170,7 @@ PRESETS["debug_dfa"] = debug_dfa
 _DEFAULTS = {"synthetic": "small", "blender": "synthetic", "llff": "real"}  # family of presets by data set
 
 
-def find_preset(name: str | None, method: Method | None, dataset: str) -> Preset:
+def find_preset(*, name: str | None = None, method: Method | None = None, dataset: str) -> Preset:
     """The preset called `name`; without one, the published settings for a data set, or small ones for "synthetic".
 
     Args:

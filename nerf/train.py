@@ -90,7 +90,7 @@ class Config(config.RunConfig):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
-        preset = find_preset(self.preset, self.method, self.dataset)
+        preset = find_preset(name=self.preset, method=self.method, dataset=self.dataset)
         shared = {field.name for field in fields_of(Config)} & {field.name for field in fields_of(Preset)}
         given = {name: getattr(self, name) for name in shared - {"method"}}
         return replace(

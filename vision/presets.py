@@ -72,7 +72,9 @@ class Preset:
                 raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
 
 
-def find_preset(name: str | None, model: str | None, method: Method | None, dataset: str) -> Preset:
+def find_preset(
+    *, name: str | None = None, model: str | None = None, method: Method | None = None, dataset: str
+) -> Preset:
     """The preset called `name`; without one, the published settings of a model on a data set.
 
     Args:

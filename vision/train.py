@@ -81,7 +81,7 @@ class Config(config.RunConfig):
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
         model = "topology" if self.topology is not None and self.model is None else self.model
-        preset = find_preset(self.preset, model, self.method, self.dataset)
+        preset = find_preset(name=self.preset, model=model, method=self.method, dataset=self.dataset)
         shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
         given = {name: getattr(self, name) for name in shared - {"model", "method"}}
         for option, owner in {"topology": "topology", "hidden": "fc"}.items():

@@ -43,7 +43,7 @@ def test_shallow_gives_the_first_layer_no_gradient(small):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_model_trains_by_every_method(small, model, method):
     torch.manual_seed(0)
-    preset = find_preset(model, method)
+    preset = find_preset(model=model, method=method)
     net = build_model(preset, small.features, small.classes)
     attachment = attach(net, method)
     optimizer = make_optimizer(net, preset)

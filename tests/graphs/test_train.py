@@ -127,8 +127,8 @@ def test_where_a_preset_takes_the_error_matters_also_where_alignment_is_measured
 
 
 def test_methods_without_published_settings_use_those_of_dfa():
-    assert find_preset("gat", Method.SDFA) == replace(PRESETS["gat_dfa"], method=Method.SDFA)
-    assert find_preset("gat", Method.BP) == PRESETS["gat_bp"]
+    assert find_preset(model="gat", method=Method.SDFA) == replace(PRESETS["gat_dfa"], method=Method.SDFA)
+    assert find_preset(model="gat", method=Method.BP) == PRESETS["gat_bp"]
 
 
 def test_layer_wise_methods_are_refused_with_the_reason():
@@ -138,7 +138,7 @@ def test_layer_wise_methods_are_refused_with_the_reason():
 
 @pytest.mark.parametrize("changes", [{"lr": 0.0}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}])
 def test_an_impossible_preset_is_refused(changes):
-    with pytest.raises(ValueError, match=next(iter(changes))):
+    with pytest.raises(UserError, match=next(iter(changes))):
         replace(PRESETS["gcn_dfa"], **changes)
 
 

@@ -54,24 +54,24 @@ def test_the_tiny_network_is_that_of_the_figure():
 
 
 def test_the_data_set_decides_which_settings_are_taken():
-    assert find_preset(None, Method.BP, "blender") == PRESETS["synthetic_bp"]
-    assert find_preset(None, None, "llff") == PRESETS["real_dfa"]
-    assert find_preset(None, None, "synthetic") == PRESETS["small_dfa"]
-    assert find_preset(None, Method.SHALLOW, "blender") == PRESETS["synthetic_shallow"]
-    assert find_preset(None, Method.FA, "blender") == replace(PRESETS["synthetic_dfa"], method=Method.FA)
+    assert find_preset(method=Method.BP, dataset="blender") == PRESETS["synthetic_bp"]
+    assert find_preset(dataset="llff") == PRESETS["real_dfa"]
+    assert find_preset(dataset="synthetic") == PRESETS["small_dfa"]
+    assert find_preset(method=Method.SHALLOW, dataset="blender") == PRESETS["synthetic_shallow"]
+    assert find_preset(method=Method.FA, dataset="blender") == replace(PRESETS["synthetic_dfa"], method=Method.FA)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("lego", None, "blender"), "--preset lego: no such preset. There are synthetic_bp"),
-        (("small_bp", Method.DFA, "blender"), "--preset small_bp trains by bp and --method says dfa"),
-        ((None, Method.DRTP, "blender"), "drtp projects the class of a sample, and a point in space has none"),
+        ({"name": "lego"}, "--preset lego: no such preset. There are synthetic_bp"),
+        ({"name": "small_bp", "method": Method.DFA}, "--preset small_bp trains by bp and --method says dfa"),
+        ({"method": Method.DRTP}, "drtp projects the class of a sample, and a point in space has none"),
     ],
 )
 def test_impossible_choices_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        find_preset(*arguments)
+        find_preset(**arguments, dataset="blender")
 
 
 @pytest.mark.parametrize("name", ["depth", "width", "rays", "lr", "steps", "samples_coarse", "decay", "size"])
