@@ -94,7 +94,10 @@ def main(config: Config) -> None:
         if part in config.parts:
             print(f"measuring {part}", file=sys.stderr)  # no spinner: it would take turns with what is timed
             rows += rows_of(part, config.quick, config.rounds)
-    table = Table(*rows[0], title=f"A training step, {config.threads} thread(s)")
+    caption = "Ratios are medians over rounds of the ratio within a round, not quotients of the milliseconds shown."
+    if config.quick:
+        caption += " --quick: sizes too small to compare anything."
+    table = Table(*rows[0], title=f"A training step, {config.threads} thread(s)", caption=caption)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
     Console(width=180).print(table)
