@@ -57,6 +57,17 @@ def batches(
             yield Batch(fields.index_select(0, place), labels.index_select(0, place), len(part))
 
 
+def batch_count(rows: int, size: int) -> int:
+    """How many batches of `size` an epoch of `rows` has.
+
+    Example:
+        >>> batch_count(1600, 800), batch_count(1631, 800), batch_count(1632, 800), batch_count(20, 800)
+        (2, 2, 3, 1)
+    """
+    whole, rest = divmod(rows, size)
+    return whole + (rest >= FEWEST or (rest > 0 and whole == 0))
+
+
 def in_whole_batches(rows: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """The numbers of all rows in the order of an epoch, a pool at a time, each but the last in whole batches."""
     rest = torch.empty(0, dtype=torch.int64)

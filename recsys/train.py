@@ -24,7 +24,7 @@ from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
 from recsys.alignment import batch_alignment, summary
-from recsys.batches import Batch, batches
+from recsys.batches import Batch, batch_count, batches
 from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
@@ -66,14 +66,14 @@ def train(
         training.load_state_dict(state)
         progress = training.progress
     while progress.epoch <= preset.max_epochs and not best.given_up(progress.epoch - 1):
-        last = train_epoch(training, data.train, config, run)
+        train_epoch(training, data.train, config, run)
         found = {"train_loss": progress.loss / progress.rows}
         check_loss(found["train_loss"], progress.epoch)
         score = evaluate(training.model, data.val, device)
         best.update(score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
         if config.alignment:
-            found |= batch_alignment(training, last)
+            found |= batch_alignment(training, last_batch(training, data.train, config))
         if run is not None:
             run.log(progress.epoch, **found)
         progress.next_epoch(**found)
@@ -97,24 +97,35 @@ def train(
     )
 
 
-def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> Batch:
-    """Train on what is left of the epoch in progress; the last batch."""
+def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> None:
+    """Train on what is left of the epoch in progress.
+
+    Checkpoints are written while a batch of it is left; the one after the last comes with what the epoch has found.
+    """
     preset, progress, group = training.preset, training.progress, training.group
+    count = batch_count(len(clicks), preset.batch)
     todo = batches(clicks, preset.batch, config.seed, progress.epoch, training.device, group, skip=progress.batch)
     if run is not None and group.is_main:
-        total = -(-len(clicks) // preset.batch) - progress.batch
-        todo = track(todo, f"{preset.model}, {preset.method}, epoch {progress.epoch}", total)
+        todo = track(todo, f"{preset.model}, {preset.method}, epoch {progress.epoch}", count - progress.batch)
     summed = torch.zeros((), dtype=torch.float64, device=training.device)
     for batch in todo:
         summed += training.step(batch)
         progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
-        if run is not None and progress.batch % config.checkpoint_every == 0:
+        if run is not None and progress.batch % config.checkpoint_every == 0 and progress.batch < count:
             progress.loss += group.total(summed.item())
             summed.zero_()
             check_loss(progress.loss, progress.epoch)
             run.save(progress.epoch - 1, **training.state_dict())
     progress.loss += group.total(summed.item())
-    return batch
+
+
+def last_batch(training: Training, clicks: Clicks, config: RunConfig) -> Batch:
+    """The last batch of the epoch in progress, whether or not it was trained on since the start of this process."""
+    preset = training.preset
+    skip = batch_count(len(clicks), preset.batch) - 1
+    return next(
+        batches(clicks, preset.batch, config.seed, training.progress.epoch, training.device, training.group, skip)
+    )
 
 
 def main(config: Config) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from harness.processes import Processes
 from recsys import batches as module
-from recsys.batches import batches, in_whole_batches
+from recsys.batches import batch_count, batches, in_whole_batches
 from recsys.clicks import Clicks
 
 CPU = torch.device("cpu")
@@ -104,3 +104,4 @@ def test_blocks_keep_a_pool_together_and_are_shuffled_within(monkeypatch):
 def test_a_rest_too_small_to_normalise_is_left_out_unless_it_is_all_there_is(rows, sizes):
     found = [len(part) for pool in in_whole_batches(rows, 64, 0, 1) for part in pool.split(64)]
     assert found == sizes
+    assert batch_count(rows, 64) == len(sizes)

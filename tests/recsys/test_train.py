@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from harness import cli
 from harness.errors import NonFiniteLoss, UserError
+from harness.run import Run
 from recsys import train as module
 from recsys.clicks import Clicks
 from recsys.config import RunConfig
@@ -171,6 +172,44 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(model, killed_at, tmp_path
     assert resumed["curves"] == whole["curves"]
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == resumed
+
+
+def run_killed_in_validation(config, monkeypatch):
+    """Train until the first validation; what `Run.save` was asked to keep, as batches of the epoch that were done."""
+    saved, save = [], Run.save
+
+    def noted(self, step, **state):
+        saved.append(state["progress"]["batch"])
+        save(self, step, **state)
+
+    def killed(*arguments):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", noted)
+        patch.setattr(module, "evaluate", killed)
+        with pytest.raises(KilledError):
+            main(config)
+    return saved
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [1]), (2, [])])  # of the two batches of an epoch
+def test_within_an_epoch_there_are_checkpoints_only_while_a_batch_is_left(every, expected, tmp_path, monkeypatch):
+    config = small(rows=2000, batch=800, checkpoint_every=every, out=tmp_path)
+    assert run_killed_in_validation(config, monkeypatch) == expected
+
+
+@pytest.mark.parametrize("kept", [1, 2])  # 2: all of the epoch, which is a state that earlier runs have saved
+def test_a_run_that_was_interrupted_in_a_validation_ends_like_an_uninterrupted_one(kept, tmp_path, monkeypatch):
+    config = small(rows=2000, batch=800, checkpoint_every=kept, dropout=0.3, alignment=True)
+    whole = train(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "batch_count", lambda rows, size: kept + 1)
+        assert run_killed_in_validation(replace(config, out=tmp_path), patch) == [kept]
+    main(replace(config, out=tmp_path, resume=True))
+    resumed = json.loads((tmp_path / "result.json").read_text())
+    assert resumed["metrics"] == pytest.approx(whole["metrics"], abs=0)
+    assert resumed["curves"] == whole["curves"]
 
 
 def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, capsys):
