@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys.cross import CrossNetwork
 from recsys.embeddings import FieldRows, LinearTerm, embedding_table
-from recsys.layers import CrossNetwork, LogarithmicLayer, SelfAttention, pairwise_products, perceptron
+from recsys.layers import LogarithmicLayer, SelfAttention, pairwise_products, perceptron
 from recsys.presets import Preset
 from tinydfa import DFALayer
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from recsys.layers import Stretched
 from recsys.models import build_model
 from recsys.presets import MODELS, Preset
 from recsys.training import withhold_feedback
@@ -218,27 +217,6 @@ def test_a_compiled_model_is_one_graph_with_the_same_gradients(model, method):
     loss_of(torch.compile(compiled, backend="aot_eager", fullgraph=True), fields, labels).backward()
     for mine, other in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
-
-
-def test_states_of_a_cross_network_have_the_gradients_of_their_formula():
-    """Where layers share a gradient, where they do not, and where one has none."""
-    torch.manual_seed(0)
-    x0, a, c = (torch.randn(5, 3), torch.randn(5, 4), torch.randn(4, 3))
-    shared, other, last = torch.randn(5, 6), torch.randn(5, 3), torch.randn(5, 3)
-    found = []
-    for states_of in (
-        Stretched.apply,
-        lambda x0, a, c: [a[:, k, None] * x0 + c[k] for k in range(4)],
-    ):
-        given = [tensor.clone().requires_grad_() for tensor in (x0, a, c)]
-        states = states_of(*given)
-        torch.testing.assert_close(states[2], a[:, 2, None] * x0 + c[2])
-        kept = [states[0], states[1], states[3]]
-        torch.autograd.backward(kept, [shared[:, :3], shared[:, :3], last])
-        torch.autograd.backward(states_of(*given)[:2], [shared[:, :3], shared[:, 3:]])
-        torch.autograd.backward(states_of(*given)[2:3], [other])
-        found.append([tensor.grad for tensor in given])
-    torch.testing.assert_close(*found)
 
 
 def test_logarithmic_neurons_give_the_same_with_and_without_gradients():
