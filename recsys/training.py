@@ -108,8 +108,11 @@ def withhold_feedback(model: nn.Module) -> None:
 
     So it is in the 2020 release: DeepFM's perceptron sees detached embeddings, which learn through the pairwise
     products alone; AFN's embeddings stop at a point that is missing from the head's list, and keep their first values.
+
+    Raises:
+        AttributeError: the model has no hidden layers.
     """
-    point: nn.Module = model.embedding_point  # type: ignore[assignment]
+    point = model.get_submodule("embedding_point")
     point.register_forward_pre_hook(lambda module, inputs: inputs[0].detach())
 
 
@@ -118,10 +121,18 @@ def shared(model: nn.Module, preset: Preset, device: torch.device) -> Distribute
 
     Where some parameters get no gradient, these have to be looked for in every step.
     """
-    untouched = preset.method is Method.SHALLOW or (preset.model == "afn" and preset.embedding_feedback == "off")
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
         forward_sync_buffers=False,  # batch statistics are those of all processes already
-        find_unused_parameters=untouched,
+        find_unused_parameters=has_untouched(preset),
     )
+
+
+def has_untouched(preset: Preset) -> bool:
+    """Whether some parameters get no gradient: below the last point, or embeddings that nothing teaches.
+
+    DeepFM's embeddings learn from its pairwise products, whatever the hidden layers say.
+    """
+    withheld = preset.method.cuts and preset.embedding_feedback == "off"
+    return preset.method is Method.SHALLOW or (withheld and preset.model != "deepfm")
