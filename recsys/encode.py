@@ -152,6 +152,16 @@ class Encoder:
         """Categories of each field, id 0 included."""
         return tuple(field.size for field in self.fields)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: equal for encoders that give equal ids, different for others."""
+        digest = hashlib.sha256()
+        for field in self.fields:
+            edges, keys = field.edges.astype("<f8"), field.keys.astype("<i8")
+            digest.update(f"{field.name}\0{field.rule}\0{len(edges)} {len(keys)}\0".encode())
+            digest.update(edges.tobytes() + keys.tobytes())
+        return digest.hexdigest()[:16]
+
     def encode_frame(self, frame: pl.DataFrame) -> np.ndarray:
         """Ids, int32 ``[n, F]``, of columns as `recsys.rows.parse` gives them."""
         ids = np.empty((len(frame), len(self.fields)), dtype=np.int32)

@@ -28,7 +28,7 @@ from recsys.batches import Batch, batch_count, batches
 from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
-from recsys.training import Training
+from recsys.training import Training, refuse_other_ids, sum_type
 
 ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
 
@@ -56,15 +56,15 @@ def train(
         The result (see `harness.results.make_result`), with curves per epoch.
 
     Raises:
-        UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
+        UserError: an impossible configuration, missing or damaged data, other data than that of the run to be resumed,
+            or a loss that is not finite.
     """
     preset, start = config.resolve(), perf_counter()
     device, data = device or pick_device(config.device), data or config.load()
-    training = Training(config, preset, data.field_dims, device)
+    training = Training(config, preset, data.field_dims, device, encoder=data.encoder.fingerprint)
+    if run is not None:
+        begin(run, training, data)
     best, progress = training.best, training.progress
-    if run is not None and (state := run.restore()) is not None:
-        training.load_state_dict(state)
-        progress = training.progress
     while progress.epoch <= preset.max_epochs and not best.given_up(progress.epoch - 1):
         train_epoch(training, data.train, config, run)
         found = {"train_loss": progress.loss / progress.rows}
@@ -97,6 +97,19 @@ def train(
     )
 
 
+def begin(run: Run, training: Training, data: ClickData) -> None:
+    """Start the run, or continue it where its last checkpoint was, and keep the encoder in its folder.
+
+    Raises:
+        UserError: the run was trained on other category ids.
+    """
+    if (state := run.restore()) is not None:
+        refuse_other_ids(state.get("encoder"), training.encoder, run.folder)
+        training.load_state_dict(state)
+    if training.group.is_main:
+        write_whole(run.folder / ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
+
+
 def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> None:
     """Train on what is left of the epoch in progress.
 
@@ -107,7 +120,7 @@ def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run 
     todo = batches(clicks, preset.batch, config.seed, progress.epoch, training.device, group, skip=progress.batch)
     if run is not None and group.is_main:
         todo = track(todo, f"{preset.model}, {preset.method}, epoch {progress.epoch}", count - progress.batch)
-    summed = torch.zeros((), dtype=torch.float64, device=training.device)
+    summed = torch.zeros((), dtype=sum_type(training.device), device=training.device)
     for batch in todo:
         summed += training.step(batch)
         progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
@@ -137,8 +150,6 @@ def main(config: Config) -> None:
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.data_dir}
     data = config.load()  # before the folder is made: a missing file should not leave one behind
     with Run("recsys", name, settings, config.out, config.resume) as run:
-        if processes.current().is_main:
-            write_whole(run.folder / ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
         train(config, run, data, device)
     processes.leave()
 

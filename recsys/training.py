@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness import processes
+from harness.errors import UserError
 from harness.seeds import seed_everything
 from recsys.batches import Batch
 from recsys.config import RunConfig
@@ -46,9 +48,18 @@ class Training:
         preset: What `config` resolves to.
         field_dims: Categories of each field.
         device: Where to train.
+        encoder: The fingerprint of what gives the categories their ids, for checkpoints.
     """
 
-    def __init__(self, config: RunConfig, preset: Preset, field_dims: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        preset: Preset,
+        field_dims: tuple[int, ...],
+        device: torch.device,
+        encoder: str | None = None,
+    ) -> None:
+        self.encoder = encoder
         self.preset, self.device, self.bf16 = preset, device, config.precision == "bf16"
         self.group = processes.current()
         seed_everything(config.seed)
@@ -86,6 +97,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds, besides the generators."""
         return {
+            "encoder": self.encoder,
             "model": self.model.state_dict(),
             "attachment": self.attachment.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -101,6 +113,24 @@ class Training:
             optimizer.load_state_dict(saved)
         self.best.load_state_dict(state["best"])
         self.progress = Progress(**state["progress"])
+
+
+def refuse_other_ids(trained: str | None, found: str | None, folder: Path) -> None:
+    """Raise `UserError` unless the encoder of the run in `folder` is the one of its data now, by their fingerprints.
+
+    Checkpoints of earlier versions do not say which theirs was (None).
+    """
+    if trained not in (None, found):
+        raise UserError(
+            f"{folder} holds a run whose categories have the ids of the encoder {trained}, and those of the data given "
+            f"now have the ids of {found}: an id would stand for another category. Resume it with the file it was "
+            "trained on (--criteo-file, --data-dir), or start another with --out."
+        )
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """What losses are added up in: float64, but float32 on mps, which has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def withhold_feedback(model: nn.Module) -> None:

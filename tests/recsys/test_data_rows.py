@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from harness.errors import UserError
 from recsys.clicks import Clicks
 from recsys.data import load_clicks
 from recsys.encode import Encoder
+from recsys.formats import Rule
 from recsys.predict_rows import encode_file
 from tests.recsys.raw_logs import check_ids, ln2, raw_rows, read_rows, vocabularies, write_rows
 
@@ -141,6 +143,7 @@ def test_a_saved_encoder_gives_the_ids_of_the_log(trained):
     assert sorted(ids.tolist()) == sorted(parts.tolist())
     assert encoder.field_dims == log.field_dims
     assert encoder.to_dict() == log.encoder.to_dict()
+    assert encoder.fingerprint == log.encoder.fingerprint
 
 
 def test_rows_without_a_label_have_the_same_ids(trained):
@@ -229,3 +232,17 @@ def test_a_batch_is_a_copy_in_memory():
         fields.fill_(99)
     assert int(clicks.fields.max()) == 11
     assert len(clicks) == 4
+
+
+def test_encoders_that_give_other_ids_have_other_fingerprints(trained):
+    _, _, encoder = trained
+    first, *others = encoder.fields
+    changes = [
+        {"name": "other"},
+        {"rule": Rule.QUANTILE},
+        {"edges": np.array([1.5])},
+        {"keys": first.keys[::-1]},
+        {"keys": first.keys[:-1]},
+    ]
+    fields = [encoder.fields, encoder.fields[::-1], *((replace(first, **change), *others) for change in changes)]
+    assert len({replace(encoder, fields=tuple(chosen)).fingerprint for chosen in fields}) == len(fields)

@@ -21,6 +21,7 @@ from recsys.evaluate import BestWeights, evaluate
 from recsys.presets import PRESETS, PUBLISHED, find_preset
 from recsys.train import Config, main, train
 from recsys.training import Training
+from tests.recsys.raw_logs import raw_rows, write_rows
 from tinydfa import Method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,6 +218,44 @@ def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, capsys)
     first = json.loads((tmp_path / "result.json").read_text())
     main(small(out=tmp_path, epochs=1, resume=True))
     assert json.loads((tmp_path / "result.json").read_text())["metrics"] == first["metrics"]
+
+
+@pytest.fixture
+def two_logs(tmp_path):
+    """Two files of one format; the categories of the second have other counts, and so other ids."""
+    return [write_rows(tmp_path / f"{seed}.txt", raw_rows(400, seed)) for seed in (3, 4)]
+
+
+def criteo(path, folder, **options):
+    place = {"dataset": "criteo", "criteo_file": path, "out": folder}
+    return small(rows=None, min_count=3, **place, **options)
+
+
+def test_a_run_is_not_resumed_with_other_category_ids(two_logs, tmp_path):
+    folder = tmp_path / "run"
+    first, second = two_logs
+    main(criteo(first, folder))
+    prints = [criteo(path, folder).load().encoder.fingerprint for path in two_logs]
+    encoder = (folder / "encoder.json").read_bytes()
+    with pytest.raises(
+        UserError, match=f"{folder} holds .* encoder {prints[0]}, .* {prints[1]}: .*--criteo-file.*--out"
+    ):
+        main(criteo(second, folder, resume=True))
+    assert (folder / "encoder.json").read_bytes() == encoder
+
+
+@pytest.mark.parametrize("known", [True, False])  # runs of earlier versions did not note their encoder
+def test_a_run_is_resumed_with_the_same_rows_from_another_place(known, two_logs, tmp_path):
+    folder, moved = tmp_path / "run", tmp_path / "moved.txt"
+    main(criteo(two_logs[0], folder))
+    if not known:
+        content = torch.load(folder / "checkpoint.pt", weights_only=True)
+        del content["state"]["encoder"]
+        torch.save(content, folder / "checkpoint.pt")
+    first = json.loads((folder / "result.json").read_text())
+    two_logs[0].rename(moved)
+    main(criteo(moved, folder, resume=True))
+    assert json.loads((folder / "result.json").read_text())["metrics"] == first["metrics"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):

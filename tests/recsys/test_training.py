@@ -1,4 +1,4 @@
-"""One training among several processes, and what a checkpoint of it may continue."""
+"""One training: among several processes it does what it does alone, and on every device it can add up losses."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from recsys.batches import Batch
 from recsys.config import RunConfig
 from recsys.presets import MODELS, Preset
-from recsys.training import Training, has_untouched
+from recsys.training import Training, has_untouched, sum_type
 from tests.processes import in_two_processes
 from tinydfa import Method
 
@@ -58,3 +58,8 @@ def test_parameters_without_a_gradient_are_looked_for_where_there_are_any(model,
     chosen = replace(preset(model), method=method, embedding_feedback=feedback)
     parameters = trained(chosen, steps=1).model.parameters()
     assert has_untouched(chosen) == any(parameter.grad is None for parameter in parameters)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", torch.float64), ("mps", torch.float32)])
+def test_losses_are_added_up_in_the_widest_type_of_the_device(device, expected):
+    assert sum_type(torch.device(device)) == expected
