@@ -70,7 +70,7 @@ class RunConfig(config.RunConfig):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
-        preset = find_preset(self.model, self.method, self.dataset, self.preset)
+        preset = find_preset(model=self.model, method=self.method, dataset=self.dataset, name=self.preset)
         given: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "batch", "dropout", "embedding_feedback")}
         given["max_epochs"] = self.epochs
         changes = {name: value for name, value in given.items() if value is not None}

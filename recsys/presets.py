@@ -44,14 +44,14 @@ class Preset:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1)")
+            raise UserError(f"dropout is {self.dropout}; it must lie in [0, 1).")
         if self.lr <= 0 or self.batch < 2 or self.max_epochs < 1 or self.patience < 1:
             found = f"lr {self.lr}, batch {self.batch}, max_epochs {self.max_epochs}, patience {self.patience}"
-            raise ValueError(f"{found}: out of range")
+            raise UserError(f"{found}: all must be above 0, and batch above 1.")
         if self.embedding_feedback not in get_args(EmbeddingFeedback):
-            raise ValueError(f"embedding_feedback is {self.embedding_feedback!r}; it is on, off or through")
+            raise UserError(f"embedding_feedback is {self.embedding_feedback!r}; it must be on, off or through.")
         if self.attention % self.heads:
-            raise ValueError(f"attention is {self.attention} wide, which {self.heads} heads do not divide")
+            raise UserError(f"attention is {self.attention} wide; {self.heads} heads must divide it.")
 
 
 fm_bp = Preset(model="fm", lr=1e-4)
@@ -157,7 +157,7 @@ def check_method(model: str, method: Method) -> None:
         )
 
 
-def find_preset(model: str | None, method: Method | None, dataset: str, name: str | None = None) -> Preset:
+def find_preset(*, model: str | None, method: Method | None, dataset: str, name: str | None = None) -> Preset:
     """The preset called `name`, or the one of a model (deepfm if None), a method (dfa if None) and a data set.
 
     A data set without presets of its own has the published ones. Methods other than bp and shallow use DFA's.

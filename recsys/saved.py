@@ -79,7 +79,7 @@ def _preset(folder: Path, settings: dict[str, Any]) -> Preset:
     known = {field.name: settings[field.name] for field in fields(Preset) if field.name in settings}
     try:
         return Preset(**known | {"method": Method(known["method"]), "mlp": tuple(known["mlp"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{folder / 'config.yaml'} is not what a run writes ({error}). {TRAIN}.") from error
 
 

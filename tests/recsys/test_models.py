@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.errors import UserError
 from recsys.models import build_model
 from recsys.presets import MODELS, Preset
 from recsys.training import withhold_feedback
@@ -229,5 +230,5 @@ def test_logarithmic_neurons_give_the_same_with_and_without_gradients():
 
 def test_an_impossible_preset_is_refused():
     for changes in ({"dropout": 1.0}, {"batch": 1}, {"patience": 0}, {"attention": 7}):
-        with pytest.raises(ValueError, match=next(iter(changes))):
+        with pytest.raises(UserError, match=next(iter(changes))):
             replace(preset("fm"), **changes)

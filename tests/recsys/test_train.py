@@ -1,5 +1,6 @@
 """Training: what it learns, what it reports, and that an interrupted run ends like one that was not interrupted."""
 
+import inspect
 import json
 import math
 import subprocess
@@ -328,9 +329,17 @@ def test_published_settings_are_those_of_the_release():
 
 
 def test_a_data_set_without_presets_of_its_own_has_the_published_ones():
-    assert find_preset("dcn", Method.BP, "criteo_x1") == PUBLISHED["dcn_bp"]
-    assert find_preset("dcn", Method.BP, "adult") == PRESETS["dcn_bp_adult"]
-    assert find_preset("dcn", Method.SDFA, "ml-100k") == replace(PRESETS["dcn_dfa_ml-100k"], method=Method.SDFA)
+    def find(method, dataset):
+        return find_preset(model="dcn", method=method, dataset=dataset)
+
+    assert find(Method.BP, "criteo_x1") == PUBLISHED["dcn_bp"]
+    assert find(Method.BP, "adult") == PRESETS["dcn_bp_adult"]
+    assert find(Method.SDFA, "ml-100k") == replace(PRESETS["dcn_dfa_ml-100k"], method=Method.SDFA)
+
+
+def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_not_tell_them_apart():
+    kinds = {argument.kind for argument in inspect.signature(find_preset).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize(
