@@ -61,6 +61,11 @@ class RunConfig(config.RunConfig):
         for option, value in {"rows": self.rows, "min-count": self.min_count}.items():
             if value is not None and value < 1:
                 raise UserError(f"--{option} {value}: give at least 1.")
+        if self.criteo_file is not None and self.dataset != "criteo":
+            raise UserError(
+                f"--criteo-file {self.criteo_file}: this run takes --dataset {self.dataset}. Add --dataset criteo, or "
+                "leave the file out."
+            )
         if self.batch is not None and self.batch < 2:
             raise UserError(f"--batch {self.batch}: batch normalisation needs at least 2 rows.")
         if self.lr is not None and not 0 < self.lr < 10:
@@ -90,6 +95,6 @@ class RunConfig(config.RunConfig):
         )
 
     def settings(self, preset: Preset) -> dict[str, Any]:
-        """All that decides the run's numbers: the preset, the data and the seed."""
+        """All that decides what the run writes down: the preset, the data, the seed and what is measured."""
         data = {"dataset": self.dataset, "rows": self.rows, "min_count": self.min_count, "binning": self.binning}
-        return vars(preset) | data | {"precision": self.precision, "seed": self.seed}
+        return vars(preset) | data | {"precision": self.precision, "seed": self.seed, "alignment": self.alignment}

@@ -111,8 +111,10 @@ def predict_file(
         UserError: `rows` cannot be read, has no rows or malformed ones that are not to be skipped, or the model gives
             no number for one; or `out` cannot be written.
     """
-    if out.is_dir() or (out.exists() and rows.exists() and out.samefile(rows)):
-        raise UserError(f"--out {out} is {'a folder' if out.is_dir() else 'the file of rows'}. Name another file.")
+    if out.exists():  # a device such as /dev/null would be replaced
+        same = rows.exists() and out.samefile(rows)
+        if same or not out.is_file():
+            raise UserError(f"--out {out} is {'the file of rows' if same else 'not a plain file'}. Name another file.")
     partial, found = out.with_name(out.name + ".partial"), Found()
     try:
         with writing(out):

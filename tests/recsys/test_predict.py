@@ -1,6 +1,7 @@
 """Predictions of a finished run: the saved model applied by hand, and files that are not as they should be."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -165,10 +166,11 @@ def test_a_file_of_another_format_is_an_error_even_if_rows_may_be_skipped(run, t
     assert [each.name for each in tmp_path.iterdir()] == ["other.csv"]
 
 
-@pytest.mark.parametrize("name", ["rows.txt", "folder"])
-def test_predictions_do_not_overwrite_rows_or_folders(run, log, tmp_path, capsys, name):
+@pytest.mark.parametrize("name", ["rows.txt", "folder", "pipe"])
+def test_predictions_overwrite_nothing_but_plain_files_and_not_the_rows(run, log, tmp_path, capsys, name):
     shutil.copy(log, tmp_path / "rows.txt")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     status, _, said = command(capsys, run, tmp_path / "rows.txt", "--out", tmp_path / name)
     assert status == 2
     assert "Name another file" in said

@@ -232,6 +232,12 @@ def criteo(path, folder, **options):
     return small(rows=None, min_count=3, **place, **options)
 
 
+def test_a_run_is_not_resumed_with_an_alignment_that_it_did_not_measure(tmp_path):
+    main(small(epochs=1, out=tmp_path))
+    with pytest.raises(UserError, match="alignment"):
+        main(small(epochs=1, out=tmp_path, alignment=True, resume=True))
+
+
 def test_a_run_is_not_resumed_with_other_category_ids(two_logs, tmp_path):
     folder = tmp_path / "run"
     first, second = two_logs
@@ -355,6 +361,7 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
         (["--batch", "1"], "--batch 1: batch normalisation needs at least 2 rows"),
         (["--lr", "-1"], "--lr -1.0: give a number between 0 and 10"),
         (["--dropout", "1"], "--dropout 1.0: give a share"),
+        (["--criteo-file", "mine.txt"], "--criteo-file mine.txt: this run takes --dataset synthetic"),
         (["--dataset", "adult", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
     ],
 )
