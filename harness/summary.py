@@ -61,17 +61,26 @@ def compare(tables: Sequence[tuple[Table, Lines]], methods: Sequence[str]) -> Co
 
 
 def comparisons(tables: Sequence[tuple[Table, Lines]]) -> list[Comparison]:
-    """BP, DFA and shallow training side by side, once for every metric of a task that a paper's tables share.
+    """BP, DFA and shallow training side by side, once for all tables of a paper about the same rows and columns.
 
     Percentages alone: they are drawn as bars from 0 to 100, and other units have no end.
     """
-    groups: dict[tuple[str, ...], list[tuple[Table, Lines]]] = {}
+    groups: list[list[tuple[Table, Lines]]] = []
     for table, lines in tables:
-        metrics = tuple({cell.metric for cell in table.cells})
-        if table.unit == "%" and not table.is_ours and len(metrics) == 1:
-            groups.setdefault((table.task, *metrics), []).append((table, lines))
-    found = (compare(group, HEADLINE) for group in groups.values())
+        if table.unit == "%" and not table.is_ours and len({cell.metric for cell in table.cells}) == 1:
+            akin = (group for group in groups if any(same_places(table, other) for other, _ in group))
+            group = next(akin, None)
+            if group is None:
+                groups.append(group := [])
+            group.append((table, lines))
+    found = (compare(group, HEADLINE) for group in groups)
     return [comparison for comparison in found if comparison is not None]
+
+
+def same_places(one: Table, other: Table) -> bool:
+    """Whether two tables of a task have a row and column in common, measured in the same."""
+    first, second = ({(cell.row, cell.column, cell.metric) for cell in table.cells} for table in (one, other))
+    return one.task == other.task and not first.isdisjoint(second)
 
 
 def headline(table: Table, lines: Lines) -> str:

@@ -79,6 +79,15 @@ def test_methods_of_two_tables_are_averaged_over_the_cells_that_all_of_them_have
     assert found.recovered == pytest.approx(0.75)
 
 
+def test_tables_about_different_data_are_not_averaged():
+    cora = table(("bp", None), ("dfa", None))
+    pubmed = replace(cora, cells=tuple(replace(c, column="PubMed", dataset="pubmed") for c in cora.cells))
+    easy = [line("bp", 0, 80.0), line("dfa", 0, 75.0)]
+    hard = [line("bp", 0, 40.0, "pubmed"), line("dfa", 0, 30.0, "pubmed")]
+    found = summary.comparisons([(cora, easy), (pubmed, hard)])
+    assert [comparison.means for comparison in found] == [{"bp": 80.0, "dfa": 75.0}, {"bp": 40.0, "dfa": 30.0}]
+
+
 @pytest.mark.parametrize("other", [{"unit": "dB"}, {"source": "ours: no paper has it"}])
 def test_what_is_no_percentage_or_no_papers_is_not_in_the_headline(other: dict[str, str]):
     pair = replace(table(("bp", None), ("dfa", None)), **other)
