@@ -40,7 +40,7 @@ def load_scene(dataset: str, scene: str | None, data_dir: Path | None, *, size: 
         raise UserError(f"--dataset {dataset}: no such data set. There are {', '.join(DATASETS)}.")
     if size is not None and size < 1:
         raise UserError(f"--size {size}: give at least 1.")
-    name = scene or DEFAULT_SCENES[dataset]
+    name = DEFAULT_SCENES[dataset] if scene is None else scene
     if dataset == "synthetic":
         if name != procedural.NAME:
             raise UserError(f"--scene {name}: the synthetic data set has one scene, {procedural.NAME}. Leave it out.")

@@ -61,9 +61,11 @@ class Config:
     def __post_init__(self) -> None:
         if (self.run is None) == (self.checkpoint_2020 is None):
             raise UserError("nerf.test scores one thing: give the folder of a run, or --checkpoint-2020 FILE.")
-        for option, value in (("--views", self.views), ("--chunk", self.chunk)):
+        for option, value in (("--size", self.size), ("--views", self.views), ("--chunk", self.chunk)):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
+        if self.out is not None and self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'scores.json'}.")
 
 
 def test(config: Config) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def test(config: Config) -> dict[str, Any]:
 def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
     """What a run trained, and its scene."""
     settings = read_settings(folder)
-    dataset, name = config.dataset or settings["dataset"], config.scene or settings["scene"]
+    dataset = settings["dataset"] if config.dataset is None else config.dataset
+    name = settings["scene"] if config.scene is None else config.scene
     fields, preset = load_run(folder, pick_device(config.device))
     return fields, load_scene(dataset, name, config.data_dir, size=config.size or preset.size), PIXEL_CENTRE
 
@@ -95,7 +98,7 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
 def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
     """What the authors trained, and the scene that the user says it is of."""
     assert config.checkpoint_2020 is not None
-    scene = load_scene(config.dataset or "blender", config.scene, config.data_dir, size=config.size)
+    scene = load_scene("blender" if config.dataset is None else config.dataset, config.scene, config.data_dir, size=config.size)
     fields = load_2020(config.checkpoint_2020, white_background=scene.white_background)
     return fields, scene, pixel_offset(scene.test.width, scene.ndc)
 

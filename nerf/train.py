@@ -135,28 +135,33 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
 
     rays, colours = training_rays(scene)
     chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
-    steps = range(done + 1, preset.steps + 1)
+    steps, begin = range(done + 1, preset.steps + 1), perf_counter()
     for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
         pending += train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk)
         scheduler.step()
         if preset.skip_empty and step % GRID_EVERY == 0:
             update_grid(stateful["grid"], fields)
-        if step % log_every == 0 or step == preset.steps:
+        logs = step % log_every == 0 or step == preset.steps
+        saves = run is not None and (step % config.checkpoint_every == 0 or step == preset.steps)
+        history.rays += preset.rays
+        if not (logs or saves):
+            continue
+        check_loss(pending.sum().item(), step)  # waits for the device
+        history.seconds += perf_counter() - begin
+        if logs:
             coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
-            check_loss(coarse + fine, step)
             numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk))
             pending.zero_()
             if run is not None:
                 run.log(step, **numbers)
-        if run is not None and (step % config.checkpoint_every == 0 or step == preset.steps):
-            check_loss(pending.sum().item(), step)
+        if run is not None and saves:
             states = {name: thing.state_dict() for name, thing in stateful.items()}
             run.save(step, **states, history=asdict(history), pending=pending)
+        begin = perf_counter()
 
-    trained = perf_counter() - start
     views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
-    numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": len(steps) * preset.rays / trained}
+    numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": history.rays_per_second()}
     pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
     return conclude(
         "nerf",

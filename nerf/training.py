@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,12 +79,14 @@ def update_grid(grid: OccupancyGrid, fields: Fields) -> None:
 
 @dataclass
 class History:
-    """Points on the curves; each stands for the steps since the one before it. All but `step` in dB."""
+    """Points on the curves, each for the steps since the one before it, all but `step` in dB; and the speed so far."""
 
     step: list[int] = field(default_factory=list)
     train_psnr: list[float] = field(default_factory=list)  # of the fine network on training rays
     train_coarse_psnr: list[float] = field(default_factory=list)
     test_psnr: list[float] = field(default_factory=list)  # of some pixels of two test views; it chooses nothing
+    rays: int = 0  # that steps took since the beginning
+    seconds: float = 0.0  # and how long those steps took
 
     def add(self, step: int, coarse: float, fine: float, test: float) -> dict[str, float]:
         """Append a point, from mean squared errors, and return it by name."""
@@ -95,4 +98,8 @@ class History:
 
     def curves(self) -> dict[str, Any]:
         """The lists that figures are drawn from."""
-        return vars(self)
+        return {name: value for name, value in vars(self).items() if isinstance(value, list)}
+
+    def rays_per_second(self) -> float:
+        """Of all steps whose time is known; not a number where a checkpoint of before kept none."""
+        return self.rays / self.seconds if self.seconds else math.nan

@@ -65,6 +65,32 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == resumed
 
 
+def speed_of_the_resumed(folder, capsys, **changes):
+    train.main(Config(**(SMALL | changes), out=folder, resume=True))
+    return json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["rays_per_second"]
+
+
+def test_the_speed_counts_the_steps_before_a_resume_as_well(tmp_path, capsys):
+    train.main(Config(**SMALL, out=tmp_path))
+    whole = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["rays_per_second"]
+    assert 0 < speed_of_the_resumed(tmp_path, capsys) == pytest.approx(whole, rel=1e-6)
+
+    checkpoint = torch.load(tmp_path / "checkpoint.previous.pt", weights_only=True)
+    assert (checkpoint["step"], checkpoint["state"]["history"]["rays"]) == (8, 8 * 16)
+    checkpoint["state"]["history"]["seconds"] = 1000.0
+    torch.save(checkpoint, tmp_path / "checkpoint.pt")
+    assert speed_of_the_resumed(tmp_path, capsys) == pytest.approx(9 * 16 / 1000, rel=0.01)
+
+
+def test_a_checkpoint_without_a_time_still_continues(tmp_path, capsys):
+    train.main(Config(**SMALL, out=tmp_path))
+    for name, speed_known in (("checkpoint.previous.pt", True), ("checkpoint.pt", False)):
+        checkpoint = torch.load(tmp_path / name, weights_only=True)
+        del checkpoint["state"]["history"]["rays"], checkpoint["state"]["history"]["seconds"]
+        torch.save(checkpoint, tmp_path / "checkpoint.pt")
+        assert (speed_of_the_resumed(tmp_path, capsys) is not None) == speed_known
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     first, again, other = (train.train(Config(**SMALL, seed=seed))["curves"] for seed in (0, 0, 1))
     assert first == again
@@ -168,6 +194,21 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         train.load_run(tmp_path / "run")
 
 
+def test_scores_need_a_size_and_a_file_and_say_so_before_any_work(tmp_path):
+    with pytest.raises(UserError, match="--size 0: give at least 1"):
+        scoring.Config(run=tmp_path, size=0)
+    with pytest.raises(UserError, match=r"is a folder\. Name a file, such as .*scores\.json"):
+        scoring.Config(run=tmp_path, out=tmp_path)
+
+
+def test_the_scene_of_a_run_is_taken_only_where_none_is_named(tmp_path, capsys):
+    train.main(Config(**SMALL, out=tmp_path))
+    with pytest.raises(UserError, match="--scene : the synthetic data set has one scene"):
+        scoring.test(scoring.Config(run=tmp_path, scene=""))
+    with pytest.raises(UserError, match="--dataset : no such data set"):
+        scoring.test(scoring.Config(run=tmp_path, dataset=""))
+
+
 @pytest.mark.slow
 def test_a_compiled_run_learns_the_same(monkeypatch):
     """Without the code generator, which takes minutes where there is no GPU."""
@@ -187,6 +228,10 @@ def test_a_compiled_run_learns_the_same(monkeypatch):
         (["--steps", "0"], "--steps 0: give at least 1"),
         (["--epochs", "3"], "--epochs"),
         (["--width", "0"], "width is 0; it must be above 0"),
+        (["--lr", "inf"], "lr is inf; it must be above 0, and finite"),
+        (["--scene", ""], "--scene : the synthetic data set has one scene"),
+        (["--dataset", "blender", "--scene", ""], "--scene : give the name of a folder"),
+        (["--preset", ""], "--preset : no such preset"),
         (["--chunk", "0"], "--chunk 0: give at least 1"),
         (["--dataset", "blender", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
     ],
