@@ -25,6 +25,7 @@ from nerf.scene import Scene, Views
 NAMES = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NEAR, FAR = 2.0, 6.0
 HALF_WIDTH = 1.5
+LARGEST = 1e30  # of a coordinate; float32 ends at 3.4e38
 PATH_POSES = 120
 PATH_ELEVATION = 30.0  # degrees
 
@@ -103,4 +104,5 @@ def _is_matrix(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that float32 can hold, with room for sums and squares of the root."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -13,6 +13,7 @@ Names: ``<data>_<method>[_<size>]``; `small_...` and `debug_...` are ours, for a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -51,8 +52,8 @@ class Preset:
     def __post_init__(self) -> None:
         positive = ("depth", "width", "skip_every", "samples_coarse", "rays", "lr", "decay", "steps")
         for name in (*positive, "size", "test_views"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
         for name in ("samples_fine", "noise", "position_frequencies", "view_frequencies"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must not be negative.")

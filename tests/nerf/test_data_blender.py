@@ -110,6 +110,22 @@ BROKEN = {
         ),
         r"transform_matrix of frame 1",
     ),
+    "huge": (
+        lambda f: change(
+            f / "transforms_train.json", lambda c: c["frames"][1]["transform_matrix"][0].__setitem__(0, 10**400)
+        ),
+        r"transforms_train\.json: the transform_matrix of frame 1",
+    ),
+    "infinite in float32": (
+        lambda f: change(
+            f / "transforms_train.json", lambda c: c["frames"][1]["transform_matrix"][0].__setitem__(0, 1e39)
+        ),
+        r"transforms_train\.json: the transform_matrix of frame 1",
+    ),
+    "huge-angle": (
+        lambda f: change(f / "transforms_train.json", lambda c: c.update(camera_angle_x=10**400)),
+        r"transforms_train\.json: camera_angle_x is",
+    ),
     "no-image": (lambda f: (f / "train" / "r_1.png").unlink(), r"r_1\.png: no such file"),
     "size": (lambda f: write_image(f / "test" / "r_2.png", [[RED]]), r"r_2\.png is 1x1 where r_0\.png is 4x2"),
     "no-picture": (lambda f: (f / "test" / "r_2.png").write_bytes(b"no"), r"r_2\.png cannot be read as a picture"),
