@@ -22,6 +22,7 @@ from graphs.models import build_model
 from graphs.presets import PRESETS, Preset, find_preset
 from harness.config import Unused, conclude
 from harness.device import pick_device
+from harness.errors import UserError
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Method, measure_alignment
@@ -39,6 +40,9 @@ class Config(train.Config):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
+        if self.method is Method.DRTP:
+            reason = "projects the classes of labelled nodes, and the alignment is of the loss over all nodes"
+            raise UserError(f"--method drtp {reason}. Use dfa or sdfa.")
         if self.model == "dna" and self.preset is None:
             preset = replace(find_preset(model="dna", method=self.method), lr=PRESETS["dna_alignment"].lr)
             return preset if self.epochs is None else replace(preset, epochs=self.epochs)
@@ -64,8 +68,6 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
     history = train.History()
     curves: dict[str, list[float]] = {}
     for epoch in range(1, preset.epochs + 1):
-        if preset.method is Method.DRTP:
-            attachment.target = train.training_target(graph)
         loss = train.train_epoch(model, graph, optimizer)
         check_loss(loss, epoch)
         history.add(loss, *train.evaluate(model, graph))

@@ -9,6 +9,7 @@ as in the paper; else openTSNE does, on the CPU, and the same seed gives the sam
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -63,6 +64,12 @@ class Config:
     """The picture."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise UserError(f"--iterations {self.iterations}: give at least 1.")
+        if self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'embeddings.png'}.")
 
 
 def embed(config: train.Config, iterations: int = 5000) -> dict[str, Any]:
@@ -170,7 +177,10 @@ def main(config: Config) -> None:
 
     common: dict[str, Any] = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
     common |= {"data_dir": config.data_dir, "device": config.device}
-    results = [embed(train.Config(method=method, **common), config.iterations) for method in TITLES]
+    results = []
+    for number, (method, title) in enumerate(TITLES.items(), start=1):
+        print(f"{number} of {len(TITLES)}: training by {title}, then its map ...", file=sys.stderr, flush=True)
+        results.append(embed(train.Config(method=method, **common), config.iterations))
     write_whole(config.out, draw(results))
     for result in results:
         print(json.dumps({key: value for key, value in result.items() if key != "curves"}))

@@ -6,6 +6,7 @@ shares DFA's settings. The other feedback methods have no published settings her
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
@@ -38,8 +39,8 @@ class Preset:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; a dropout rate lies in [0, 1).")
         for name in ("lr", "epochs"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
         if self.weight_decay < 0:
             raise UserError(f"weight_decay is {self.weight_decay}; it must not be negative.")
 
@@ -145,7 +146,7 @@ def find_preset(*, name: str | None = None, model: str | None = None, method: Me
     """
     if name is not None:
         return named_preset(PRESETS, name, model=model, method=method)
-    model, method = model or "gcn", method or Method.DFA
+    model, method = "gcn" if model is None else model, method or Method.DFA
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(method)

@@ -111,7 +111,21 @@ def test_the_embedding_command_writes_its_picture(tmp_path, capsys):
     out = tmp_path / "new" / "maps.png"
     embed.main(embed.Config(epochs=2, iterations=10, out=out))
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert str(out) in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert str(out) in printed.out
+    stages = [f"{n} of 3: training by {title}" for n, title in enumerate(embed.TITLES.values(), start=1)]
+    assert [line.split(",")[0] for line in printed.err.splitlines()] == stages
+
+
+@pytest.mark.parametrize("iterations", [0, -1])
+def test_a_map_takes_at_least_one_iteration(iterations):
+    with pytest.raises(UserError, match=f"--iterations {iterations}: give at least 1"):
+        embed.Config(iterations=iterations)
+
+
+def test_a_folder_is_no_picture(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder\. Name a file, such as .*embeddings\.png"):
+        embed.Config(out=tmp_path)
 
 
 def test_a_picture_that_cannot_be_finished_leaves_the_one_before_it_whole(tmp_path, monkeypatch):

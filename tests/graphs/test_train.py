@@ -1,6 +1,7 @@
 """Training: what it learns, and that an interrupted run ends like one that was not interrupted."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,7 +137,7 @@ def test_layer_wise_methods_are_refused_with_the_reason():
         Config(method=Method.FA).resolve()
 
 
-@pytest.mark.parametrize("changes", [{"lr": 0.0}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}])
+@pytest.mark.parametrize("changes", [{"lr": 0.0}, {"lr": math.inf}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}])
 def test_an_impossible_preset_is_refused(changes):
     with pytest.raises(UserError, match=next(iter(changes))):
         replace(PRESETS["gcn_dfa"], **changes)
@@ -147,6 +148,8 @@ def test_an_impossible_preset_is_refused(changes):
     [
         (["--dataset", "corra"], "--dataset corra: no such data set"),
         (["--model", "mlp"], "--model mlp: no such model"),
+        (["--model", ""], "--model : no such model"),
+        (["--preset", ""], "--preset : no such preset"),
         (["--preset", "gcn_xyz"], "--preset gcn_xyz: no such preset"),
         (["--preset", "gcn_bp", "--method", "dfa"], "--preset gcn_bp trains by bp and --method says dfa"),
         (["--preset", "gcn_bp", "--model", "gat"], "--preset gcn_bp is about gcn and --model says gat"),
@@ -174,6 +177,13 @@ def test_the_command_runs_and_prints_its_result_last(tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["model"], result["dataset"], result["method"]) == ("gcn", "synthetic", "dfa")
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+@pytest.mark.parametrize("options", [{}, {"model": "dna"}])
+def test_measuring_alignment_of_drtp_is_refused_before_a_folder_is_made(options, tmp_path):
+    with pytest.raises(UserError, match="--method drtp projects the classes of labelled nodes"):
+        alignment.main(alignment.Config(method=Method.DRTP, out=tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
 
 
 def test_measuring_alignment_offers_no_checkpoints(capsys):
