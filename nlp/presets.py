@@ -7,6 +7,7 @@ The release has no command for the shallow baseline; ours has the settings of DF
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -70,9 +71,10 @@ class Preset:
             _refuse_below_1(name, getattr(self, name))
         for name in ("steps", "validate_every", "patience"):
             _refuse_below_1(name, getattr(self, name))
-        for name in ("lr", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"lr is {self.lr}; it must be above 0, and finite.")
+        if not self.clip_norm > 0:
+            raise UserError(f"clip_norm is {self.clip_norm}; it must be above 0.")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout is {self.dropout}; give a share from 0 to below 1.")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -199,6 +199,6 @@ def shared(model: nn.Module, preset: Preset, device: torch.device) -> Distribute
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # feedback comes from a seed, the same in all
+        forward_sync_buffers=False,  # feedback comes from a seed, the same in all
         find_unused_parameters=preset.method is Method.SHALLOW,
     )

@@ -1,5 +1,6 @@
 """Presets: the published settings, their small siblings, and what the command makes of its arguments."""
 
+import math
 from dataclasses import asdict
 
 import pytest
@@ -97,6 +98,7 @@ def test_epochs_alone_are_not_cut_short_by_the_presets_steps():
         ({"schedule": "cosine"}, "no schedule is called 'cosine'"),
         ({"dropout": 1.0}, "dropout is 1.0; give a share"),
         ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
+        ({"lr": math.inf}, "lr is inf; it must be above 0, and finite"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\); give two numbers"),
         ({"layers": 0}, "layers is 0; give at least 1"),
         ({"steps": 0}, "steps is 0; give at least 1"),

@@ -28,6 +28,7 @@ def trained(folder, text, cache, *launcher):
     environment = {"PATH": "/usr/bin:/bin", "TINYDFA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HOME": str(cache)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
     return json.loads(done.stdout)  # printed once
 
 
