@@ -157,7 +157,7 @@ def load_data(
 def _rows(count: int, hold_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of `count` are trained on, in their order, and which are held out."""
     if not 0 <= hold_out < count:
-        raise UserError(f"hold_out is {hold_out}; of {count} training samples, 0 to {count - 1} can be held out.")
+        raise UserError(f"--hold-out {hold_out}: of {count} training samples, 0 to {count - 1} can be held out.")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
     return np.sort(order[hold_out:]), np.sort(order[:hold_out])
 

@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky-relu-0.1": lambda: nn.LeakyReLU(0.1),
     "leaky-relu-0.01": lambda: nn.LeakyReLU(0.01),
 }
+WIDEST = 10**7  # units or channels of a layer: of 784 inputs so many take 31 GB, before their gradients
 INITS = ("default", "he", "xavier", "normal", "zero")
 
 

@@ -41,6 +41,7 @@ from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Attachment, DFALayer, Feedback, Method, attach
+from vision.layers import WIDEST
 
 SIZE, SAMPLES = 10, 1000  # of x and y; in the batch
 STEPS, TOLERANCE = 4000, 1e-3  # at most; the cost at which training ends
@@ -68,12 +69,12 @@ class Config(RunConfig):
         super().__post_init__()
         if self.method is Method.DRTP:
             raise UserError("--method drtp projects one-hot targets, and a linear map has none. Use another method.")
-        if self.init < 0:
-            raise UserError(f"--init {self.init}: a standard deviation is 0 or more.")
-        if self.hidden < 1:
-            raise UserError(f"--hidden {self.hidden}: give at least 1.")
-        if not self.lr > 0:
-            raise UserError(f"--lr {self.lr}: must be above 0.")
+        if not 0 <= self.init < math.inf:
+            raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
+        if not 1 <= self.hidden <= WIDEST:
+            raise UserError(f"--hidden {self.hidden}: give 1 to {WIDEST:,}; memory for more is hardly to be had.")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr {self.lr}: must be above 0, and finite.")
 
 
 class LinearNet(nn.Module):
@@ -102,15 +103,16 @@ class Trace:
     last: dict[str, float] = field(default_factory=dict)
 
     def add(self, step: int, found: dict[str, float]) -> None:
-        """Take a measurement; the last step's is a point of the curves only if it falls on one."""
+        """Take a measurement; the last step's is a point of the curves only if it falls on one, or is all there is."""
         self.last = found
-        if step % EVERY == 1:
+        if step % EVERY == 1 or not self.curves:
             for name, value in ({"step": step} | found).items():
                 self.curves.setdefault(name, []).append(value)
 
     def metrics(self) -> dict[str, float]:
         """See `train`."""
-        first, eleventh = (*self.curves.get("alignment", []), math.nan, math.nan)[:2]
+        alignment = dict(zip(self.curves["step"], self.curves["alignment"], strict=True))
+        first, eleventh = (alignment.get(step, math.nan) for step in (1, 1 + EVERY))
         reached = next((step / 1000 for step, cost in enumerate(self.costs) if cost <= LAST_PRINTED), math.nan)
         numbers = {"alignment_1": first, "alignment_11": eleventh, "thousand_steps": reached}
         return self.last | numbers | {"steps": len(self.costs)}

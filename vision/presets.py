@@ -6,6 +6,7 @@ The presets of each source are in a file of their own: `presets_drtp.py`, `prese
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -13,7 +14,7 @@ from harness.errors import UserError
 from harness.precision import Precision
 from harness.presets import named_preset
 from tinydfa import Feedback, Method
-from vision.layers import INITS
+from vision.layers import INITS, WIDEST
 from vision.losses import LOSSES
 from vision.optimizers import OPTIMIZERS
 
@@ -60,8 +61,10 @@ class Preset:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; a dropout rate lies in [0, 1).")
         for name in ("lr", "batch", "epochs", "train_images"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
+        if self.model == "fc":
+            _check_widths(self.hidden)
         for what, known in (
             ("model", MODELS),
             ("optimizer", tuple(OPTIMIZERS)),
@@ -70,6 +73,16 @@ class Preset:
         ):
             if getattr(self, what) not in known:
                 raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
+
+
+def _check_widths(hidden: tuple[int, ...]) -> None:
+    """Raise `UserError` for widths that no network has."""
+    given = " ".join(["--hidden", *map(str, hidden)])
+    if not hidden:
+        raise UserError(f"{given} names no width, and fc needs a hidden layer. Give one or more, such as --hidden 500.")
+    if not all(1 <= width <= WIDEST for width in hidden):
+        reason = "of 784 inputs that many units take 31 GB, before their gradients"
+        raise UserError(f"{given}: a width lies in 1 to {WIDEST:,} ({reason}). Choose others.")
 
 
 def find_preset(
@@ -88,7 +101,10 @@ def find_preset(
     """
     presets = all_presets()
     if name is None:
-        return replace(presets[_default(model or "fc", method or Method.DFA, dataset)], method=method or Method.DFA)
+        method = method or Method.DFA
+        nearest = presets[_default("fc" if model is None else model, method, dataset)]
+        small = dataset in ("digits", "synthetic")  # fewer images than some published settings hold out
+        return replace(nearest, method=method, hold_out=0 if small else nearest.hold_out)
     return named_preset(presets, name, model=model, method=method)
 
 

@@ -72,6 +72,7 @@ def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
 def draw_theory(groups: Sequence[Group]) -> bytes:
     """A panel for each quantity of `vision.linear.measure` that the theory is about, by step; logarithms of costs."""
     figure = canvas(9.8, 3.2)
+    started = any(run["curves"]["step"][-1] > 0 for _, _, runs in groups for run in runs)  # step 0 has no logarithm
     for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         for label, colour, runs in groups:
             curves = [values(run["curves"], name) for run in runs]
@@ -79,7 +80,7 @@ def draw_theory(groups: Sequence[Group]) -> bytes:
                 position = max((run["curves"]["step"] for run in runs), key=len)
                 band(axes, curves, label, colour, x=position)
         axes.set_title(title, fontsize="medium")
-        axes.set(xlabel="step", xscale="log")
+        axes.set(xlabel="step", xscale="log" if started else "linear")
         if name.startswith("alignment"):
             axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
             axes.set_ylim(-0.15, 1.05)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import UserError
+from vision.layers import WIDEST
 
 FORM = "Write CONV_<channels>_<kernel>_<stride>_<padding> and FC_<width>, as in CONV_32_5_1_2_FC_1000_FC_10"
 NUMBERS = {"CONV": ("channels", "kernel", "stride", "padding"), "FC": ("width",)}
@@ -69,6 +70,8 @@ def _number(text: str, words: list[str], places: list[int], index: int, what: st
     if index >= len(words) or not words[index]:
         raise _mistake(text, min(places[index], len(text)), f"the {what} is missing")
     word = words[index]
+    if word.isascii() and word.isdigit() and int(word) > WIDEST:
+        raise _mistake(text, places[index], f"the {what} is '{word}', and memory for more than {WIDEST:,} cannot be had")
     if not word.isascii() or not word.isdigit() or int(word) < least:
         raise _mistake(text, places[index], f"the {what} is '{word}', not a whole number of at least {least}")
     return int(word)

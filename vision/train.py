@@ -42,7 +42,8 @@ class Config(config.RunConfig):
     """Train a small network on images. Settings that are left out come from the preset."""
 
     dataset: str = "digits"
-    """digits, which needs no files, mnist, fashion-mnist, cifar10, drtp-regression or drtp-classification."""
+    """digits (or synthetic, which is the same), which needs no files, mnist, fashion-mnist, cifar10, drtp-regression or
+    drtp-classification."""
     model: str | None = None
     """fc, topology, cnn, lenet, lenet-mnist, resnet20 or resnet56; fc if left out."""
     preset: str | None = None
@@ -77,6 +78,11 @@ class Config(config.RunConfig):
     """Measure the alignment with backpropagation after every epoch, on a batch of test images."""
     keep_weights: int = 0
     """Write the first layer's weights of that many units into the result, for pictures."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_weights < 0:
+            raise UserError(f"--keep-weights {self.keep_weights}: give 0 or more.")
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
@@ -227,7 +233,11 @@ def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
 def check(preset: Preset, data: Data) -> None:
     """Raise `UserError` where the preset asks for something that the data does not have."""
     with torch.device("meta"):
-        build_model(preset, data.shape, data.outputs)
+        model = build_model(preset, data.shape, data.outputs)
+    if preset.freeze_convs and not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        raise UserError(
+            f"--freeze-convs: this network ({preset.model}) has no convolutions. Leave it out, or use another --model."
+        )
     if data.classes is not None:
         return
     if preset.method is Method.DRTP:
@@ -255,8 +265,9 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:
-    """All that decided the run: the preset, the data set and the seed."""
-    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
+    """All that decided the run and its curves: the preset, the data set, the seed, whether alignment is measured."""
+    measured = config.alignment or None  # None, as in the folders of runs from before it was written down
+    return vars(preset) | {"dataset": config.dataset, "seed": config.seed, "alignment": measured}
 
 
 def main(config: Config) -> None:

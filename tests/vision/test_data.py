@@ -104,7 +104,7 @@ def test_holding_out_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("hold_out", [-1, 1437])
 def test_holding_out_nothing_or_everything_that_there_is_is_an_error(hold_out):
-    with pytest.raises(UserError, match=f"hold_out is {hold_out}; of 1437 training samples, 0 to 1436"):
+    with pytest.raises(UserError, match=f"--hold-out {hold_out}: of 1437 training samples, 0 to 1436"):
         load_data(hold_out=hold_out)
 
 

@@ -123,6 +123,26 @@ def test_impossible_arguments_are_refused():
             Config(**options)
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("option", ["init", "lr"])
+def test_start_and_learning_rate_must_be_finite(option, number):
+    with pytest.raises(UserError, match=f"--{option} {number}: .*finite"):
+        Config(**{option: number})
+
+
+def test_a_layer_for_which_there_is_no_memory_is_refused():
+    with pytest.raises(UserError, match="--hidden 99999999999: give 1 to 10,000,000"):
+        Config(hidden=99999999999)
+
+
+def test_a_run_of_one_step_has_a_curve_of_that_step_and_no_published_cosine(tmp_path):
+    linear.main(Config(hidden=50, epochs=1, out=tmp_path))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["curves"]["step"] == [0]
+    assert (result["metrics"]["steps"], result["metrics"]["alignment_1"]) == (1, None)
+    assert (tmp_path / "theory.png").exists()
+
+
 def test_too_large_a_learning_rate_is_an_error_not_a_number():
     with pytest.raises(UserError, match="diverged"):
         train(Config(hidden=50, lr=1.0))

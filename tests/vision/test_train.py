@@ -1,6 +1,7 @@
 """Training: what it learns, what it counts, and that an interrupted run ends like one that was not interrupted."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -115,6 +116,25 @@ def test_a_regression_has_a_loss_and_no_error():
     assert "test_error" not in metrics
 
 
+def test_the_embedded_data_is_too_small_to_hold_out_what_is_published_for_another():
+    for dataset, held in (("digits", 0), ("synthetic", 0), ("cifar10", 5000)):
+        assert Config(model="lenet", dataset=dataset).resolve().hold_out == held
+    assert Config(model="lenet", hold_out=200).resolve().hold_out == 200
+
+
+def test_a_run_that_measures_alignment_does_not_continue_one_that_did_not(tmp_path):
+    config = Config(epochs=1, out=tmp_path)
+    train.main(config)
+    with pytest.raises(UserError, match="another configuration .alignment: None -> True"):
+        train.main(replace(config, resume=True, alignment=True))
+    train.main(replace(config, resume=True))
+
+
+def test_a_number_of_units_is_not_negative():
+    with pytest.raises(UserError, match="--keep-weights -1: give 0 or more"):
+        Config(keep_weights=-1)
+
+
 class KilledError(Exception):
     pass
 
@@ -170,6 +190,16 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
         ({"optimizer": "lion"}, "no optimizer is called 'lion'"),
         ({"loss": "hinge"}, "no loss is called 'hinge'"),
         ({"batch": 0}, "batch is 0; it must be above 0"),
+        ({"lr": math.inf}, "lr is inf; it must be above 0, and finite"),
+        ({"hidden": ()}, "--hidden names no width, .*such as --hidden 500"),
+        ({"hidden": (0,)}, "--hidden 0: a width lies in 1 to 10,000,000"),
+        ({"hidden": (500, -5)}, "--hidden 500 -5: a width lies in 1 to 10,000,000"),
+        ({"hidden": (99999999999,)}, "--hidden 99999999999: a width lies in 1 to 10,000,000"),
+        ({"preset": "biotorch_lenet_dfa"}, "--hold-out 5000: of 1437 training samples"),
+        ({"freeze_convs": True}, r"--freeze-convs: this network \(fc\) has no convolutions"),
+        ({"topology": "FC_20_FC_10", "freeze_convs": True}, "has no convolutions"),
+        ({"model": ""}, "--model : no such model"),
+        ({"preset": ""}, "--preset : no such preset"),
     ],
 )
 def test_a_mistake_leaves_no_folder_and_says_what_is_wrong(options, complaint, tmp_path):
