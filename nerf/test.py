@@ -98,7 +98,9 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
 def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
     """What the authors trained, and the scene that the user says it is of."""
     assert config.checkpoint_2020 is not None
-    scene = load_scene("blender" if config.dataset is None else config.dataset, config.scene, config.data_dir, size=config.size)
+    scene = load_scene(
+        "blender" if config.dataset is None else config.dataset, config.scene, config.data_dir, size=config.size
+    )
     fields = load_2020(config.checkpoint_2020, white_background=scene.white_background)
     return fields, scene, pixel_offset(scene.test.width, scene.ndc)
 

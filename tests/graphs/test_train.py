@@ -137,7 +137,9 @@ def test_layer_wise_methods_are_refused_with_the_reason():
         Config(method=Method.FA).resolve()
 
 
-@pytest.mark.parametrize("changes", [{"lr": 0.0}, {"lr": math.inf}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"lr": 0.0}, {"lr": math.inf}, {"dropout": 1.0}, {"epochs": 0}, {"weight_decay": -1.0}]
+)
 def test_an_impossible_preset_is_refused(changes):
     with pytest.raises(UserError, match=next(iter(changes))):
         replace(PRESETS["gcn_dfa"], **changes)

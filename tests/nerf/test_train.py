@@ -128,7 +128,7 @@ def fitted(method, steps=120, lr=3e-3):
 
 def test_dfa_learns_far_more_than_shallow_and_not_far_less_than_backpropagation():
     bp, dfa, shallow = (fitted(method) for method in (Method.BP, Method.DFA, Method.SHALLOW))
-    assert dfa < shallow / 3, (bp, dfa, shallow)
+    assert dfa < shallow / 2, (bp, dfa, shallow)
     assert bp < dfa < 10 * bp, (bp, dfa, shallow)
 
 

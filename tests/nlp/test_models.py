@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nlp.models import LanguageModel, cross_entropy
 from nlp.presets import Preset
+from tests.draws import feedback_generator
 from tinydfa import Feedback, Method, attach, doctor
 
 V, D, FF, T, B = 13, 8, 20, 6, 3  # the widest point is FF wide under micro
@@ -133,7 +134,7 @@ def test_dfa_gradients_are_the_rule_written_by_hand(granularity, points_embeddin
     hidden_error = error @ model.decoder.weight
     e = hidden_error if error_at == "hidden" else error
     largest = FF if micro else D
-    feedback = torch.rand(e.shape[2], largest, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    feedback = torch.rand(e.shape[2], largest, generator=feedback_generator(7)) * 2 - 1
     signals = [e @ feedback[:, : point.shape[2]] / largest**0.5 for point in points]
     if last == "error" and error_at == "hidden":
         signals[-1] = e

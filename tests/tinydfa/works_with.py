@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import DFA, Attachment, Feedback, Method, attach
 
@@ -100,7 +101,7 @@ def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[st
             "dfa": lambda e: e, "shallow": lambda e: e, "sdfa": torch.sign, "drtp": lambda e: one_hot(y),
             "tdfa": lambda e: e.sign() * (e.abs() > e.abs().mean()),
         }[method]  # fmt: skip
-        drawn = torch.rand(3, 7, generator=torch.Generator().manual_seed(SEED ^ 0x7D0FA_5EED_F00D)) * 2 - 1
+        drawn = torch.rand(3, 7, generator=feedback_generator(SEED)) * 2 - 1
         rule = mlp_rule(net, x, y, drawn, signal)
         return {name: g for name, g in rule.items() if method != "shallow" or name.startswith("top")}
     return walk_down(net, x, y, matrices(method, net, x, number))

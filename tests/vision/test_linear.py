@@ -9,6 +9,7 @@ import torch
 
 from harness import cli
 from harness.errors import UserError
+from tests.draws import feedback_generator
 from tinydfa import Method
 from vision import linear
 from vision.linear import Config, LinearNet, cosine, make_task, measure, train, train_step
@@ -27,7 +28,7 @@ def world():
     feedback = Feedback(distribution="gaussian", scaling="none", seed=3)
     attach(net, "dfa", feedback=feedback)
     optimizer = torch.optim.SGD(net.parameters(), LR)
-    b = torch.randn(10, 200, generator=torch.Generator().manual_seed(3)).double().T.numpy()
+    b = torch.randn(10, 200, generator=feedback_generator(3)).double().T.numpy()
     return m, x, y, net, optimizer, b
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.draws import feedback_generator
 from vision.losses import summed_binary_cross_entropy
 from vision.rd import RDLayer, Rule, attach_rule, attainable_cosine
 
@@ -49,7 +50,7 @@ def test_backpropagation_sends_r_transposed_times_d2(layer, batch):
 def test_dfa_sends_a_random_matrix_of_its_own_over_the_whole_batch(layer, batch):
     attach_rule(layer, Rule.DFA, seed=5)
     d1, d2, x, a2, error = gradients(layer, batch)
-    feedback = torch.randn(OUTPUTS, FEATURES, generator=torch.Generator().manual_seed(5))
+    feedback = torch.randn(OUTPUTS, FEATURES, generator=feedback_generator(5))
     torch.testing.assert_close(d1, (x * (feedback.T @ error)).mean(dim=1))
     torch.testing.assert_close(d2, (a2 * error).mean(dim=1))
 

@@ -8,6 +8,7 @@ import torch
 
 from harness import cli
 from harness.errors import UserError
+from tests.draws import feedback_generator
 from tinydfa import Method
 from vision import stacking
 from vision.data import Data, Split
@@ -64,7 +65,7 @@ def test_a_learner_takes_the_plain_steps_of_the_release(digits):
     w1, b1 = (p.detach().double() for p in (model.hidden[0].layer[0].weight, model.hidden[0].layer[0].bias))
     w2, b2 = (p.detach().double() for p in (model.top.weight, model.top.bias))
     seed = stacking.feedback_seed(config.seed, 1)
-    feedback = torch.randn(10, HIDDEN, generator=torch.Generator().manual_seed(seed)).double()
+    feedback = torch.randn(10, HIDDEN, generator=feedback_generator(seed)).double()
     torch.manual_seed(7)
     order = torch.randperm(len(digits.train))
     torch.manual_seed(7)

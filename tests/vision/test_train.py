@@ -125,7 +125,7 @@ def test_the_embedded_data_is_too_small_to_hold_out_what_is_published_for_anothe
 def test_a_run_that_measures_alignment_does_not_continue_one_that_did_not(tmp_path):
     config = Config(epochs=1, out=tmp_path)
     train.main(config)
-    with pytest.raises(UserError, match="another configuration .alignment: None -> True"):
+    with pytest.raises(UserError, match=r"another configuration \(alignment: None -> True"):
         train.main(replace(config, resume=True, alignment=True))
     train.main(replace(config, resume=True))
 
