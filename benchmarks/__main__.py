@@ -2,6 +2,7 @@
 
     python -m benchmarks --out results/benchmarks/all.json
     python -m benchmarks --parts core nlp torchfm --threads 1
+    python -m benchmarks --device cuda --out results/benchmarks/all-cuda.json
 
 What is compared: training steps on the same model, batch and optimiser, by contestants that take turns in one process.
 Ratios are medians over rounds of the ratio within a round, and below 1 means faster.
@@ -11,7 +12,7 @@ Ratios are medians over rounds of the ratio within a round, and below 1 means fa
     limit            what counting matrix products allows the ratio to BP; the rest of a step is not in it
     peak MiB         most that a step holds on top of what was there before it: weights and moments are not in it
 
-What is not: accuracy, which is in the results of each task; data loading; compiled models, GPUs and whole epochs, which
+What is not: accuracy, which is in the results of each task; data loading; compiled models, bf16 and whole epochs, which
 `benchmarks.step_time`, `nlp_tokens`, `nerf_rays` and `vision_epoch` measure. Milliseconds of different models, and of
 the same model in different parts, were taken at different moments. A peer that cannot run has a row that says why.
 """
@@ -26,10 +27,12 @@ from typing import Literal, get_args
 import torch
 
 from benchmarks.contest import Row, measure, not_measured
-from benchmarks.environment import save
+from benchmarks.environment import environment, save
 from benchmarks.methods import METHODS
 from benchmarks.peers import alongside
 from benchmarks.peers.process import PeerAbsentError, measure_elsewhere
+from benchmarks.scale import Scale
+from harness.device import pick_device
 from harness.errors import UserError, writing
 
 # nerf comes last: it changes how the process keeps memory, as its training does.
@@ -51,6 +54,8 @@ class Config:
     """Rounds of steps of each contestant; where steps are short, each round has several."""
     threads: int = 2
     """Threads that torch may use."""
+    device: str = "cpu"
+    """cpu, or cuda, which gets larger batches; peers that have a process of their own stay on the CPU."""
     out: Path | None = None
     """Write the numbers to this JSON file as well."""
 
@@ -61,18 +66,20 @@ class Config:
             raise UserError(f"--rounds {self.rounds} --threads {self.threads}: both must be at least 1.")
 
 
-def rows_of(part: Part, quick: bool, rounds: int) -> list[Row]:
+def rows_of(part: Part, scale: Scale, rounds: int) -> list[Row]:
     """The rows of a part; of a peer that cannot run, one that says why."""
     rows: list[Row] = []
     if part in METHODS:
-        for contest in METHODS[part](quick):
-            rows += measure(contest, rounds)
+        for contest in METHODS[part](scale):
+            rows += measure(contest, rounds, scale.device)
         return rows
     try:
         if part not in ALONGSIDE:
-            return measure_elsewhere(part, quick, rounds)
-        for contest in ALONGSIDE[part](quick):
-            rows += measure(contest, rounds)
+            if scale.device != "cpu":
+                raise PeerAbsentError("its own process runs on the CPU")
+            return measure_elsewhere(part, scale.quick, rounds)
+        for contest in ALONGSIDE[part](scale):
+            rows += measure(contest, rounds, scale.device)
     except PeerAbsentError as reason:
         rows.append(not_measured(TASKS[part], part, str(reason)))
     except Exception as fault:  # whatever a peer does wrong with these versions is a finding about the peer
@@ -89,20 +96,23 @@ def main(config: Config) -> None:
     if config.out is not None:
         with writing(config.out):  # better said now than in ten minutes
             config.out.parent.mkdir(parents=True, exist_ok=True)
+    device = pick_device(config.device)
+    scale = Scale(quick=config.quick, device=str(device))
     rows: list[Row] = []
     for part in PARTS:
         if part in config.parts:
             print(f"measuring {part}", file=sys.stderr)  # no spinner: it would take turns with what is timed
-            rows += rows_of(part, config.quick, config.rounds)
+            rows += rows_of(part, scale, config.rounds)
     caption = "Ratios are medians over rounds of the ratio within a round, not quotients of the milliseconds shown."
     if config.quick:
         caption += " --quick: sizes too small to compare anything."
-    table = Table(*rows[0], title=f"A training step, {config.threads} thread(s)", caption=caption)
+    where = f"{config.threads} thread(s)" if device.type == "cpu" else environment(scale.device)["device"]
+    table = Table(*rows[0], title=f"A training step, {where}", caption=caption)
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
     Console(width=180).print(table)
     if config.out is not None:
-        save(config.out, "cpu", rows)
+        save(config.out, scale.device, rows)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,16 @@ class Contest:
     repeats: int = 1  # how often a round runs: short steps need more of them
 
 
-def measure(contest: Contest, rounds: int) -> list[Row]:
+def measure(contest: Contest, rounds: int, device: str = "cpu") -> list[Row]:
     """One row per contestant, all from the same interleaved run; memory from one step more.
 
     Args:
         contest: Who takes part.
         rounds: Steps of each contestant are `rounds * contest.repeats`.
+        device: Where they run.
     """
     steps = dict(contest.steps)
-    times = interleave(steps, rounds * contest.repeats, warm_up=2)
+    times = interleave(steps, rounds * contest.repeats, warm_up=2, device=device)
     rows = []
     for name, step in steps.items():
         numbers = {"ms a step": round(statistics.median(times[name]) * 1e3, 2)}
@@ -42,7 +43,7 @@ def measure(contest: Contest, rounds: int) -> list[Row]:
             numbers["ratio to peer"] = round(ratio(times, name, contest.peers[name]), 3)
         if name in contest.limits:
             numbers["limit"] = round(contest.limits[name], 3)
-        numbers["peak MiB"] = round(peak_bytes(step) / 2**20, 1)
+        numbers["peak MiB"] = round(peak_bytes(step, device) / 2**20, 1)
         rows.append(make_row(contest.task, contest.model, name, numbers))
     return rows
 

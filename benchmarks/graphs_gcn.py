@@ -66,7 +66,7 @@ class ExampleNet(nn.Module):
 def example_epoch(graph: Graph, x: Tensor) -> Callable[[], float]:
     """An epoch of training PyG's way, ready to be called again and again; it returns the test accuracy."""
     torch.manual_seed(0)
-    model = ExampleNet(graph.features, graph.classes)
+    model = ExampleNet(graph.features, graph.classes).to(x.device)
     groups = [{"params": model.conv1.parameters(), "weight_decay": 5e-4}, {"params": model.conv2.parameters()}]
     optimizer = torch.optim.Adam(groups, lr=0.01)
 
@@ -89,7 +89,7 @@ def example_epoch(graph: Graph, x: Tensor) -> Callable[[], float]:
 def prepare(graph: Graph, method: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Our model and its optimiser for training by a method, with the settings of backpropagation."""
     torch.manual_seed(0)
-    model = build_model(PRESETS["gcn_bp"], graph.features, graph.classes)
+    model = build_model(PRESETS["gcn_bp"], graph.features, graph.classes).to(graph.y.device)
     attach(model, method)
     return model, make_optimizer(model, PRESETS["gcn_bp"])
 

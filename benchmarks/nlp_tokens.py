@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from benchmarks.environment import save
 from benchmarks.step_time import transformer_limit
 from benchmarks.timing import Step, interleave, ratio
+from harness.precision import Precision
 from nlp.data import Corpus
 from nlp.models import sinusoids
 from nlp.presets import Preset
@@ -59,6 +60,8 @@ class Config:
     """Threads that torch may use."""
     device: str = "cpu"
     """cpu or cuda."""
+    precision: Precision = "fp32"
+    """fp32 or bf16 (autocast)."""
     compile: bool = True
     """Also time both sides of backpropagation compiled."""
     out: Path | None = None
@@ -104,7 +107,9 @@ def our_step(config: Config, preset: Preset, compiled: bool = False) -> Step:
     vocabulary = CharVocabulary("".join(map(chr, range(1, config.vocabulary))))
     tokens = np.random.default_rng(0).integers(config.vocabulary, size=20 * config.batch * config.chunk)
     corpus = Corpus("random", tokens, tokens, tokens, {}, vocabulary)
-    training = Training(TrainConfig(compile=compiled), preset, corpus, torch.device(config.device))
+    training = Training(
+        TrainConfig(compile=compiled, precision=config.precision), preset, corpus, torch.device(config.device)
+    )
     remaining = training.remaining()
     return lambda: training.step(next(remaining))
 
@@ -120,7 +125,9 @@ def plain_step(config: Config, preset: Preset, compiled: bool = False) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(net(x, mask).view(-1, config.vocabulary), y.view(-1)).backward()
+        with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits = net(x, mask)
+        F.cross_entropy(logits.float().view(-1, config.vocabulary), y.view(-1)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), preset.clip_norm)
         optimizer.step()
 
@@ -178,12 +185,15 @@ def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     rows = measure(config)
     sizes = config.sizes()
-    table = Table(*rows[0], title=f"A training step: {sizes} tokens, {config.threads} thread(s), {config.device}")
+    table = Table(
+        *rows[0],
+        title=f"A training step: {sizes} tokens, {config.threads} thread(s), {config.device}, {config.precision}",
+    )
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
     Console(width=120).print(table)
     if config.out is not None:
-        save(config.out, config.device, [{"model": sizes} | row for row in rows])
+        save(config.out, config.device, [{"model": sizes, "precision": config.precision} | row for row in rows])
 
 
 if __name__ == "__main__":

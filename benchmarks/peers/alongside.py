@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.contest import Contest
+from benchmarks.scale import Scale
 
 
-def torchfm(quick: bool) -> Iterator[Contest]:
+def torchfm(scale: Scale) -> Iterator[Contest]:
     """The five click models on a batch of a log like Criteo's."""
     from benchmarks import recsys_step
     from benchmarks.methods import recsys_config
     from recsys.presets import MODELS
     from tinydfa import Method
 
-    config = recsys_config(quick)
+    config = recsys_config(scale)
     field_dims, batch = recsys_step.draw(config)
     for model in MODELS:
         preset = recsys_step.find(model, Method.BP, config.batch)
@@ -34,12 +35,12 @@ def torchfm(quick: bool) -> Iterator[Contest]:
         )
 
 
-def pyg(quick: bool) -> Iterator[Contest]:
+def pyg(scale: Scale) -> Iterator[Contest]:
     """The graph convolution on the synthetic citation graph: epochs with evaluation, as PyG's example has them."""
     from benchmarks.graphs_gcn import example_epoch, our_epoch
     from graphs.data import load_graph
 
-    graph = load_graph("synthetic")
+    graph = load_graph("synthetic").to(scale.device)
     yield Contest(
         task="graphs",
         model=f"GCN, {len(graph.y)} nodes, evaluation included",
@@ -49,16 +50,16 @@ def pyg(quick: bool) -> Iterator[Contest]:
             "dfa": our_epoch(graph, "dfa"),
         },
         peers={"bp": "PyG example"},
-        repeats=1 if quick else 15,
+        repeats=1 if scale.quick else 15,
     )
 
 
-def plain_torch(quick: bool) -> Iterator[Contest]:
+def plain_torch(scale: Scale) -> Iterator[Contest]:
     """The language model of `nn.TransformerEncoder`, both sides eager."""
     from benchmarks.methods import nlp_config
     from benchmarks.nlp_tokens import our_step, plain_step
 
-    config = nlp_config(quick)
+    config = nlp_config(scale)
     yield Contest(
         task="nlp",
         model=f"Transformer {config.sizes()} tokens",

@@ -16,6 +16,7 @@ from benchmarks import recsys_step
 from benchmarks.contest import Contest
 from benchmarks.methods import recsys_config
 from benchmarks.peers import process
+from benchmarks.scale import Scale
 from benchmarks.timing import Step
 from recsys.batches import Batch
 from recsys.presets import Preset
@@ -46,7 +47,7 @@ def their_step(preset: Preset, field_dims: tuple[int, ...], batch: Batch) -> Ste
 
 def contests(quick: bool) -> Iterator[Contest]:
     """DeepFM on a batch of a log like Criteo's."""
-    config = recsys_config(quick)
+    config = recsys_config(Scale(quick=quick))
     field_dims, batch = recsys_step.draw(config)
     presets = {method.value: recsys_step.find("deepfm", method, config.batch) for method in (Method.BP, Method.DFA)}
     steps = {name: recsys_step.our_step(preset, field_dims, batch) for name, preset in presets.items()}

@@ -78,7 +78,7 @@ def test_parts_are_those_of_the_tasks_and_of_the_peers():
 def test_ratios_are_those_within_the_rounds_of_one_run(monkeypatch):
     runs = []
 
-    def measured(steps, rounds, warm_up):
+    def measured(steps, rounds, warm_up, device):
         runs.append((set(steps), rounds))
         return {"bp": [1.0, 10.0, 100.0], "dfa": [0.5, 8.0, 70.0], "peer": [2.0, 16.0, 700.0]}
 
