@@ -131,7 +131,7 @@ def stepper(case: Case, method: Method, config: Config) -> Callable[[], None]:
     points = case.points if method.cuts else ()
     if method is not Method.BP:  # the reference is the model as it is, with nothing of ours on it
         attachment = attach(model, method, points=points or None, output=case.output if points else None)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)  # too small to blow up at any width
     runner: Any = torch.compile(model) if config.compile else model
 
     def step() -> None:

@@ -52,7 +52,7 @@ def numbers(metrics: dict) -> dict[str, float]:
 def test_training_on_a_gpu_ends_with_finite_numbers_and_the_gpus_name(task, precision, tmp_path):
     options = () if task == "graphs" else ("--precision", precision)
     found = result(task, tmp_path / "run", *options)
-    assert found["device"] == torch.cuda.get_device_name()
+    assert found["device"] == f"cuda ({torch.cuda.get_device_name()})"
     assert found["metrics"]
     assert all(math.isfinite(value) for value in found["metrics"].values())
 

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tinydfa.errors import ErrorSignalError, MissingTargetError, ShapeError
+from tinydfa.checks import checked, missing_target, refuse_large_ids
+from tinydfa.errors import ShapeError
 from tinydfa.layout import Layout
 from tinydfa.methods import Method
 from tinydfa.points import Tape
 
 if TYPE_CHECKING:
     from tinydfa.dfa import DFA
-
-LARGEST_ERROR = 64.0  # mean over samples of the sum of |e|; a loss of ordinary scale stays below 2
 
 
 class Rule(NamedTuple):
@@ -43,10 +42,18 @@ class Rule(NamedTuple):
     loss_scale: float | None
     check_finite: bool
     name: str
+    product: torch.dtype | None  # type of the projection; None: that of the points
     like: tuple[Any, ...] | None  # shape, type, device and leafness of each point's gradient; None: to be read off
 
     @staticmethod
-    def of(head: DFA, method: Method, layout: Layout, which: tuple[int, ...], like: tuple[Any, ...] | None) -> Rule:
+    def of(
+        head: DFA,
+        method: Method,
+        layout: Layout,
+        which: tuple[int, ...],
+        product: torch.dtype | None,
+        like: tuple[Any, ...] | None,
+    ) -> Rule:
         feedback = head.feedback
         factors = [1.0 for _ in layout.widths]
         if head.normalization:
@@ -65,6 +72,7 @@ class Rule(NamedTuple):
             loss_scale=head.tape.loss_scale,
             check_finite=feedback.check_finite,
             name=", ".join(layout.names),
+            product=product,
             like=like,
         )
 
@@ -100,7 +108,7 @@ class Broadcast(torch.autograd.Function):
         rule: Rule = ctx.rule
         rows = error.reshape(-1, rule.outputs)
         if rule.check_finite:
-            rows = checked(rows, rule)
+            rows = checked(rows, rule.name, rule.method, rule.loss_scale)
         if rule.method is Method.DRTP:
             if target is None:
                 target = ctx.tape.take_target()
@@ -132,25 +140,38 @@ def project(rule: Rule, rows: Tensor, matrix: Tensor, like: Sequence[Any], index
     """One gradient per point from one product ``rows @ F``."""
     if not like:
         return []
-    dtype = like[0][1]
-    for _, other, _, _ in like:
-        if other is not dtype:
-            dtype = torch.promote_types(dtype, other)
+    dtype = like[0][1] if rule.product is None else rule.product
+    if rule.product is None:
+        for _, other, _, _ in like:
+            if other is not dtype:
+                dtype = torch.promote_types(dtype, other)
     small = as_like(rows * rule.common, dtype, matrix.device)
     product = small @ as_like(matrix, dtype, matrix.device)
     signals = []
+    parts: dict[tuple[Any, ...], Tensor] = {}  # points of the same width and type share one
     for start, width, factor, place, rows_of in zip(rule.starts, rule.widths, rule.factors, like, index, strict=True):
         shape, own, device, leaf = place
-        part = product if width == product.shape[1] else product[:, start : start + width]
-        if factor != 1.0:
-            part = part * factor
+        key = (start, width, factor, own, device)
+        if key not in parts:
+            part = product if width == product.shape[1] else product[:, start : start + width]
+            parts[key] = as_like(part if factor == 1.0 else part * factor, own, device)
+        part = parts[key]
         if part.shape != shape:
             part = spread(part, shape.numel() // max(width, 1), rows_of, look=rule.check_finite).reshape(shape)
         elif rows_of is not None:
             part = spread(part, shape[0], rows_of, look=rule.check_finite)
-        part = as_like(part, own, device)
         signals.append(part.clone() if leaf else part)  # a leaf keeps its gradient: it must not share memory
     return signals
+
+
+def autocast_type(device: torch.device) -> torch.dtype | None:
+    """bfloat16 under its autocast, where the projection is a product like any other, even if a point is float32.
+
+    Not float16, whose range may be too small for what comes of an error times a loss scale.
+    """
+    kind = device.type
+    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+    return torch.bfloat16 if bf16 else None
 
 
 def as_like(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -194,72 +215,7 @@ def target_rows(target: Tensor | None, like: Tensor, *, look: bool = True) -> Te
             )
         return target.reshape(samples, outputs).to(like)
     ids = target.reshape(-1, 1).to(like.device)
-    if look and not torch.compiler.is_compiling() and bool((ids >= outputs).any()):
-        raise ShapeError(
-            f"drtp was given class id {int(ids.max())} for an output of {outputs} classes: 0 to {outputs - 1}, or "
-            "negative for no label."
-        )
-    rows = torch.zeros_like(like).scatter_(1, ids.clamp_min(0), 1.0)
+    if look and not torch.compiler.is_compiling():
+        refuse_large_ids(ids, outputs)
+    rows = torch.zeros_like(like).scatter_(1, ids.clamp(0, outputs - 1), 1.0)
     return rows * (ids >= 0)
-
-
-def missing_target() -> MissingTargetError:
-    return MissingTargetError(
-        "drtp projects the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
-        "rows as wide as the output) before calling the model."
-    )
-
-
-def refuse_half_precision(method: Method, output: Tensor) -> None:
-    """float16 comes with a loss scale, which a method that is not linear in e would lose."""
-    device = output.device.type
-    half = output.dtype is torch.float16 or (
-        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
-    )
-    if half:
-        raise ErrorSignalError(
-            f"float16 needs a loss scale, and {method} does not carry it to the hidden layers: unscaling would shrink "
-            "their gradients to nothing. Use bfloat16, or tell the scale: attachment.loss_scale = scaler.get_scale()."
-        )
-
-
-def checked(error: Tensor, rule: Rule) -> Tensor:
-    """`error`, refused if it is not finite or, where a loss scale would be lost, if it seems to carry one."""
-    scale_matters = rule.method.ignores_loss_scale and rule.loss_scale is None
-    if error.dtype is torch.float16:  # overflow is how a gradient scaler finds its scale: it skips such a step itself
-        return error
-    if torch.compiler.is_compiling():
-        return _checked(error, rule.name, str(rule.method), scale_matters)
-    check(error, rule.name, str(rule.method), scale_matters)
-    return error
-
-
-def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
-    if error.requires_grad:
-        error = error.detach()
-    size = float((error.abs() if scale_matters else error).sum())
-    if size - size != 0.0:  # infinite or not a number
-        broken = int((~torch.isfinite(error)).any(dim=1).sum())
-        if broken:
-            raise ErrorSignalError(
-                f"the error for feedback points {name} is not finite in {broken} of {error.shape[0]} samples, so every "
-                "layer below would be lost in one step. Lower the learning rate, clip the loss, or look for the first "
-                "layer whose output is not finite."
-            )
-    if scale_matters and size > LARGEST_ERROR * error.shape[0]:
-        raise ErrorSignalError(
-            f"the error for feedback points {name} sums to {size / error.shape[0]:.3g} a sample, which looks like a "
-            f"loss scale, and {method} does not carry it to the hidden layers. Tell it: attachment.loss_scale = "
-            "scaler.get_scale(); or, if the loss really is that large, attachment.loss_scale = 1.0."
-        )
-
-
-@torch.library.custom_op("tinydfa::checked", mutates_args=())
-def _checked(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
-    check(error, name, method, scale_matters)
-    return error.clone()
-
-
-@_checked.register_fake
-def _(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
-    return torch.empty_like(error)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.broadcast import Broadcast, Rule, likeness, missing_target, refuse_half_precision
+from tinydfa.broadcast import Broadcast, Rule, autocast_type, likeness
+from tinydfa.checks import missing_target, refuse_half_precision
 from tinydfa.errors import PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.layout import Layout, batch_first, measure, sample_dims
@@ -183,17 +184,27 @@ class DFA(nn.Module):
         """Layout, rule and matrix of this pass; those of the pass before where nothing they depend on has changed."""
         if torch.compiler.is_compiling():
             layout = measure(self, output, records)
-            return layout, Rule.of(self, method, layout, which, None), self._matrix(layout, output.device)
+            rule = Rule.of(self, method, layout, which, autocast_type(output.device), None)
+            return layout, rule, self._matrix(layout, output.device)
         points = [(r.point, r.shape, r.value is None or r.value.dtype, r.point.batch_dims) for r in records]
         indexed = [r.rows_of.shape for r in records if r.rows_of is not None] if which and max(which) >= 0 else None
-        settings = (method, self.batch_dims, self.normalization, self.feedback, self.rp_device, self.tape.loss_scale)
+        product = autocast_type(output.device)
+        settings = (
+            method,
+            product,
+            self.batch_dims,
+            self.normalization,
+            self.feedback,
+            self.rp_device,
+            self.tape.loss_scale,
+        )
         key = (settings, output.shape, output.device, points, which, indexed)
         known, layout, rule, matrix = self._planned
         if matrix is None or matrix is not self.feedback_matrix or key != known:
             layout = measure(self, output, records)
             matrix = self._matrix(layout, output.device)
             values = [batch_first(r.value, dims) for r, dims in zip(fed, layout.point_dims, strict=True)]  # type: ignore[arg-type]
-            rule = Rule.of(self, method, layout, which, likeness(values))
+            rule = Rule.of(self, method, layout, which, product, likeness(values))
             self._planned = (key, layout, rule, matrix)
         return layout, rule, matrix
 

@@ -1,5 +1,7 @@
 """On a GPU every method does what it does on a CPU, under the conditions of the works-with matrix as well."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -7,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from tests.tinydfa.nets import ConvNet, batch, gradients_of
 from tests.tinydfa.works_with import METHODS, attached, step
 from tinydfa import Feedback, attach, doctor, measure_alignment
+from tinydfa.errors import ErrorSignalError, ShapeError
 
 pytestmark = [
     pytest.mark.gpu,
@@ -109,3 +112,39 @@ def test_a_diagnosis_is_that_of_the_cpu():
         diagnosis = doctor(model, data, lambda model, data: cross_entropy(model(data[0]), data[1]))
         found[device] = diagnosis.parameters, diagnosis.points, diagnosis.findings
     assert found["cuda"] == found["cpu"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_broken_error_stops_the_backward_pass(compiled):
+    model, _ = attached("dfa")
+    net = torch.compile(model.cuda(), fullgraph=True) if compiled else model.cuda()
+    x, y = (tensor.cuda() for tensor in batch())
+    with pytest.raises(ErrorSignalError, match="is not finite"):
+        (cross_entropy(net(x), y) * math.inf).backward()
+
+
+def test_a_class_id_that_is_too_large_stops_the_backward_pass():
+    model, attachment = attached("drtp")
+    x, y = (tensor.cuda() for tensor in batch())
+    attachment.target = y + 3
+    with pytest.raises(ShapeError, match="class id 5"):
+        cross_entropy(model.cuda()(x), y).backward()
+
+
+@pytest.mark.parametrize("method", ["dfa", "drtp", "sdfa"])
+def test_nothing_is_read_from_the_gpu_before_the_end_of_the_backward_pass(method):
+    """Reading makes the processor wait, and the GPU after it."""
+    model, attachment = attached(method)
+    x, y = (tensor.cuda() for tensor in batch())
+    step(model.cuda(), attachment, x, y)  # the matrix is drawn
+    read = []
+    model.hidden[0].register_full_backward_hook(lambda *_: read.append(torch.cuda.get_sync_debug_mode()))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        attachment.target = y
+        loss = cross_entropy(model(x), y)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert read  # the lowest layer had its gradient by then
