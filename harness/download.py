@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import writing
+from harness.files import lock
 
 AGENT = "Mozilla/5.0 (compatible; tinydfa)"  # some mirrors refuse clients without a browser's name
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
@@ -123,14 +124,9 @@ class _Continuing:
 def _alone(folder: Path, target: Path) -> Iterator[None]:
     """Let one process at a time download `target`; the others wait, and then find it there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / (hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:16] + ".lock")
-    with open(lock, "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ImportError:  # Windows: without the lock the worst case is a download done twice
-            pass
+    name = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:16] + ".lock"
+    with open(folder / name, "w") as file:
+        lock(file)  # without locks the worst case is a download done twice
         yield
 
 

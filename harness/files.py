@@ -1,7 +1,8 @@
-"""Small files that are there whole or not at all, whenever the process is killed."""
+"""Small files that are there whole or not at all, whenever the process is killed; files that one process holds."""
 
 import os
 from pathlib import Path
+from typing import IO
 
 from harness.errors import NEW_OUT, writing
 
@@ -23,3 +24,26 @@ def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> Non
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def lock(file: IO | int, wait: bool = True) -> bool:
+    """Hold an open file against other processes until it is closed or this process ends, however it ends.
+
+    Args:
+        file: Any open file, or its descriptor; what it holds does not matter.
+        wait: Until another process lets go of it.
+
+    Returns:
+        False if another process holds it and there was no waiting. A system without such locks keeps nobody out.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

@@ -4,6 +4,7 @@
                        metrics.jsonl    one line a call of `Run.log`; TensorBoard events beside it
                        checkpoint.pt    the newest state, checkpoint.previous.pt the one before it
                        result.json      written by `Run.finish`
+                       .lock            empty; held by the process that trains
 
 The pattern in a training script:
 
@@ -26,13 +27,15 @@ Several processes that train one model (`harness.processes`) make all these call
 import contextlib
 import json
 import math
+import os
 import time
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from harness.errors import NonFiniteLoss, UserError, writing
-from harness.files import write_whole
+from harness.files import lock, write_whole
 from harness.metrics import MetricsFile
 from harness.processes import check_joined, current
 from harness.results import PLACES, make_result, plain
@@ -58,7 +61,8 @@ class Run:
 
     Raises:
         UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
-            be written to; or several processes were started and the task trains in one.
+            be written to, or another process trains in it; or several processes were started and the task trains in
+            one.
     """
 
     def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
@@ -66,13 +70,19 @@ class Run:
         self.folder = Path(out) if out is not None else Path("runs") / task / name
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
+        self._let_go: weakref.finalize | None = None  # of the folder
         self._earlier = 0.0  # seconds spent before the interruption
         self._start = time.perf_counter()
         self._last_step = 0
         self._processes = current()
         check_joined(self._processes, task)
         if self._processes.is_main:
-            self._open_folder()
+            self._hold_folder()
+            try:
+                self._open_folder()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
 
     def __enter__(self) -> "Run":
         return self
@@ -83,6 +93,8 @@ class Run:
         if self._board is not None:
             with contextlib.suppress(OSError):  # a full disk has been reported by then
                 self._board.close()
+        if self._let_go is not None:
+            self._let_go()
 
     @property
     def seconds(self) -> float:
@@ -194,15 +206,25 @@ class Run:
         print(json.dumps(result, allow_nan=False), flush=True)
         return result
 
+    def _hold_folder(self) -> None:
+        """Make the folder, and keep other processes out of it for as long as this one trains."""
+        with writing(self.folder, "Choose another folder with --out"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._let_go = weakref.finalize(self, os.close, descriptor)
+        if not lock(descriptor, wait=False):
+            self._let_go()
+            way_out = "Wait until it ends, or choose another folder with --out"
+            raise UserError(f"another process is training in {self.folder}. {way_out}.")
+
     def _open_folder(self) -> None:
-        """Refuse a folder that is taken, make it otherwise, and write `config.yaml`.
+        """Refuse a folder that is taken, and write `config.yaml` otherwise.
 
         A run that ended before its first number, because its data was not there, has taken nothing.
         """
         with writing(self.folder, "Choose another folder with --out"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            taken = any((self.folder / name).exists() for name in ("result.json", "checkpoint.pt"))
-            taken = taken or self._metrics.size() > 0
+            written = ("result.json", "checkpoint.pt", "checkpoint.previous.pt")
+            taken = any((self.folder / name).exists() for name in written) or self._metrics.size() > 0
         if taken and not self.resume:
             state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
             way_out = "Continue it with --resume, or choose another folder with --out"

@@ -113,3 +113,27 @@ def test_a_finished_run_resumed_reports_the_same_again(undisturbed: Path):
     result = json.loads(finish(start(undisturbed, "--resume")).splitlines()[-1])
     assert result["metrics"] == before[1]
     assert outcome(undisturbed)[0] == before[0]
+
+
+def test_a_second_process_in_the_same_folder_is_refused_and_a_killed_one_keeps_nobody_out(
+    undisturbed: Path, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    first = start(folder)
+    while lines_in(folder) < 1:
+        assert first.poll() is None
+        time.sleep(0.0005)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for arguments in ((), ("--resume",)):
+            second = start(folder, *arguments)
+            _, complaint = second.communicate(timeout=120)
+            assert second.returncode == 2
+            assert complaint.startswith(f"error: another process is training in {folder}. ")
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    finally:
+        first.kill()
+        first.communicate()
+    finish(start(folder, "--resume"))
+    assert_same(folder, undisturbed)

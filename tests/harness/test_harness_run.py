@@ -172,8 +172,8 @@ def test_state_dicts_of_optimizers_and_schedulers_are_restored(tmp_path: Path):
     weight.sum().backward()
     optimizer.step()
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
-    run = Run("task", "name", Config(), tmp_path / "run")
-    run.save(1, optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict(), shape=weight.shape, best=None)
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        run.save(1, optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict(), shape=weight.shape, best=None)
     state = Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
     assert state is not None
     assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
