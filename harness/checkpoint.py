@@ -48,14 +48,19 @@ def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path, or_previous: bool = False) -> dict[str, Any] | None:
     """The newest checkpoint of `folder`, on the CPU; None if there is none.
+
+    Args:
+        folder: The run's.
+        or_previous: Take the one before it if that alone is there: right for a training, which comes to the same end.
 
     Raises:
         UserError: the file is damaged; names it and the way out.
     """
     path = folder / NAME
-    (folder / TEMPORARY).unlink(missing_ok=True)
+    if or_previous and not path.exists():
+        path = folder / PREVIOUS
     if not path.exists():
         return None
     try:
@@ -63,7 +68,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Make it readable, or start over with --out.") from error
     except Exception as error:
-        raise UserError(_damaged(folder)) from error
+        raise UserError(_damaged(path)) from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -127,11 +132,20 @@ def _reason(error: BaseException | None) -> str:
     return str(first).splitlines()[0]
 
 
-def _damaged(folder: Path) -> str:
-    path, previous = folder / NAME, folder / PREVIOUS
-    message = f"{path} is damaged or not a checkpoint of ours (cut short while being copied?)."
-    if previous.exists():
-        return (
-            f"{message} The one before it is kept: `mv {previous} {path}` and --resume again, or start over with --out."
-        )
-    return f"{message} Restore it from a copy, or delete it to start over."
+def _damaged(path: Path) -> str:
+    """What to do about a damaged checkpoint: take the one before it, if that is sound."""
+    previous = path.with_name(PREVIOUS)
+    message = f"{path} is damaged or not a checkpoint of ours (cut short while being copied?)"
+    if path == previous or not previous.exists():
+        return f"{message}. Restore it from a copy, or delete it to start over."
+    if not _is_sound(previous):
+        return f"{message}, and so is {previous}. Restore one of them from a copy, or start over with --out."
+    return f"{message}. The one before it is kept: `mv {previous} {path}` and --resume again, or start over with --out."
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        _load(path)
+    except Exception:
+        return False
+    return True

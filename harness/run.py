@@ -40,13 +40,31 @@ from harness.metrics import MetricsFile
 from harness.processes import check_joined, current
 from harness.results import PLACES, make_result, plain
 
-__all__ = ["NonFiniteLoss", "Run", "check_loss"]
+__all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
 
 
 def check_loss(loss: float, step: int, hint: str = "Lower the learning rate") -> None:
     """Raise `NonFiniteLoss` if `loss` is infinite or not a number."""
     if not math.isfinite(loss):
         raise NonFiniteLoss(f"the loss is {loss} at step {step}: training diverged. {hint}.")
+
+
+def read_config(folder: Path, way_out: str = "Start over with --out") -> dict[str, Any]:
+    """The configuration of the run in `folder`, as it was written to its `config.yaml`.
+
+    Raises:
+        UserError: the file is missing or damaged; `way_out` ends the message.
+    """
+    import yaml
+
+    path = folder / "config.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date or bytes that are none
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}). {way_out}.") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{path} is not the configuration of a run. {way_out}.")
+    return found
 
 
 class Run:
@@ -152,10 +170,12 @@ class Run:
         Returns None, and empties `metrics.jsonl`, without `resume` or when the run was killed before its first
         checkpoint. Call it after everything that draws random numbers to build the model.
         """
-        from harness.checkpoint import read_checkpoint
+        from harness.checkpoint import TEMPORARY, read_checkpoint
         from harness.seeds import set_generator_states
 
-        content = read_checkpoint(self.folder) if self.resume else None
+        if self._processes.is_main:
+            (self.folder / TEMPORARY).unlink(missing_ok=True)  # left by a kill
+        content = read_checkpoint(self.folder, or_previous=True) if self.resume else None
         if content is None:
             if self._processes.is_main:
                 self._metrics.cut(0)
@@ -236,13 +256,7 @@ class Run:
         write_whole(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
 
     def _compare_config(self) -> None:
-        import yaml
-
-        path = self.folder / "config.yaml"
-        try:
-            before = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{path} cannot be read ({error}). Start over with --out.") from error
+        before = read_config(self.folder)
         now = plain(self.config)
         names = sorted((set(before) | set(now)) - PLACES)
         changed = [

@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
@@ -24,7 +23,7 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.precision import Precision, check_precision
 from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import Run, check_loss, read_config
 from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
@@ -218,13 +217,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no run of this task.
     """
-    path = Path(folder) / "config.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Give the folder of a run of nerf.train.") from error
-    if not isinstance(settings, dict) or "samples_coarse" not in settings:
-        raise UserError(f"{path} is not of a run of nerf.train. Give the folder of one.")
+    settings = read_config(Path(folder), "Give the folder of a run of nerf.train")
+    if "samples_coarse" not in settings:
+        raise UserError(f"{Path(folder) / 'config.yaml'} is not of a run of nerf.train. Give the folder of one.")
     return settings
 
 
@@ -239,7 +234,11 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
     if content is None:
         raise UserError(f"{folder} has no checkpoint yet. Let the run come to one, or start it again with --resume.")
     names = {field.name for field in fields_of(Preset)}
-    preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+    try:
+        preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+    except (KeyError, TypeError, ValueError) as error:
+        path = Path(folder) / "config.yaml"
+        raise UserError(f"{path} is not what a run writes ({error}). Give the folder of another.") from error
     fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
     fields.load_state_dict(content["state"]["fields"])
     if preset.skip_empty:

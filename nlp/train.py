@@ -18,7 +18,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-import yaml
 
 from harness import processes
 from harness.checkpoint import read_checkpoint
@@ -28,7 +27,7 @@ from harness.errors import UserError
 from harness.files import write_whole
 from harness.precision import check_precision
 from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import Run, check_loss, read_config
 from nlp.alignment import batch_alignment
 from nlp.config import RunConfig
 from nlp.corpora import FILES
@@ -192,7 +191,11 @@ def load_run(folder: Path) -> tuple[LanguageModel, Vocabulary, Preset]:
             f"{folder} holds no run of nlp.train with a checkpoint. Give the folder that a training printed or was "
             "given by --out, after its first checkpoint."
         )
-    preset = Preset.from_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    another = "Give the folder of another run"
+    try:
+        preset = Preset.from_settings(read_config(folder, another))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{config} is not what a run of nlp.train writes ({error}). {another}.") from error
     words, state = Vocabulary.from_json(vocabulary.read_text(encoding="utf-8")), content["state"]
     refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
     model = LanguageModel(words.size, preset)

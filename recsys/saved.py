@@ -12,6 +12,7 @@ from torch import nn
 
 from harness.checkpoint import read_checkpoint
 from harness.errors import UserError
+from harness.run import read_config
 from recsys.encode import Encoder
 from recsys.models import build_model
 from recsys.presets import MODELS, Preset
@@ -58,16 +59,10 @@ def _settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is none of this task, or the run is not finished.
     """
-    import yaml
-
-    path = folder / "config.yaml"
-    if not path.is_file():
+    if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: no run is there, because it has no config.yaml. {TRAIN}.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}). {TRAIN}.") from error
-    if not isinstance(settings, dict) or settings.get("model") not in MODELS:
+    settings = read_config(folder, TRAIN)
+    if settings.get("model") not in list(MODELS):  # a list: what a damaged file names need not be hashable
         raise UserError(f"{folder}: the run there is not one of a click model. {TRAIN}.")
     if not (folder / "result.json").is_file():
         raise UserError(f"{folder}: the run there is not finished. Continue it with --resume first.")

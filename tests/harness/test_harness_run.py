@@ -133,6 +133,66 @@ def test_a_truncated_checkpoint_is_named_with_the_way_out(tmp_path: Path, size: 
     assert state["weights"].sum() == 0
 
 
+def test_the_checkpoint_before_goes_on_where_the_newest_is_gone(tmp_path: Path):
+    folder = tmp_path / "run"
+    run = started(folder, weights=torch.zeros(3))
+    run.log(2, train_loss=0.4)
+    run.save(2, weights=torch.ones(3))
+    (folder / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match="holds a run that was started"):
+        Run("task", "name", Config(), folder)
+    state = Run("task", "name", Config(), folder, resume=True).restore()
+    assert state is not None
+    assert (state["step"], state["weights"].sum()) == (1, 0)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02nonsense", bytes(range(256))])
+def test_where_no_checkpoint_is_sound_none_is_recommended(tmp_path: Path, content: bytes):
+    started(tmp_path / "run")
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / "run" / name).write_bytes(content)
+    message = r"checkpoint\.pt is damaged .*and so is .*checkpoint\.previous\.pt\. Restore one of them"
+    with pytest.raises(UserError, match=message):
+        Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    with pytest.raises(UserError, match=r"checkpoint\.previous\.pt is damaged.*Restore it"):
+        Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+
+
+def test_reading_a_run_leaves_a_checkpoint_that_is_being_written(tmp_path: Path):
+    started(tmp_path / "run")
+    temporary = tmp_path / "run" / "checkpoint.pt.tmp"
+    temporary.write_bytes(b"half of it")  # by a training that goes on
+    assert checkpoint.read_checkpoint(tmp_path / "run") is not None
+    assert temporary.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"lr: [0.1",
+        b"lr: 0.1\n- 3",
+        b"",
+        b"5",
+        b"text",
+        b"[lr, out]",
+        b"1: 2",
+        b"lr: 2020-99-99",
+        b"\xff\xfe\xff",
+        pytest.param(b"[" * 5000, id="deep"),
+    ],
+)
+def test_a_damaged_configuration_is_named_with_the_way_out(tmp_path: Path, content: bytes):
+    started(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"run/config\.yaml (cannot be read|is not the config).*Start over with --out\."
+    ):
+        Run("task", "name", Config(), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == content
+
+
 def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path: Path):
     started(tmp_path / "run", weights=torch.zeros(10000))
     path = tmp_path / "run" / "checkpoint.pt"

@@ -219,6 +219,14 @@ def test_another_vocabulary_than_the_checkpoints_is_refused(tmp_path, corpus):
         load_run(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[lr", "- 3", "method: dfa", "feedback: 3\nbetas: 4"])
+def test_a_run_whose_configuration_is_damaged_is_refused(tmp_path, corpus, content):
+    run_in(tmp_path, tiny_config(checkpoint_every=4), corpus)
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml (cannot|is not).*Give the folder of another run\."):
+        load_run(tmp_path)
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"holds no run of nlp\.train"):
         load_run(tmp_path)
