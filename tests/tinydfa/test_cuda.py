@@ -132,19 +132,12 @@ def test_a_class_id_that_is_too_large_stops_the_backward_pass():
 
 
 @pytest.mark.parametrize("method", ["dfa", "drtp", "sdfa"])
-def test_nothing_is_read_from_the_gpu_before_the_end_of_the_backward_pass(method):
-    """Reading makes the processor wait, and the GPU after it."""
+def test_a_step_never_waits_for_all_that_the_gpu_was_given(method):
     model, attachment = attached(method)
     x, y = (tensor.cuda() for tensor in batch())
     step(model.cuda(), attachment, x, y)  # the matrix is drawn
-    read = []
-    model.hidden[0].register_full_backward_hook(lambda *_: read.append(torch.cuda.get_sync_debug_mode()))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        attachment.target = y
-        loss = cross_entropy(model(x), y)
-        with pytest.raises(RuntimeError, match="synchronizing"):
-            loss.backward()
+        step(model, attachment, x, y)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert read  # the lowest layer had its gradient by then
