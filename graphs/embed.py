@@ -28,7 +28,7 @@ from harness.errors import UserError
 from harness.figures import canvas, png
 from harness.files import write_whole
 from harness.results import make_result
-from harness.seeds import seed_everything
+from harness.seeds import check_seed, seed_everything
 from tinydfa import Method
 
 TITLES = {Method.BP: "backpropagation", Method.DFA: "DFA", Method.SHALLOW: "shallow"}
@@ -68,6 +68,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise UserError(f"--iterations {self.iterations}: give at least 1.")
+        check_seed(self.seed)
         if self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'embeddings.png'}.")
 

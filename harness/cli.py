@@ -4,10 +4,13 @@ Exit status: 0 done; 2 the user's mistake, as one line on stderr; 1 anything els
 """
 
 import contextlib
+import dataclasses
 import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from harness.errors import UserError
@@ -24,11 +27,21 @@ def run(config_class: type[Config], main: Callable[[Config], Any], argv: Sequenc
         argv: The arguments without the program's name.
     """
     try:
-        main(parse(config_class, argv))  # a config's own checks raise in here, too
+        _obey(config_class, main, argv)
+    finally:
+        _pass_on()
+
+
+def _obey(config_class: type[Config], main: Callable[[Config], Any], argv: Sequence[str] | None) -> NoReturn:
+    try:
+        _check_words(sys.argv[1:] if argv is None else argv)
+        main(_expanded(parse(config_class, argv)))  # a config's own checks raise in here, too
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            _pass_on("\n")  # leaves, if it was our output that nobody reads
         from tinydfa import DFAError  # here: it loads torch, and not every command should wait for that
 
         if isinstance(error, UserError | DFAError):
@@ -51,6 +64,62 @@ def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Conf
         if exit_.code in (0, None):
             raise
     _leave(_unboxed(complaint.getvalue()))
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise `UserError` for an empty value, which as a path would mean this folder, and for bytes that are no text."""
+    option = "an argument"
+    for word in words:
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise UserError(f"{word.rstrip('=') or option} is empty. Give a value, or leave it out.")
+        if not _is_text(word):
+            raise UserError(f"{word!a} is not valid UTF-8. Use another name.")
+        option = word if word.startswith("--") else option
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _expanded(config: Config) -> Config:
+    """`config` with a leading ~ of its paths replaced by the home folder: after `--out=` a shell leaves it there."""
+    paths: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if isinstance(value, Path):
+            paths[field.name] = _usable(value)
+        elif isinstance(value, tuple) and any(isinstance(part, Path) for part in value):
+            paths[field.name] = tuple(_usable(part) if isinstance(part, Path) else part for part in value)
+    return dataclasses.replace(config, **paths) if paths else config  # type: ignore[type-var]
+
+
+def _usable(path: Path) -> Path:
+    """`path` without ~.
+
+    Raises:
+        UserError: there is no such user, or the system cannot look there.
+    """
+    try:
+        path = path.expanduser()
+        path.exists()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no user of that name is known. Write the path out.") from error
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UserError(f"{path}: {error.strerror}. Use another path.") from error
+    return path
+
+
+def _pass_on(more: str = "") -> None:
+    """Write out what was printed; leaves, with status 1 and without a word, if a reader such as `head` had enough."""
+    try:
+        print(more, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+        sys.exit(1)
 
 
 def _unboxed(panel: str) -> str:

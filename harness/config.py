@@ -11,6 +11,7 @@ import tyro
 from harness.errors import UserError
 from harness.results import make_result
 from harness.run import Run
+from harness.seeds import check_seed
 from tinydfa import Method
 
 # The type of an argument that a command inherits and has no use for: it is no option there.
@@ -42,6 +43,7 @@ class RunConfig:
         for option, value in (("--epochs", self.epochs), ("--checkpoint-every", self.checkpoint_every)):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
+        check_seed(self.seed)
 
 
 def conclude(

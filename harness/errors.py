@@ -23,5 +23,7 @@ def writing(path: Path, way_out: str = NEW_OUT) -> Iterator[None]:
     """Turn an `OSError` raised in the block (no permission, no space, not a folder) into a `UserError` about `path`."""
     try:
         yield
+    except FileExistsError as error:  # where a folder should be made
+        raise UserError(f"cannot write {path}: it is there, and not a folder. {way_out}.") from error
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}. {way_out}.") from error

@@ -6,11 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from harness.errors import UserError
+
+LARGEST = 2**32 - 1  # NumPy takes no larger seed
+
+
+def check_seed(seed: int) -> None:
+    """Raise `UserError` for a `--seed` that not every generator takes as it is."""
+    if not 0 <= seed <= LARGEST:
+        raise UserError(f"--seed {seed}: give a number from 0 to {LARGEST}.")
+
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (CPU and every accelerator)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % (LARGEST + 1))  # a process of several adds to the run's seed
     torch.manual_seed(seed)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.seeds import check_seed
 from nlp.sampling import check_settings, generate
 from nlp.train import load_run
 
@@ -43,6 +44,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.runs:
             raise UserError("no run to load. Give at least one folder that nlp.train wrote, such as runs/nlp/NAME.")
+        check_seed(self.seed)
         check_settings(self.length, self.temperature, self.top_k)
 
 

@@ -68,7 +68,8 @@ TABLES: tuple[Table, ...] = (
         "fc",
         "fully connected",
         "Section 3",
-        "10 of the published 50 epochs (`--epochs 50` runs them all), with bfloat16 products where the processor has them.",
+        "10 of the published 50 epochs (`--epochs 50` runs them all), with bfloat16 products where the processor has "
+        "them.",
         "1 min a run (1 core)",
     ),
     _table(

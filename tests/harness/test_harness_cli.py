@@ -120,3 +120,48 @@ def test_a_real_process_leaves_with_status_2_and_no_traceback(tmp_path: Path):
     assert process.returncode == 2
     assert process.stderr.startswith("error: cannot write")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_a_leading_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    assert leave(seen.append, "--data-dir=~/data") == 0
+    assert seen[0].data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data-dir", ""], "--data-dir is empty. Give a value"),
+        (["--data-dir="], "--data-dir is empty. Give a value"),
+        (["--method", "bp", ""], "--method is empty. Give a value"),
+        ([""], "an argument is empty. Give a value"),
+        (["--data-dir", "~nosuchuser/x"], "~nosuchuser/x: no user of that name is known"),
+        (["--data-dir", "x" * 300], "x: File name too long. Use another path."),
+        (["--data-dir", os.fsdecode(b"a\xff")], r"'a\udcff' is not valid UTF-8"),
+        ([os.fsdecode(b"--data-dir=\xff")], r"'--data-dir=\udcff' is not valid UTF-8"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_before_anything_runs(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+):
+    assert leave(fail(AssertionError("it ran")), *arguments) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: ")
+    assert message in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [("-m", "vision.train", "--help"), ("-m", "reproduce", "--list")])
+def test_a_reader_that_stops_early_sees_no_traceback(arguments: tuple[str, ...]):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, **pipe) as process:
+        process.stdout.close()  # sooner than head does
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden(capsys: pytest.CaptureFixture):
+    assert leave(fail(BrokenPipeError("to a worker"))) == 1
+    assert "BrokenPipeError: to a worker" in capsys.readouterr().err

@@ -247,6 +247,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
         Run("task", "name", Config(), tmp_path / "file" / "run")
 
 
+def test_a_file_or_a_device_is_no_folder_for_a_run(tmp_path: Path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", Path("/dev/null")):
+        with pytest.raises(UserError, match=r"cannot write .*: it is there, and not a folder\. Choose another.*--out"):
+            Run("task", "name", Config(), path)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_a_folder_that_vanishes_is_named_when_saving(tmp_path: Path):
     run = started(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
