@@ -120,7 +120,7 @@ TABLE5 = Table(
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
     ),
     needs="WikiText-103; docs: any folder of text as `text/docs/{train,valid,test}.txt`",
-    time="docs: 2 to 6 min a run (1 core); WikiText-103: days on one GPU",
+    time="docs: 2 to 6 min a run (1 core); WikiText-103: half a day, by the time of a step on one NVIDIA H200",
 )
 
 GAP_ROWS = {
