@@ -93,7 +93,7 @@ def test_bytes_that_are_no_utf8_are_a_category_like_any_other(tmp_path):
     [
         (b"", "has no rows"),
         (b"\n\n", "has no rows"),
-        (gzip.compress(b"0\t1\n"), "is a gzip archive"),
+        (gzip.compress(b"0\t1\n", mtime=0), "is a gzip archive"),
         (b"\x00\x01" * (1 << 20), "longer than 1048576 bytes"),
         (b"label,I1\n0,3\n", r"2 of 2 rows are malformed \(line 1: 1 columns instead of 40"),
     ],
