@@ -9,6 +9,7 @@ as in the paper; else openTSNE does, on the CPU, and the same seed gives the sam
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Config:
         if self.iterations < 1:
             raise UserError(f"--iterations {self.iterations}: give at least 1.")
         check_seed(self.seed)
-        if self.out.is_dir():
+        if os.path.isdir(self.out):  # unlike the path's own word, no error where the name is too long
             raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'embeddings.png'}.")
 
 

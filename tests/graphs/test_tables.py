@@ -9,6 +9,7 @@ from graphs import embed, tables
 from graphs.presets import MODELS, PRESETS
 from graphs.report import sections
 from graphs.train import Config
+from harness import cli
 from harness.errors import UserError
 from harness.tables import RunContext
 from tinydfa import Method
@@ -121,6 +122,17 @@ def test_the_embedding_command_writes_its_picture(tmp_path, capsys):
 def test_a_map_takes_at_least_one_iteration(iterations):
     with pytest.raises(UserError, match=f"--iterations {iterations}: give at least 1"):
         embed.Config(iterations=iterations)
+
+
+def test_a_map_takes_the_seeds_that_a_run_takes():
+    with pytest.raises(UserError, match="--seed -1: give a number from 0"):
+        embed.Config(seed=-1)
+
+
+def test_a_picture_with_too_long_a_name_is_the_users_mistake(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(embed.Config, embed.main, ["--out", "x" * 300])
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_a_folder_is_no_picture(tmp_path):
