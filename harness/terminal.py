@@ -89,7 +89,7 @@ def show_list(tables: Mapping[str, Table], results: Path) -> None:
             grid.add_row(Text(word, "dim"), Text(text))
         console.print(Padding(grid, (0, 0, 1, 4)))
     console.print(
-        "Times are as measured, where nothing else is said, of one run on one core. On a GPU no run was timed but single steps."
+        "Unless said otherwise, times are as measured, of a run on one core. On a GPU single steps alone were timed."
     )
 
 
