@@ -182,3 +182,27 @@ class Reads(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.count += function is torch.ops.aten._local_scalar_dense.default
         return function(*args, **(kwargs or {}))
+
+
+def test_under_bfloat16_autocast_the_projection_is_a_bfloat16_product_even_for_float32_points():
+    class Float(nn.Module):
+        def forward(self, x):
+            return x.float()
+
+    seen = []
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.mm.default and args[1].shape == (3, 7):  # by the feedback matrix
+                seen.append((args[0].dtype, args[1].dtype))
+            return func(*args, **(kwargs or {}))
+
+    net, (x, y) = nn.Sequential(nn.Linear(6, 7), Float(), nn.Linear(7, 3)), batch()
+    attach(net, "dfa", points=["1"])
+    for autocast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = cross_entropy(net(x).float(), y)
+        with Types():
+            loss.backward()
+        assert seen[-1] == (dtype, dtype)
+    assert net[0].weight.grad.dtype is torch.float32
