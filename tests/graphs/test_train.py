@@ -150,8 +150,8 @@ def test_an_impossible_preset_is_refused(changes):
     [
         (["--dataset", "corra"], "--dataset corra: no such data set"),
         (["--model", "mlp"], "--model mlp: no such model"),
-        (["--model", ""], "--model : no such model"),
-        (["--preset", ""], "--preset : no such preset"),
+        (["--model", ""], "--model is empty"),
+        (["--preset", ""], "--preset is empty"),
         (["--preset", "gcn_xyz"], "--preset gcn_xyz: no such preset"),
         (["--preset", "gcn_bp", "--method", "dfa"], "--preset gcn_bp trains by bp and --method says dfa"),
         (["--preset", "gcn_bp", "--model", "gat"], "--preset gcn_bp is about gcn and --model says gat"),
