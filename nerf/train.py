@@ -115,14 +115,8 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     scene = (scene or load_preset_scene(preset, config)).to(device)
     seed_everything(config.seed)
     start = perf_counter()
-    fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(device)
-    optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, preset.rate)
-    stateful: dict[str, Any] = {"fields": fields, "optimizer": optimizer, "scheduler": scheduler}
-    stateful |= attach_all(fields, preset.method, config.seed)
-    if preset.skip_empty:
-        stateful["grid"] = make_grid(scene.bounds, preset.samples_coarse)
-        fields.occupied = stateful["grid"].occupied
+    stateful = make_stateful(preset, scene, config.seed, device)
+    fields, optimizer, scheduler = (stateful[name] for name in ("fields", "optimizer", "scheduler"))
     history, done, pending = History(), 0, torch.zeros(2, device=device)
     if run is not None and (state := run.restore()) is not None:
         done, history, pending = state["step"], History(**state["history"]), state["pending"].to(device)
@@ -172,6 +166,19 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
         device=device,
         seconds=perf_counter() - start,
     )
+
+
+def make_stateful(preset: Preset, scene: Scene, seed: int, device: torch.device) -> dict[str, Any]:
+    """All that a checkpoint keeps the state of: `fields`, `optimizer`, `scheduler`, attachments, and any `grid`."""
+    fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(device)
+    optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, preset.rate)
+    stateful: dict[str, Any] = {"fields": fields, "optimizer": optimizer, "scheduler": scheduler}
+    stateful |= attach_all(fields, preset.method, seed)
+    if preset.skip_empty:
+        stateful["grid"] = make_grid(scene.bounds, preset.samples_coarse)
+        fields.occupied = stateful["grid"].occupied
+    return stateful
 
 
 def attach_all(fields: Fields, method: Method, seed: int) -> dict[str, Attachment]:

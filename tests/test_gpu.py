@@ -65,6 +65,7 @@ def test_a_run_that_is_killed_on_a_gpu_goes_on_where_it_was(task, tmp_path):
         while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL  # it was not done yet
     resumed = result(task, out, "--resume")
     assert resumed["curves"].keys() == whole["curves"].keys()
     assert numbers(resumed["metrics"]) == pytest.approx(numbers(whole["metrics"]), rel=0.05)  # sums in any order

@@ -12,6 +12,7 @@ of it. Source: arXiv 2006.12878, eq. 4, and its code release for the scale and f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -140,11 +141,7 @@ def project(rule: Rule, rows: Tensor, matrix: Tensor, like: Sequence[Any], index
     """One gradient per point from one product ``rows @ F``."""
     if not like:
         return []
-    dtype = like[0][1] if rule.product is None else rule.product
-    if rule.product is None:
-        for _, other, _, _ in like:
-            if other is not dtype:
-                dtype = torch.promote_types(dtype, other)
+    dtype = rule.product or reduce(torch.promote_types, {place[1] for place in like})
     small = as_like(rows * rule.common, dtype, matrix.device)
     product = small @ as_like(matrix, dtype, matrix.device)
     signals = []

@@ -73,17 +73,8 @@ def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
 
     def judge(total: Tensor) -> None:
         size = float(total)
-        broken = size - size != 0.0  # infinite or not a number
-        if broken and known is not None:
-            broken = not bool(torch.isfinite(known).all())
-        if broken:
-            count = ""
-            if known is not None:
-                count = f" in {int((~torch.isfinite(known)).any(dim=1).sum())} of {samples} samples"
-            raise ErrorSignalError(
-                f"the error for feedback points {name} is not finite{count}, so every layer below would be lost in one "
-                "step. Lower the learning rate, clip the loss, or look for the first layer whose output is not finite."
-            )
+        if size - size != 0.0:  # infinite or not a number
+            refuse_broken(known, samples, name)
         if scale_matters and size > LARGEST_ERROR * samples:
             raise ErrorSignalError(
                 f"the error for feedback points {name} sums to {size / samples:.3g} a sample, which looks like a loss "
@@ -92,6 +83,20 @@ def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
             )
 
     when_known((error.abs() if scale_matters else error).sum(), judge)
+
+
+def refuse_broken(error: Tensor | None, samples: int, name: str) -> None:
+    """Raise for an error ``[B, c]`` (None: no longer kept) whose sum is not finite, unless it is the sum alone."""
+    count = ""
+    if error is not None:
+        broken = int((~torch.isfinite(error)).any(dim=1).sum())
+        if not broken:
+            return
+        count = f" in {broken} of {samples} samples"
+    raise ErrorSignalError(
+        f"the error for feedback points {name} is not finite{count}, so every layer below would be lost in one step. "
+        "Lower the learning rate, clip the loss, or look for the first layer whose output is not finite."
+    )
 
 
 def when_known(number: Tensor, judge: Callable[[Tensor], None]) -> None:
