@@ -1,8 +1,8 @@
 """Results as JSON: what one run says about itself, and the files in which a table's runs are gathered.
 
 A result is the dict that a training script writes to `result.json`: task, model, dataset, method, seed, metrics,
-seconds, config, versions, commit, device, and optionally curves (name -> list of numbers). Numbers that are not finite
-become null, because JSON has no word for them.
+seconds, config, versions, commit, device, and optionally curves (name -> list of numbers) and the number of processes.
+Numbers that are not finite become null, because JSON has no word for them.
 
 `results/<task>/<table>.jsonl` holds one line a run: {"table", "row", "column", "preset", "dataset", "method", "seed",
 "scale", "result": {...}}.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.errors import UserError, writing
+from harness.processes import current
 
 PACKAGES = (
     "torch",
@@ -37,6 +38,8 @@ PACKAGES = (
 )
 # Fields of a configuration that decide where a run takes place, not what it finds.
 PLACES = frozenset({"data_dir", "out", "resume", "device"})
+# What every line of a results file has: which run it is, and what came out.
+KEYS = frozenset({"preset", "dataset", "method", "seed", "scale", "result"})
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -82,6 +85,8 @@ def make_result(
         "commit": commit(),
         "device": describe_device(device),
     }
+    if (size := current().size) > 1:
+        result["processes"] = size
     return result | ({"curves": plain(curves)} if curves else {})
 
 
@@ -158,21 +163,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a `.jsonl` file; none if it is absent. A last line cut short by a kill is left out.
 
     Raises:
-        UserError: another line is not JSON; names file and line.
+        UserError: another line is not a run; names file and line.
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # without a newline after it, a write was cut short
-    found = []
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
-        try:
-            found.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number} is not JSON ({error.msg}). Delete that line to run it again."
-            ) from None
+    lines = path.read_bytes().split(b"\n")[:-1]  # without a newline after it, a write was cut short
+    return [_run_in(text, f"{path}, line {number}") for number, text in enumerate(lines, start=1) if text.strip()]
+
+
+def _run_in(text: bytes, place: str) -> dict[str, Any]:
+    """One line of a results file."""
+    way_out = "Delete that line to run it again."
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or bytes that are no text
+        raise UserError(f"{place} is not JSON ({getattr(error, 'msg', error)}). {way_out}") from None
+    if not isinstance(found, dict) or not found.keys() >= KEYS or not isinstance(found["result"], dict):
+        raise UserError(f"{place} is not a run of a table. {way_out}")
     return found
 
 

@@ -1,5 +1,6 @@
 """What `reproduce` shows on a terminal: progress, failures, tables."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ def explain(failures: Iterable[Outcome]) -> list[str]:
 def show_list(tables: Mapping[str, Table], results: Path) -> None:
     """Print what there is to run: its source, its command, what it needs, and how much of it is in `results`."""
     console = Console(highlight=False)
+    times = gpu_times(results)
     for table in tables.values():
         console.print(Text.assemble((table.name, "bold"), f"  {table.title} ({table.task})"))
         lines = execute.lines_of(table, results, "paper")
@@ -82,15 +84,34 @@ def show_list(tables: Mapping[str, Table], results: Path) -> None:
             "command": f"python -m reproduce {table.name}",
             "needs": table.needs or "nothing",
             "takes": table.time,
+            "on a GPU": "; ".join(times.get(table.name, ())),
             "held": f"{held} of {len(table.cells)} numbers in {table.path(results)}" if held else "nothing yet",
         }
         grid = Grid.grid(padding=(0, 2))
         for word, text in about.items():
-            grid.add_row(Text(word, "dim"), Text(text))
+            if text:
+                grid.add_row(Text(word, "dim"), Text(text))
         console.print(Padding(grid, (0, 0, 1, 4)))
     console.print(
-        "Unless said otherwise, times are as measured, of a run on one core. On a GPU single steps alone were timed."
+        "Unless said otherwise, times are as measured, of a run on one core; on a GPU, of the run that takes longest "
+        "on that core, several at a time. A table without such a line was not timed there."
     )
+
+
+def gpu_times(results: Path) -> dict[str, list[str]]:
+    """What `python -m benchmarks.run_times` found on GPUs: sentences by the table's name.
+
+    Args:
+        results: The results folder; files `benchmarks/run_times-*.json` below it.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted((results / "benchmarks").glob("run_times-*.json")):
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        for row in measured["rows"]:
+            length = "" if row["epochs"] == "all" else f", {row['epochs']} epochs"
+            sentence = f"{row['seconds']:.0f} s for {row['run']}{length} ({measured['environment']['device']})"
+            found.setdefault(row["table"], []).append(sentence)
+    return found
 
 
 def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:

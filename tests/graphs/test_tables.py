@@ -92,7 +92,14 @@ def test_the_report_draws_what_was_run_and_nothing_else(maps, tmp_path):
     assert sections(tmp_path, QUICK) == []
 
     def write(name, row, result, **curves):
-        line = {"row": row, "dataset": "synthetic", "method": result["method"], "scale": "quick", "seed": 0}
+        line = {
+            "row": row,
+            "dataset": "synthetic",
+            "method": result["method"],
+            "scale": "quick",
+            "seed": 0,
+            "preset": "any",
+        }
         line["result"] = result | {"curves": curves or result["curves"]}
         with (folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")

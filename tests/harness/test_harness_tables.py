@@ -229,10 +229,38 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_results_line_that_is_not_json_is_named_with_its_number(tmp_path: Path):
-    (tmp_path / "r.jsonl").write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
-    with pytest.raises(UserError, match=r"r\.jsonl, line 2 is not JSON"):
-        results.read(tmp_path / "r.jsonl")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (b"nonsense", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"5", "is not a run of a table"),
+        (b'{"a": 1}', "is not a run of a table"),
+        (b'{"preset": 0, "dataset": 0, "method": 0, "seed": 0, "scale": 0, "result": null}', "is not a run of a table"),
+    ],
+)
+def test_a_damaged_results_line_is_named_with_its_number(tmp_path: Path, damage: bytes, message: str):
+    path = TABLE.path(tmp_path)
+    results.append(path, line(CELLS[0], 0, 0.8))
+    path.write_bytes(path.read_bytes() + damage + b"\n" + path.read_bytes())
+    with pytest.raises(UserError, match=rf"\.jsonl, line 2 {message}.*Delete that line to run it again\."):
+        results.read(path)
+
+
+def test_what_runs_took_on_a_gpu_is_told_by_table(tmp_path: Path):
+    rows = [
+        {"table": "t", "run": "GCN dfa on cora", "epochs": "all", "seconds": 7.4},
+        {"table": "u", "run": "FC bp on mnist", "epochs": "10", "seconds": 15.6},
+    ]
+    for device in ("a", "b"):
+        path = tmp_path / "benchmarks" / f"run_times-{device}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"environment": {"device": device}, "rows": rows}))
+        rows.pop()
+    assert terminal.gpu_times(tmp_path) == {
+        "t": ["7 s for GCN dfa on cora (a)", "7 s for GCN dfa on cora (b)"],
+        "u": ["16 s for FC bp on mnist, 10 epochs (a)"],
+    }
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path):

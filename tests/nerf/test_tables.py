@@ -98,6 +98,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(result, tmp_path):
         "dataset": "synthetic",
         "method": "dfa",
         "scale": "quick",
+        "preset": "any",
         "seed": 0,
         "result": result,
     }

@@ -41,5 +41,7 @@ def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path):
     for name in ("alignment blocks.0.point", "alignment blocks.1.point2"):
         assert two["curves"][name] == pytest.approx(one["curves"][name], abs=1e-4)
     assert two["metrics"]["test_perplexity"] == pytest.approx(one["metrics"]["test_perplexity"], rel=1e-5)
+    assert "processes" not in one
+    assert two["processes"] == 2
     state = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
     assert len(state["generators_of_others"]) == 1

@@ -63,7 +63,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
     assert sections(tmp_path, QUICK) == []
 
     def write(name, row, **curves):
-        line = {"row": row, "dataset": "synthetic", "method": "dfa", "scale": "quick", "seed": 0}
+        line = {"row": row, "dataset": "synthetic", "method": "dfa", "scale": "quick", "seed": 0, "preset": "any"}
         line["result"] = {"curves": curves}
         with (folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")

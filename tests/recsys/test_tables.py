@@ -74,7 +74,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
     assert sections(tmp_path, QUICK) == []
 
     def write(name, method, **curves):
-        line = {"row": "DCN", "dataset": "adult", "method": method, "scale": "quick", "seed": 0}
+        line = {"row": "DCN", "dataset": "adult", "method": method, "scale": "quick", "seed": 0, "preset": "any"}
         line["result"] = {"curves": curves}
         with (folder / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
