@@ -42,13 +42,17 @@ def _obey(config_class: type[Config], main: Callable[[Config], Any], argv: Seque
     except Exception as error:
         if isinstance(error, BrokenPipeError):
             _pass_on("\n")  # leaves, if it was our output that nobody reads
-        from tinydfa import DFAError  # here: it loads torch, and not every command should wait for that
-
-        if isinstance(error, UserError | DFAError):
+        if isinstance(error, UserError) or _is_dfa_error(error):
             _leave(str(error))
         traceback.print_exc()
         sys.exit(1)
     sys.exit(0)
+
+
+def _is_dfa_error(error: Exception) -> bool:
+    """Whether the library refused something; it loads torch, for which no command should wait that has not used it."""
+    library = sys.modules.get("tinydfa")
+    return library is not None and isinstance(error, library.DFAError)
 
 
 def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:

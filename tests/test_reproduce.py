@@ -84,13 +84,13 @@ def test_every_run_is_done_once_in_worker_processes(finished):
 
 
 def test_a_second_call_runs_nothing_and_more_seeds_run_only_what_is_new(project: Project):
-    project("good", "--seeds", "1", "--datasets", "cora")
+    project("good", "--seeds", "1", "--datasets", "cora", "--jobs", "1")
     assert len(project.runs()) == 2
     again = project("good", "--seeds", "1", "--datasets", "cora")
     assert len(project.runs()) == 2
     assert "83" not in again.stdout
     assert "80.0 (1)" in again.stdout
-    project("good", "--seeds", "2", "--datasets", "cora")
+    project("good", "--seeds", "2", "--datasets", "cora", "--jobs", "1")
     assert project.runs()[2:] == ["easy cora bp 1 paper", "easy cora dfa 1 paper"]
 
 
@@ -148,7 +148,7 @@ def is_gone(process: int) -> bool:
 
 def test_runs_of_another_length_are_filed_apart_and_count_for_no_other(project: Project):
     for length in (["--epochs", "5"], [], ["--epochs", "5"]):
-        project("good", "--datasets", "cora", "--seeds", "1", "--out", "results", *length)
+        project("good", "--datasets", "cora", "--seeds", "1", "--jobs", "1", "--out", "results", *length)
     lines = (project.folder / "results" / "fake" / "good.jsonl").read_text().splitlines()
     scales = [json.loads(line)["scale"] for line in lines]
     assert sorted(scales) == ["paper", "paper", "paper, 5 epochs", "paper, 5 epochs"]

@@ -1,6 +1,7 @@
 """The benchmark of radiance fields: its limit counts products, and it runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,7 +30,10 @@ def test_the_limit_is_the_count_of_products(shape):
     assert (ours - direction) / (theirs - direction) == pytest.approx(nerf_rays.limit(shape))
 
 
-def test_both_parts_are_measured(tmp_path, capsys):
+def test_both_parts_are_measured(tmp_path, capsys, monkeypatch):
+    tiny = replace(nerf_rays.PRESETS["small_bp"], depth=2, width=8)
+    monkeypatch.setattr(nerf_rays, "PRESETS", nerf_rays.PRESETS | {"small_bp": tiny})
+    monkeypatch.setattr(nerf_rays, "GRID_ROUNDS", 2)
     small = {"depth": 2, "width": 8, "rays": 4, "rounds": 1, "size": 5, "fit_steps": 1, "threads": 1}
     nerf_rays.main(nerf_rays.Config(**small, out=tmp_path / "rays.json"))
     rows = json.loads((tmp_path / "rays.json").read_text())["rows"]

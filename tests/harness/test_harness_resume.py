@@ -1,46 +1,82 @@
-"""A run that is killed and resumed ends with the numbers of one left alone: real processes, real SIGKILLs."""
+"""A run that is killed and resumed ends with the numbers of one left alone: real processes, real SIGKILLs.
+
+The processes are forked from one that has loaded torch, as loading it takes longer than all their steps.
+"""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_training
 import torch
 
-HERE = Path(__file__).parent
-SCRIPT = HERE / "tiny_training.py"
-ROOT = HERE.parent.parent
+from harness import cli
+
 STEPS = 40
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch._dynamo", "tiny_training"])  # the former is what an optimizer loads
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), "--out", str(folder), "--steps", str(STEPS), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Training:
+    """A process that trains, and what it prints."""
+
+    def __init__(self, words: Path, *arguments: str) -> None:
+        self.words = words
+        self.process = FORKS.Process(target=train, args=(self.words, arguments))
+        self.process.start()
+
+    def wait(self) -> int | None:
+        """Its exit status; minus the signal that ended it."""
+        self.process.join(timeout=120)
+        return self.process.exitcode
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    @property
+    def output(self) -> str:
+        return (self.words / "stdout").read_text()
+
+    @property
+    def complaint(self) -> str:
+        return (self.words / "stderr").read_text()
 
 
-def finish(process: subprocess.Popen) -> str:
-    output, complaint = process.communicate(timeout=120)
-    assert process.returncode == 0, complaint
-    return output
+def train(words: Path, arguments: tuple[str, ...]) -> None:
+    """In the process: print into files, as a shell would have it do."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(words / name, os.O_CREAT | os.O_WRONLY), descriptor)
+    torch.set_num_threads(1)
+    cli.run(tiny_training.Config, tiny_training.main, arguments)
 
 
-def kill_when(process: subprocess.Popen, condition: Callable[[], bool], delay: float = 0.0) -> bool:
-    """SIGKILL `process` once `condition` holds; False if it ended before."""
+def start(folder: Path, *arguments: str) -> Training:
+    words = tempfile.mkdtemp(dir=folder.parent)
+    return Training(Path(words), "--out", str(folder), "--steps", str(STEPS), *arguments)
+
+
+def finish(training: Training) -> str:
+    assert training.wait() == 0, training.complaint
+    return training.output
+
+
+def kill_when(training: Training, condition: Callable[[], bool], delay: float = 0.0) -> bool:
+    """SIGKILL `training` once `condition` holds; False if it ended before."""
     while not condition():
-        if process.poll() is not None:
+        if not training.process.is_alive():
             return False
         time.sleep(0.0005)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+    training.process.kill()
+    return training.wait() == -signal.SIGKILL
 
 
 def lines_in(folder: Path) -> int:
@@ -121,19 +157,18 @@ def test_a_second_process_in_the_same_folder_is_refused_and_a_killed_one_keeps_n
     folder = tmp_path / "run"
     first = start(folder)
     while lines_in(folder) < 1:
-        assert first.poll() is None
+        assert first.process.is_alive()
         time.sleep(0.0005)
-    first.send_signal(signal.SIGSTOP)
+    first.send(signal.SIGSTOP)
     try:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         for arguments in ((), ("--resume",)):
             second = start(folder, *arguments)
-            _, complaint = second.communicate(timeout=120)
-            assert second.returncode == 2
-            assert complaint.startswith(f"error: another process is training in {folder}. ")
+            assert second.wait() == 2
+            assert second.complaint.startswith(f"error: another process is training in {folder}. ")
             assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     finally:
-        first.kill()
-        first.communicate()
+        first.process.kill()
+        first.wait()
     finish(start(folder, "--resume"))
     assert_same(folder, undisturbed)
