@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from harness.progress import track
 from nerf.fields import Fields
@@ -35,6 +34,9 @@ def psnr(mse: float) -> float:
 
 def compare(image: Tensor, truth: Tensor) -> dict[str, float]:
     """Scores of one picture ``[H, W, 3]`` against another: "psnr" in dB, and "ssim" if both sides have 11 pixels."""
+    # here: it loads matplotlib and scipy.signal, and whoever only lists what there is need not wait for those
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     image, truth = (picture.clamp(0, 1).movedim(-1, 0)[None] for picture in (image, truth))
     found = {"psnr": peak_signal_noise_ratio(image, truth, data_range=1.0).item()}
     if min(image.shape[-2:]) >= SSIM_KERNEL:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import cli
+from nlp.train import Config, train
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ["--layers", "2", "--d-model", "16", "--d-ff", "24", "--heads", "2", "--chunk", "16", "--batch", "5"]
 LENGTH = ["--steps", "12", "--validate-every", "6", "--vocabulary", "char", "--dropout", "0", "--device", "cpu"]
@@ -22,20 +25,23 @@ def text(tmp_path_factory):
     return folder
 
 
-def trained(folder, text, cache, *launcher):
+def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path))
     options = ["--text-dir", str(text), "--granularity", "micro", "--method", "dfa", "--alignment-every", "6"]
-    command = [sys.executable, *launcher, "-m", "nlp.train", *SIZES, *LENGTH, *options, "--out", str(folder)]
-    environment = {"PATH": "/usr/bin:/bin", "TINYDFA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HOME": str(cache)}
+    options += [*SIZES, *LENGTH]
+    one = train(cli.parse(Config, options))
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
+    command = [*launcher, "-m", "nlp.train", *options, "--out", str(tmp_path / "two")]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "TINYDFA_CACHE": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(tmp_path),
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FutureWarning" not in done.stderr
-    return json.loads(done.stdout)  # printed once
-
-
-def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path):
-    launcher = ("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2")
-    one = trained(tmp_path / "one", text, tmp_path / "cache")
-    two = trained(tmp_path / "two", text, tmp_path / "cache", *launcher)  # rows 3 and 2 of the five
+    two = json.loads(done.stdout)  # printed once; rows 3 and 2 of the five
     for name in ("train_loss", "val_loss"):
         assert two["curves"][name] == pytest.approx(one["curves"][name], rel=1e-5)
     for name in ("alignment blocks.0.point", "alignment blocks.1.point2"):
