@@ -18,6 +18,8 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -74,6 +76,22 @@ def current() -> Processes:
     if not dist.is_available() or not dist.is_initialized():
         return Processes()
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def averaging(model: "nn.Module", device: "torch.device", *, some_untouched: bool) -> "DistributedDataParallel":
+    """`model` as one of several processes trains it: gradients are averaged over all of them.
+
+    Args:
+        model: The model, on `device`; its buffers are the same in all processes, or said to each other by themselves.
+        device: Where it trains.
+        some_untouched: Some parameters get no gradient, so that these have to be looked for in every step.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        model, device_ids=devices, forward_sync_buffers=False, find_unused_parameters=some_untouched
+    )
 
 
 def started() -> int:

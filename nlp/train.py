@@ -95,7 +95,7 @@ def train(
             run.save(training.progress.step, **training.state_dict())
         training.go_on()
 
-    training.model.load_state_dict(training.best.weights)
+    training.best.restore(training.model)
     test = score(training, "test", config)  # once; it chooses nothing
     curves: dict[str, Any] = dict(training.progress.curves)
     if config.sample:
@@ -115,17 +115,11 @@ def train(
 
 def summary(training: Training, test: Score) -> dict[str, float]:
     """The numbers that a finished training comes to; an alignment is the last that was measured."""
-    progress, best = training.progress, training.best
+    progress = training.progress
     last = {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
-    return last | {
-        "val_perplexity": best.score["perplexity"],
-        "val_word_perplexity": best.score["word_perplexity"],
-        "test_perplexity": test.perplexity,
-        "test_word_perplexity": test.word_perplexity,
-        "best_step": best.step,
-        "steps": progress.step,
-        "tokens_per_second": progress.trained / progress.seconds,
-    }
+    tested = {"test_perplexity": test.perplexity, "test_word_perplexity": test.word_perplexity}
+    how = {"best_step": training.best.step, "steps": progress.step}
+    return last | progress.best | tested | how | {"tokens_per_second": progress.trained / progress.seconds}
 
 
 def validate(training: Training, config: RunConfig, run: Run | None) -> None:
@@ -134,7 +128,9 @@ def validate(training: Training, config: RunConfig, run: Run | None) -> None:
     numbers = {"train_loss": training.mean_loss(), "val_loss": found.nats}
     lr = training.schedule.lr
     training.schedule.validated(found.perplexity)
-    training.best.update(found, step, training.model)
+    if training.best.update(found.nats, step, training.model):
+        perplexities = {"val_perplexity": found.perplexity, "val_word_perplexity": found.word_perplexity}
+        training.progress.best = perplexities
     training.progress.note(step=step, **numbers)
     if run is not None:
         run.log(step, **numbers, val_perplexity=found.perplexity, lr=lr)

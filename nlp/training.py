@@ -8,15 +8,14 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from harness import processes
+from harness.best import BestWeights
 from harness.errors import UserError
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
 from nlp.data import Corpus
-from nlp.evaluate import Score
 from nlp.models import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from nlp.schedules import Schedule, make_optimizer
@@ -35,39 +34,13 @@ class Progress:
     tokens: int = 0  # whose loss that is
     trained: int = 0  # tokens since the beginning
     seconds: float = 0.0  # that steps took
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best weights
     curves: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, **numbers: float) -> None:
         """Append numbers to the curves."""
         for name, value in numbers.items():
             self.curves.setdefault(name, []).append(value)
-
-
-class BestWeights:
-    """The weights of the lowest validation loss so far, and whether to go on looking for better ones."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.step, self.worse = 0, 0  # of the best; validations since
-        self.score: dict[str, float] = {}
-        self.weights: dict[str, Tensor] = {}
-
-    def update(self, score: Score, step: int, model: nn.Module) -> None:
-        """Keep the weights after `step` if they are better than all before."""
-        self.worse += 1
-        if not self.score or score.nats < self.score["nats"]:
-            self.step, self.worse = step, 0
-            self.score = {
-                "nats": score.nats,
-                "perplexity": score.perplexity,
-                "word_perplexity": score.word_perplexity,
-            }
-            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-    @property
-    def given_up(self) -> bool:
-        """Whether as many validations as the patience have brought nothing better."""
-        return self.worse >= self.patience
 
 
 class Training:
@@ -89,7 +62,9 @@ class Training:
         seed_everything(config.seed)
         self.model = LanguageModel(corpus.vocabulary.size, preset).to(device)
         self.attachment = attach(self.model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
-        self.net: Any = self.model if self.group.size == 1 else shared(self.model, preset, device)
+        self.net: Any = self.model
+        if self.group.size > 1:
+            self.net = processes.averaging(self.model, device, some_untouched=preset.method is Method.SHALLOW)
         if config.compile:
             self.net = torch.compile(self.net)
         self.optimizer = make_optimizer(preset, self.model.parameters())
@@ -159,14 +134,13 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds, besides the generators."""
-        best = {name: value for name, value in vars(self.best).items() if name != "patience"}
         return {
             "vocabulary": self.corpus.vocabulary.fingerprint,
             "model": self.model.state_dict(),
             "attachment": self.attachment.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "best": best,
+            "best": self.best.state_dict(),
             "progress": vars(self.progress),
         }
 
@@ -181,7 +155,7 @@ class Training:
         self.attachment.load_state_dict(state["attachment"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        vars(self.best).update(state["best"])
+        self.best.load_state_dict(state["best"])
         self.progress = Progress(**state["progress"])
 
 
@@ -192,13 +166,3 @@ def refuse_other_vocabulary(trained: str, found: str, where: str) -> None:
             f"the checkpoint was trained on tokens of the vocabulary {trained}, and that {where} is {found}: a number "
             "would stand for another word. Use the text and the vocabulary it was trained on, or train anew with --out."
         )
-
-
-def shared(model: nn.Module, preset: Preset, device: torch.device) -> DistributedDataParallel:
-    """`model` as one of several processes trains it: gradients are averaged over all of them."""
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        forward_sync_buffers=False,  # feedback comes from a seed, the same in all
-        find_unused_parameters=preset.method is Method.SHALLOW,
-    )

@@ -1,9 +1,8 @@
-"""How well a model ranks and predicts clicks, over a whole part of a log, and the best weights by that."""
+"""How well a model ranks and predicts clicks, over a whole part of a log."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,34 +56,3 @@ def predict_logits(model: nn.Module, clicks: Clicks, device: torch.device) -> Te
         fields, _ = clicks.batch(slice(start, start + step))
         parts.append(model(processes.share(fields).to(device)).float().squeeze(1))
     return processes.merge(torch.cat(parts))
-
-
-class BestWeights:
-    """The weights of the best validation AUC so far, and whether to go on looking for better ones."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.auc, self.epoch = -1.0, 0
-        self.weights: dict[str, Tensor] = {}
-
-    def update(self, auc: float, epoch: int, model: nn.Module) -> None:
-        """Keep the weights of `epoch` if they are better than all before."""
-        if auc > self.auc:
-            self.auc, self.epoch = auc, epoch
-            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-    def given_up(self, epoch: int) -> bool:
-        """Whether `patience` epochs up to `epoch` have brought nothing better."""
-        return epoch - self.epoch >= self.patience
-
-    def restore(self, model: nn.Module) -> None:
-        """Put the best weights into `model`."""
-        model.load_state_dict(self.weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know."""
-        return {"auc": self.auc, "epoch": self.epoch, "weights": self.weights}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.auc, self.epoch, self.weights = state["auc"], state["epoch"], state["weights"]

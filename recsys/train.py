@@ -65,12 +65,12 @@ def train(
     if run is not None:
         begin(run, training, data)
     best, progress = training.best, training.progress
-    while progress.epoch <= preset.max_epochs and not best.given_up(progress.epoch - 1):
+    while progress.epoch <= preset.max_epochs and not best.given_up:
         train_epoch(training, data.train, config, run)
         found = {"train_loss": progress.loss / progress.rows}
         check_loss(found["train_loss"], progress.epoch)
         score = evaluate(training.model, data.val, device)
-        best.update(score.auc, progress.epoch, training.model)
+        best.update(-score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
         if config.alignment:
             found |= batch_alignment(training, last_batch(training, data.train, config))
@@ -83,7 +83,7 @@ def train(
     test = evaluate(training.model, data.test, device)  # once; it chooses nothing
 
     metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
-    metrics |= {"val_auc": best.auc, "best_epoch": best.epoch, "epochs": progress.epoch - 1}
+    metrics |= {"val_auc": -best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
     metrics |= {"best_possible_auc": data.best_auc} | summary(progress.curves)
     return conclude(
         "recsys",

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from harness import processes
+from harness.best import BestWeights
 from harness.errors import UserError
 from harness.seeds import seed_everything
 from recsys.batches import Batch
 from recsys.config import RunConfig
-from recsys.evaluate import BestWeights
 from recsys.models import build_model
 from recsys.optimizers import clip_norm, make_optimizers
 from recsys.presets import Preset
@@ -69,7 +68,9 @@ class Training:
         self.attachment = attach(self.model, preset.method, seed=config.seed)
         if preset.method.cuts and preset.embedding_feedback == "off":
             withhold_feedback(self.model)
-        self.net = self.model if self.group.size == 1 else shared(self.model, preset, device)
+        self.net = self.model
+        if self.group.size > 1:
+            self.net = processes.averaging(self.model, device, some_untouched=has_untouched(preset))
         if config.compile:
             self.net = torch.compile(self.net)  # type: ignore[assignment]
         self.optimizers = make_optimizers(self.model, preset.lr)
@@ -144,19 +145,6 @@ def withhold_feedback(model: nn.Module) -> None:
     """
     point = model.get_submodule("embedding_point")
     point.register_forward_pre_hook(lambda module, inputs: inputs[0].detach())
-
-
-def shared(model: nn.Module, preset: Preset, device: torch.device) -> DistributedDataParallel:
-    """`model` as one of several processes trains it: gradients are averaged over all of them.
-
-    Where some parameters get no gradient, these have to be looked for in every step.
-    """
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        forward_sync_buffers=False,  # batch statistics are those of all processes already
-        find_unused_parameters=has_untouched(preset),
-    )
 
 
 def has_untouched(preset: Preset) -> bool:
