@@ -40,7 +40,8 @@ def test_cells_name_presets_of_their_method_and_hold_no_published_number():
 
 
 def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", dict.fromkeys(MODELS, 2))
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", {})
+    monkeypatch.setattr(tables, "QUICK_EPOCHS_OTHERS", 2)
     for name in ("table3", "tableA2", "table4"):
         cell = named(name).cells[1]
         result = named(name).run(small(cell), 0, QUICK)
@@ -50,7 +51,8 @@ def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
 
 
 def test_curves_are_kept_for_the_first_seeds_only(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", dict.fromkeys(MODELS, 2))
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", {})
+    monkeypatch.setattr(tables, "QUICK_EPOCHS_OTHERS", 2)
     cell = small(named("table3").cells[0])
     kept = ["curves" in named("table3").run(cell, seed, QUICK) for seed in (0, 2, 3)]
     assert kept == [True, True, False]
