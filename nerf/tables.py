@@ -43,7 +43,7 @@ QUICK: dict[str, Any] = {
     "samples_coarse": 16,
     "samples_fine": 16,
     "rays": 256,
-    "steps": 300,
+    "steps": 200,
     "test_views": 2,
 }
 

@@ -42,6 +42,8 @@ QUICK: dict[str, Any] = {
     "d_ff": 128,
     "heads": 2,
     "vocabulary_size": 1000,
+    "chunk": 64,
+    "batch": 8,
 }
 
 

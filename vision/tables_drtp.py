@@ -35,7 +35,7 @@ CIFAR = {
 }
 CLASSIFICATION = {"bp": 1.84, "fa": 1.81, "dfa": 3.48, "sdfa": 4.07, "shallow": 9.57}  # test error in %
 
-QUICK = {"epochs": 20, "lr": 3e-3}
+QUICK = {"epochs": 12, "lr": 5e-3}
 WIDE_MNIST = {"precision": "bf16"}  # published: fp32
 WIDE_MNIST_UNPUBLISHED = {"epochs": 30, "precision": "bf16"}  # of 100: methods that there is no number to compare with
 CONV_MNIST = {"epochs": 1, "precision": "bf16"}  # of 100 in fp32

@@ -12,7 +12,7 @@ from vision.presets_principled import VARIANTS
 from vision.running import run_cell
 
 SOURCE = "arXiv 1906.04554"
-QUICK = {"epochs": 15, "lr": 0.02, "batch": 64}
+QUICK = {"epochs": 10, "lr": 0.02, "batch": 64}
 FC_LENGTH = {"epochs": 10, "precision": "bf16"}  # of 50
 CNN_LENGTH = {"epochs": 4, "train_images": 10_000, "precision": "bf16"}  # of 50 on all images
 COLUMNS = {"test_accuracy": "test", "train_accuracy": "train"}
