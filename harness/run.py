@@ -263,7 +263,7 @@ class Run:
             f"{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)
         ]
         if changed:
-            way_out = "Resume it with the configuration it was started with, or start another with --out"
+            way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"
             raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {way_out}.")
 
     def _tensorboard(self) -> Any:
