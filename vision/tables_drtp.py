@@ -140,7 +140,7 @@ DRTP_TASKS = Table(
     source=f"{SOURCE}, Figure 3",
     run=run_generated,
     needs="nothing: the data is generated",
-    time="8 min a run (1 core)",
+    time="12 min a shallow run, 27 min by BP (1 core)",
 )
 
 DRTP_REGRESSION = Table(
