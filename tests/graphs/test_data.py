@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.sparse import csr_matrix
 from graphs import planetoid
 from graphs.data import load_graph, stratified_folds
 from graphs.synthetic import CLASS_SIZES, synthetic_citations
+from harness.data import fetch
 from harness.errors import UserError
 
 
@@ -97,13 +99,9 @@ def little_pubmed(tmp_path, monkeypatch):
     for name, part in parts.items():
         (raw / f"ind.pubmed.{name}").write_bytes(pickle.dumps(part))
     (raw / "ind.pubmed.test.index").write_text("".join(f"{node}\n" for node in order))
-    content = (raw / "ind.pubmed.allx").read_bytes()
     for path in raw.iterdir():
         name = path.name.removeprefix("ind.")
-        if planetoid.SHA256[name] is not None:
-            monkeypatch.setitem(planetoid.SHA256, name, hashlib.sha256(path.read_bytes()).hexdigest())
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    monkeypatch.setattr(planetoid, "PUBMED_ALLX_BLOB", blob)
+        monkeypatch.setitem(planetoid.SHA256, name, hashlib.sha256(path.read_bytes()).hexdigest())
     return tmp_path, x, y.argmax(axis=1)
 
 
@@ -127,19 +125,19 @@ def test_files_may_lie_partly_below_the_root_and_partly_in_the_cache(little_pubm
     assert load_graph("pubmed", root).nodes == 620
 
 
-def test_a_pubmed_file_of_another_git_id_is_named(tmp_path, monkeypatch):
-    content = b"not the features"
-    path = tmp_path / "ind.pubmed.allx"
-    path.write_bytes(content)
+def test_features_of_pubmed_that_are_not_the_published_ones_are_named_before_they_are_opened(tmp_path):
+    path = tmp_path / "planetoid" / "PubMed" / "raw" / "ind.pubmed.allx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not the features")
+    (features,) = [file for file in planetoid.files("pubmed") if file.path.endswith("pubmed.allx")]
     with pytest.raises(UserError, match=r"ind\.pubmed\.allx is not the published file"):
-        planetoid._check_blob(path, planetoid.PUBMED_ALLX_BLOB)
-    planetoid._check_blob(path, hashlib.sha1(b"blob 16\0" + content).hexdigest())
+        fetch([features], tmp_path, "PubMed")
 
 
 def test_every_planetoid_file_has_a_place_and_mirrors():
     listed = [file for name in planetoid.NAMES for file in planetoid.files(name)]
     assert len({file.path for file in listed}) == 24
-    assert [file.path for file in listed if file.sha256 is None] == ["planetoid/PubMed/raw/ind.pubmed.allx"]
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in listed)
     assert all(planetoid.COMMIT in url and url.startswith("https://") for file in listed for url in file.urls)
 
 
