@@ -1,10 +1,9 @@
 """Products in bfloat16: factors rounded to 8 bits of mantissa, sums in float32.
 
-On a CPU oneDNN rounds the factors itself and hands float32 back, which costs less than autocast; elsewhere autocast
-does it. Both hold within a `with` alone: data, rays and scores that are computed outside of it stay exact.
-
-A processor without such products is slower by them: oneDNN leaves its own exact, and autocast takes tens of times as
-long. There `check_precision` refuses bf16, and `fastest` is fp32.
+There are three kinds of CPUs. Where oneDNN rounds the factors of float32 products itself (Intel's AMX), that costs less
+than autocast. Where the processor has bfloat16 products but oneDNN leaves float32 alone (AVX-512 with bf16), autocast
+does it, as on a GPU. Others are slower by bfloat16: `check_precision` refuses it there, and `fastest` is fp32. Rounding
+holds within a `with` alone: data, rays and scores that are computed outside of it stay exact.
 """
 
 from __future__ import annotations
@@ -39,28 +38,34 @@ def products(precision: str) -> Iterator[None]:
 
 
 def autocast(precision: str, x: Tensor) -> torch.autocast:
-    """The context of a forward pass on `x`: autocast to bfloat16 where a GPU is to round the factors."""
+    """The context of a forward pass on `x`: autocast to bfloat16, unless oneDNN rounds the factors."""
     device = x.device.type
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16" and device != "cpu")
+    by_onednn = device == "cpu" and cpu_rounds()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16" and not by_onednn)
 
 
 def fastest(device: torch.device) -> Precision:
     """bf16 where `device` multiplies in it, else fp32: for runs so short that nothing but their time depends on it."""
-    return "bf16" if device.type != "cpu" or cpu_rounds() else "fp32"
+    return "bf16" if device.type != "cpu" or cpu_multiplies() else "fp32"
 
 
 def check_precision(precision: str, device: torch.device) -> None:
     """Raise `UserError` if `device` does not multiply in `precision`."""
-    if precision == "bf16" and device.type == "cpu" and not cpu_rounds():
+    if precision == "bf16" and device.type == "cpu" and not cpu_multiplies():
         raise UserError(
             "--precision bf16: this processor does not multiply in bfloat16, and what stands in for it is slower than "
             "float32. Use --precision fp32, or a GPU."
         )
 
 
+def cpu_multiplies() -> bool:
+    """Whether this processor has products of bfloat16 numbers."""
+    return cpu_rounds() or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
 @cache
 def cpu_rounds() -> bool:
-    """Whether this processor multiplies in bfloat16, by the product of a number that bfloat16 rounds to 1."""
+    """Whether oneDNN rounds factors on this processor, by the product of a number that bfloat16 rounds to 1."""
     x = torch.full((64, 64), 1 + 2.0**-12)
     with products("bf16"):
         return (x @ x)[0, 0].item() == 64

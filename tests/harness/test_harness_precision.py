@@ -19,7 +19,7 @@ def exact():
     return pytest.approx(FINE**2, abs=1e-6)
 
 
-rounded = pytest.mark.skipif(not cpu_rounds(), reason="this processor does not multiply in bfloat16")
+rounded = pytest.mark.skipif(not cpu_rounds(), reason="oneDNN leaves float32 factors alone on this processor")
 
 
 @rounded
@@ -50,7 +50,7 @@ def test_gradients_are_rounded_where_they_are_computed():
 
 @pytest.mark.parametrize("able", [True, False])
 def test_bfloat16_is_for_devices_that_multiply_in_it(able, monkeypatch):
-    monkeypatch.setattr(precisions, "cpu_rounds", lambda: able)
+    monkeypatch.setattr(precisions, "cpu_multiplies", lambda: able)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert (fastest(cpu), fastest(gpu)) == ("bf16" if able else "fp32", "bf16")
     for precision, device in (("fp32", cpu), ("bf16", gpu)):
@@ -60,3 +60,22 @@ def test_bfloat16_is_for_devices_that_multiply_in_it(able, monkeypatch):
     else:
         with pytest.raises(UserError, match=r"--precision bf16: this processor.*Use --precision fp32"):
             check_precision("bf16", cpu)
+
+
+@pytest.mark.parametrize(("rounds", "found"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_autocast_rounds_on_a_processor_where_onednn_does_not(rounds, found, monkeypatch):
+    monkeypatch.setattr(precisions, "cpu_rounds", lambda: rounds)
+    x = torch.ones(4, 4)
+    with precisions.autocast("bf16", x):
+        assert (x @ x).dtype == found
+    with precisions.autocast("fp32", x):
+        assert (x @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("rounds", "has", "able"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_a_processor_multiplies_in_bfloat16_by_onednns_rounding_or_by_instructions_of_its_own(
+    rounds, has, able, monkeypatch
+):
+    monkeypatch.setattr(precisions, "cpu_rounds", lambda: rounds)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    assert precisions.cpu_multiplies() == able
