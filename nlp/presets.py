@@ -159,13 +159,13 @@ SMALL_RATES: dict[str, dict[str, Any]] = {
 SMALL: dict[str, Preset] = {
     f"small_{name}": replace(preset, **SMALL_SIZES, **SMALL_RATES[name]) for name, preset in PUBLISHED.items()
 }
-# Ours: the best settings that we found, of ten tried for macro and of five for backpropagation; they may differ from
-# the published ones in anything. Micro has those of macro.
+# Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. They may differ
+# from the published rows in anything. Each has the rate of `ONE_CYCLE_RATES` with the lowest validation perplexity.
 OURS_MACRO = replace(SMALL["small_macro_schedule"], last_block="error", lr=2e-3, dropout=0.0)
 OURS: dict[str, Preset] = {
-    "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=6e-3, dropout=0.0),
+    "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=3e-3, dropout=0.0),
     "small_ours": OURS_MACRO,
-    "small_micro_ours": replace(OURS_MACRO, granularity="micro"),
+    "small_micro_ours": replace(OURS_MACRO, granularity="micro", lr=2e-3),
 }
 # One thing of ours taken back at a time, and nothing else changed: which of the two is worth how much.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
@@ -178,7 +178,28 @@ GAP: dict[str, Preset] = {
     for name in ("small_ours", "small_micro_ours")
     for what, change in TAKEN_BACK.items()
 } | {"small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0)}
-PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP
+# How the learning rates of small rows were chosen: the same for backpropagation and for every other row, seed 0. One
+# cycle needs all its steps (table `nlp-rates`); other schedules are told apart after 300 (table `nlp-ladder-rates`).
+ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3)
+LADDER_RATES = {"noam": (0.5, 1.0, 2.0, 4.0), "adam": (5e-4, 1e-3, 2e-3, 4e-3)}
+LADDER_STEPS = 300
+
+
+def _rates() -> dict[str, Preset]:
+    """Every small row at every rate of its grid, by the row's name and the rate."""
+    found = {}
+    for name, preset in (SMALL | OURS | GAP).items():
+        one_cycle = preset.schedule == "onecycle"
+        if name in GAP and name != "small_shallow_no_dropout":
+            continue  # a row that takes something back keeps the rate of what it is compared with
+        steps = preset.steps if one_cycle else LADDER_STEPS
+        for rate in ONE_CYCLE_RATES if one_cycle else LADDER_RATES[preset.schedule]:
+            found[f"{name}_lr-{rate:g}"] = replace(preset, lr=rate, steps=steps, validate_every=steps)
+    return found
+
+
+RATES: dict[str, Preset] = _rates()
+PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP | RATES
 
 
 def find_preset(name: str | None, granularity: str | None, method: Method | None, dataset: str) -> Preset:
