@@ -59,24 +59,43 @@ def head_scale(heads: Any) -> float:
 
 def input_query(heads: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """What meets an input in place of a key: ``score = query . x_j + constant``, ``[N, channels]`` and ``[N, H]``."""
-    asked, key = heads.lin_q, heads.lin_k
-    b_q, b_k = (bias_of(linear).view(heads.groups, 1, -1) for linear in (asked, key))
-    key_back = key.weight.transpose(1, 2) * head_scale(heads)
-    b_k = b_k.transpose(1, 2) * head_scale(heads)
-    query = grouped(x, asked.weight @ key_back) + (b_q @ key_back).flatten()
-    by_head = (asked.weight @ b_k).view(heads.heads, -1, 1)
-    return query, x @ torch.block_diag(*by_head) + (b_q @ b_k).view(heads.heads, -1).sum(dim=1)
+    asked, key = head_blocks(heads.lin_q, heads.heads), head_blocks(heads.lin_k, heads.heads)
+    b_q, b_k = (bias_of(linear).view(heads.heads, 1, -1) for linear in (heads.lin_q, heads.lin_k))
+    back = torch.cat([key, b_k], dim=1).transpose(1, 2) * head_scale(heads)  # [H, d, d + 1]
+    x = split_heads(x, heads.heads)
+    weight, bias = asked @ back, b_q @ back
+    query, constant = (torch.baddbmm(b, x, w) for b, w in zip(cut(bias), cut(weight), strict=True))
+    return join_heads(query), join_heads(constant)
 
 
 def project_mixture(heads: Any, mixed: Tensor, total: Tensor) -> Tensor:
     """Values of mixed inputs, ``[N, channels]``; a head's bias counts as often as its attention adds up to."""
-    by_head = bias_of(heads.lin_v).view(heads.heads, 1, -1)
-    return grouped(mixed, heads.lin_v.weight) + total @ torch.block_diag(*by_head)
+    blocks, bias = head_blocks(heads.lin_v, heads.heads), bias_of(heads.lin_v).view(heads.heads, 1, -1)
+    return torch.addmm(join_heads(split_heads(mixed, heads.heads) @ blocks), total, torch.block_diag(*bias))
 
 
-def grouped(x: Tensor, weight: Tensor) -> Tensor:
-    """PyG's grouped linear map without its bias, ``[N, channels] -> [N, channels]``."""
-    return torch.einsum("ngi,gio->ngo", x.view(len(x), len(weight), -1), weight).flatten(1)
+def cut(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """All but the last column, and the last."""
+    return tensor[..., :-1], tensor[..., -1:]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[N, channels] -> [H, N, d]``, in memory too: batched products of strided matrices are slow."""
+    return x.view(len(x), heads, -1).transpose(0, 1).contiguous()
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """``[H, N, d] -> [N, channels]``."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def head_blocks(linear: Any, heads: int) -> Tensor:
+    """The weight of a grouped linear map as one block a head, ``[H, d, d]``; each head has whole groups."""
+    groups, size, _ = linear.weight.shape
+    each = groups // heads
+    blocks = linear.weight.new_zeros(heads, each, size, each, size)
+    blocks.diagonal(dim1=1, dim2=3).copy_(linear.weight.view(heads, each, size, size).permute(0, 2, 3, 1))
+    return blocks.view(heads, each * size, each * size)
 
 
 def bias_of(linear: Any) -> Tensor:
