@@ -9,7 +9,6 @@ A model maps a `Graph` of N nodes and f features to logits ``[N, K]``, one row a
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -106,7 +105,7 @@ class DNA(nn.Module):
         h = self.point1(F.relu(graph.x @ self.lin1.weight.t() + self.lin1.bias))
         layers = [F.dropout(h, self.dropout, self.training)]
         for conv, point in zip(self.convs, self.points, strict=True):
-            layers.append(point(F.relu(conv(torch.stack(layers, dim=1), graph))))
+            layers.append(point(F.relu(conv(layers, graph))))
         return self.lin2(F.dropout(layers[-1], self.dropout, self.training))
 
 

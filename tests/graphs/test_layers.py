@@ -5,7 +5,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch_geometric.transforms import TargetIndegree
 
-from graphs.dna import DNAConv, restricted_softmax
+from graphs.dna import DNAConv
 from graphs.graph import target_indegree
 from graphs.layers import ChebConv, GATConv, GCNConv
 
@@ -50,9 +50,19 @@ def test_gat_equals_pyg(small):
     torch.testing.assert_close(ours.attend.att_src.grad, theirs.att_src.grad)
 
 
+class Stacked(DNAConv):
+    """Our layer, called as PyG's is."""
+
+    def forward(self, x, graph):
+        return super().forward(x.unbind(1), graph)
+
+
 @pytest.mark.parametrize("layers", [1, 3])
-def test_dna_equals_pyg_and_so_do_the_gradients_of_its_input(small, layers):
-    ours, theirs = DNAConv(16, heads=4, groups=8), pyg.DNAConv(16, heads=4, groups=8)
+@pytest.mark.parametrize(("heads", "groups"), [(4, 8), (4, 4), (1, 8), (1, 1), (4, 2), (4, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_dna_equals_pyg_and_so_do_the_gradients_of_its_input(small, layers, heads, groups, bias):
+    torch.manual_seed(0)
+    ours, theirs = (kind(16, heads=heads, groups=groups, bias=bias) for kind in (Stacked, pyg.DNAConv))
     theirs.load_state_dict(ours.state_dict())
     our_x = torch.randn(25, layers, 16).requires_grad_()
     their_x = our_x.detach().clone().requires_grad_()
@@ -60,24 +70,32 @@ def test_dna_equals_pyg_and_so_do_the_gradients_of_its_input(small, layers):
     torch.testing.assert_close(our_x.grad, their_x.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_dna_without_compressed_rows_gives_the_same(small, monkeypatch):
-    layer, x = DNAConv(16, heads=4, groups=8), torch.randn(25, 2, 16)
-    expected = layer(x, small)
+@pytest.mark.parametrize("size", [1e-3, 30.0, 1e3])
+def test_dna_equals_pyg_at_scores_of_any_size(small, size):
+    torch.manual_seed(0)
+    ours, theirs = Stacked(16, heads=4, groups=8).double(), pyg.DNAConv(16, heads=4, groups=8).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = size * torch.randn(25, 3, 16, dtype=torch.float64)
+    torch.testing.assert_close(ours(x, small), theirs(x, small.edge_index), rtol=1e-4, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 8), (4, 2)])
+def test_dna_without_compressed_rows_gives_the_same(small, monkeypatch, heads, groups):
+    layer, x = Stacked(16, heads=heads, groups=groups), torch.randn(25, 2, 16)
+    expected, gradients = outputs_and_gradients(layer, x, small)
+    gradients = [gradient.clone() for gradient in gradients]
+    layer.zero_grad()
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    torch.testing.assert_close(layer(x, small.to("cpu")), expected)
+    out, others = outputs_and_gradients(layer, x, small.to("cpu"))
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(others, gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_dna_drops_attention_in_training_only(small):
-    layer, x = DNAConv(16, heads=4, groups=8, dropout=0.8), torch.randn(25, 2, 16)
+    layer, x = Stacked(16, heads=4, groups=8, dropout=0.8), torch.randn(25, 2, 16)
     assert not torch.equal(layer(x, small), layer(x, small))
     layer.eval()
     assert torch.equal(layer(x, small), layer(x, small))
-
-
-def test_restricted_softmax_has_one_absent_entry_of_score_zero():
-    score = torch.tensor([[1.0, -2.0], [-30.0, -40.0], [90.0, 3.0]])
-    with_zero = torch.cat([score, torch.zeros(3, 1)], dim=1).softmax(dim=1)
-    torch.testing.assert_close(restricted_softmax(score), with_zero[:, :2])
 
 
 def test_target_indegree_equals_pyg(small):
