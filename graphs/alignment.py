@@ -18,16 +18,17 @@ from torch import nn
 
 from graphs import train
 from graphs.graph import Graph
-from graphs.models import build_model
+from graphs.models import DNA, build_model
 from graphs.presets import PRESETS, Preset, find_preset
 from harness.config import Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Method, measure_alignment
+from tinydfa import Attachment, Method, measure_alignment
 
 EVERY = 10  # epochs
+TINY = 1e-8  # the release's "sensitivity"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
 
     Returns:
         The result; its metrics are the mean cosine over points at the last measurement ("alignment"), its spread over
-        nodes ("alignment_std"), the mean cosine at the first ("alignment_start"), and the test accuracy. The curves
+        nodes ("alignment_std"), the mean cosine at the first ("alignment_start"), that at the deepest hidden layer
+        ("alignment_deepest"), the same as the code release measures it (see `released_alignment`), and the test
+        accuracy. The curves
         hold "epoch", and the mean and spread of every point under its name and its name with "_std".
     """
     preset = config.resolve()
@@ -79,9 +82,13 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
                 run.log(epoch, train_loss=loss, **found)
 
     points = list(attachment.points)
+    released = released_alignment(model, attachment, graph)
     metrics = {
         "alignment": mean(curves[name][-1] for name in points),
         "alignment_std": mean(curves[f"{name}_std"][-1] for name in points),
+        "alignment_deepest": curves[points[-1]][-1],
+        "alignment_released": released.mean().item(),
+        "alignment_released_std": released.std().item(),
         "alignment_start": mean(curves[name][0] for name in points),
         "test_accuracy": history.metrics()["test_accuracy"],
     }
@@ -106,6 +113,38 @@ def point_alignment(model: nn.Module, graph: Graph, points: list[str]) -> dict[s
     model.eval()
     found = measure_alignment(model, loss_fn)
     return {name: found[name].mean for name in points} | {f"{name}_std": found[name].std for name in points}
+
+
+def released_alignment(model: nn.Module, attachment: Attachment, graph: Graph) -> torch.Tensor:
+    """Cosines of the nodes at the deepest hidden convolution as the code release takes them, ``[N]``.
+
+    They differ from `point_alignment` in three ways. The gradients are those at the convolution's output, below its
+    activation. Backpropagation's is taken with dropout on, because the release never sets its second model to
+    evaluation. Numbers of 1e-8 and less count as zero, and a node where nothing is left counts as aligned.
+    """
+
+    dfa = convolution_gradient(model.eval(), graph)
+    with attachment.backprop():
+        bp = convolution_gradient(model.train(), graph)
+    nothing = dfa.sum(dim=1) + bp.sum(dim=1) == 0
+    return torch.where(nothing, 1.0, F.cosine_similarity(bp, dfa, dim=1))
+
+
+def convolution_gradient(model: nn.Module, graph: Graph) -> torch.Tensor:
+    """Gradient of the loss over all nodes at the output of the last convolution below a point, in units of `TINY`."""
+
+    def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        kept.append(output)
+
+    kept: list[torch.Tensor] = []
+    deepest = model.convs[-1] if isinstance(model, DNA) else model.get_submodule("conv1")
+    handle = deepest.register_forward_hook(keep)
+    try:
+        loss = F.cross_entropy(model(graph), graph.y)
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(loss, kept)
+    return torch.where(gradient.abs() <= TINY, 0, gradient) / TINY
 
 
 def mean(values: Any) -> float:

@@ -83,6 +83,7 @@ def embed(config: train.Config, iterations: int = 5000) -> dict[str, Any]:
     """
     start = perf_counter()
     hidden, graph, accuracy = hidden_activations(config)
+    check_spread(hidden, config)
     label = graph.y.cpu().numpy()
     flat = tsne(hidden.cpu().numpy(), config.seed, iterations)
     metrics = {
@@ -123,6 +124,16 @@ def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
         return model.hidden(graph), graph, accuracy
 
 
+def check_spread(hidden: Tensor, config: train.Config) -> None:
+    """Raise `UserError` for activations that are the same at every node: a map of them is not a number anywhere."""
+    if not hidden.isfinite().all() or torch.equal(hidden, hidden[:1].expand_as(hidden)):
+        preset = config.resolve()
+        raise UserError(
+            f"the hidden layer of {preset.model} has the same activations at every node after {preset.epochs} epochs "
+            f"by {preset.method}, so there is nothing to map. Use another --seed, or other --epochs."
+        )
+
+
 def tsne(points: np.ndarray, seed: int, iterations: int) -> np.ndarray:
     """A map of ``[N, d]`` to ``[N, 2]`` that keeps neighbours together."""
     try:
@@ -147,10 +158,10 @@ def tsne(points: np.ndarray, seed: int, iterations: int) -> np.ndarray:
 
 
 def silhouette(points: np.ndarray, label: np.ndarray) -> float:
-    """Mean silhouette of the classes, -1 to 1; 0 if all points coincide."""
+    """Mean silhouette of the classes, -1 to 1."""
     from sklearn.metrics import silhouette_score
 
-    return float(silhouette_score(points, label)) if np.ptp(points) > 0 else 0.0
+    return float(silhouette_score(points, label))
 
 
 def draw(results: list[dict[str, Any]]) -> bytes:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from graphs import alignment, autoencoder, embed, train
+from graphs.models import build_model
 from graphs.presets import PRESETS, find_preset
 from graphs.train import Config, History
 from harness.errors import UserError
@@ -195,3 +197,33 @@ def test_measuring_alignment_offers_no_checkpoints(capsys):
         cli.run(alignment.Config, alignment.main, ["--checkpoint-every", "3"])
     assert leaving.value.code == 2
     assert "--checkpoint-every" in capsys.readouterr().err
+
+
+def test_the_releases_alignment_of_backpropagation_with_itself_is_one_without_dropout_and_less_with_it():
+    for name, exact in (("cheb_dfa", True), ("spline_dfa", False)):
+        preset = replace(PRESETS[name], method=Method.BP)
+        graph = train.load_preset_graph(preset, alignment.Config())
+        model = build_model(preset, graph.features, graph.classes)
+        attachment = train.attach_method(model, preset, seed=0)
+        cosine = alignment.released_alignment(model, attachment, graph).mean().item()
+        assert (cosine == pytest.approx(1.0, abs=1e-4)) == exact
+
+
+def test_the_releases_alignment_is_the_cosine_of_two_gradients_by_hand():
+    """A linear top, no dropout: DFA's gradient is e F where the unit is on, backpropagation's goes back through it."""
+    preset = PRESETS["cheb_dfa"]
+    graph = train.load_preset_graph(preset, alignment.Config())
+    torch.manual_seed(0)
+    model = build_model(preset, graph.features, graph.classes)
+    attachment = train.attach_method(model, preset, seed=0)
+    found = alignment.released_alignment(model, attachment, graph)
+    with torch.no_grad():
+        below = model.conv1(graph.x, graph)
+    on, hidden = (below > 0).float(), below.relu().requires_grad_()
+    logits = model.conv2(hidden, graph)
+    error = (logits.softmax(dim=1) - F.one_hot(graph.y, graph.classes)) / graph.nodes
+    (back,) = torch.autograd.grad(logits, hidden, error)
+    dfa = error @ attachment.state_dict()["feedback_matrix"][:, :16] / 4
+    expected = F.cosine_similarity(back * on, dfa * on, dim=1)
+    seen = (dfa * on).abs().amax(dim=1) > 1e-6  # where nothing counts as zero
+    torch.testing.assert_close(found[seen], expected[seen], atol=1e-3, rtol=0)
