@@ -62,7 +62,7 @@ def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
     found = [_origin(table)]
     compared = {cell.column for cell in table.cells if cell.published is not None}
     if any(cell.published is None and cell.column in compared for cell in table.cells):
-        found.append(f"{NOTHING} under paper: no number is published, or it could not be read.")
+        found.append(f"{NOTHING} under paper: no number is known.")
     missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
     if missing:
         among = " among ours" if table.is_compared else ""
@@ -81,7 +81,7 @@ def _origin(table: Table) -> str:
         return f"{table.source[0].upper()}{table.source[1:]}."
     if table.is_compared:
         return f"Published numbers: {table.source}."
-    return f"{table.source}: no published number could be read, so all shown are ours."
+    return f"{table.source}: no number of it is known, so all shown are ours."
 
 
 def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ class Cell:
     preset: str  # name of a preset of the task, such as "gcn_dfa"
     dataset: str  # "cora"
     metric: str  # key in result["metrics"], such as "test_accuracy"
-    published: float | None = None  # in the table's unit; None: could not be read, stays empty
+    published: float | None = None  # in the table's unit; None: not known, stays empty
     source: str = ""
 
 

@@ -130,7 +130,7 @@ def _scenes(methods: Iterable[str]) -> tuple[Cell, ...]:
             preset=f"{family}_{method}",
             dataset=scene,
             metric="test_psnr",
-            published=published.BY_SCENE[scene][0] if method == "bp" else None,
+            published=published.by_scene(scene, method),
         )
         for family, _, scenes in SETS.values()
         for scene in scenes
@@ -158,18 +158,14 @@ TABLE1 = Table(
             preset=f"{family}_{method}",
             dataset=dataset,
             metric="test_psnr",
-            published=published.TABLE_1[family]["NeRF BP"] if method == "bp" else None,
+            published=published.TABLE_1[family].get(method),
         )
         for dataset, (family, row, _) in SETS.items()
         for method in METHODS
     ),
     source=f"{SOURCE}, Table 1 (BP: arXiv 2003.08934)",
     run=run_mean,
-    notes=(
-        f"Other systems, published: synthetic {_others('synthetic')}; real {_others('real')}.",
-        "DFA's means could not be read in the paper. Its caption says that DFA beats two of the three other systems on "
-        "the synthetic scenes.",
-    ),
+    notes=(f"Other systems, published: synthetic {_others('synthetic')}; real {_others('real')}.",),
     in_quick=False,
     needs="all scenes of nerf_synthetic and nerf_llff",
     time="a run: at most 7 h, by the time of a larger network's step on one NVIDIA H200",
@@ -184,7 +180,7 @@ TABLEA5 = Table(
     cells=_scenes(METHODS),
     source=f"{SOURCE}, Table A.5 (BP: arXiv 2003.08934)",
     run=run_scene,
-    notes=("DFA per scene could not be read. Pictures 800 pixels wide (real: 1008), 4 layers of 128 units.",),
+    notes=("Pictures 800 pixels wide (real: 1008), 4 layers of 128 units.",),
     in_quick=False,
     needs="scenes of nerf_synthetic and nerf_llff at full size",
     time="as a run of Table 1",

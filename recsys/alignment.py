@@ -36,9 +36,10 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
 
 
 def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The mean cosine over points after the last epoch and after the first; nothing where none was measured."""
+    """The mean cosine over points after the last epoch and after the first, and that of the last point, which is the
+    deepest DFA layer, after the last epoch; nothing where none was measured."""
     measured = [values for name, values in curves.items() if name.startswith(NAME)]
     if not measured:
         return {}
     last, first = (statistics.fmean(values[epoch] for values in measured) for epoch in (-1, 0))
-    return {"alignment": last, "alignment_start": first}
+    return {"alignment": last, "alignment_start": first, "alignment_deepest": measured[-1][-1]}

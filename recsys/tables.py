@@ -13,7 +13,7 @@ from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from recsys import train
 from recsys.presets import LEARNING_RATES, MODELS, PUBLISHED
-from recsys.published import CRITEO, CRITEO_X1
+from recsys.published import ALIGNMENT, CRITEO, CRITEO_X1
 
 SOURCE = "arXiv 2006.12878"
 DATASETS = {
@@ -127,31 +127,44 @@ TABLEA3 = Table(
     time="as Table 2",
 )
 
+
+def _alignment_cells() -> tuple[Cell, ...]:
+    """The deepest layer on every data set, and the mean over all layers where we trained."""
+    models = [model for model in MODELS if f"{model}_dfa" in PUBLISHED]
+    columns = (
+        ("criteo", "", "alignment_deepest"),
+        ("adult", "", "alignment_deepest"),
+        ("adult", ", mean over layers", "alignment"),
+        ("ml-100k", "", "alignment_deepest"),
+        ("ml-100k", ", mean over layers", "alignment"),
+    )
+    return tuple(
+        Cell(
+            row=MODELS[model],
+            column=f"{DATASETS[dataset]}{what}",
+            method="dfa",
+            preset=preset_of(model, "dfa", dataset),
+            dataset=dataset,
+            metric=metric,
+            published=ALIGNMENT.get(model) if dataset == "criteo" else None,
+        )
+        for model in models
+        for dataset, what, metric in columns
+    )
+
+
 TABLEA1 = Table(
     name="tableA1",
     title="Alignment of DFA's hidden gradients with backpropagation's",
     task="recsys",
     unit="cosine",
     decimals=2,
-    cells=tuple(
-        Cell(
-            row=row,
-            column=column,
-            method="dfa",
-            preset=preset_of(model, "dfa", dataset),
-            dataset=dataset,
-            metric="alignment",
-        )
-        for model, row in MODELS.items()
-        if f"{model}_dfa" in PUBLISHED
-        for dataset, column in DATASETS.items()
-        if dataset in ("criteo", "adult", "ml-100k")
-    ),
+    cells=_alignment_cells(),
     source=f"{SOURCE}, Table A.1",
     run=run_alignment,
     notes=(
-        "Mean over rows and feedback points, on the last batch of the last epoch, dropout off. The paper measured on "
-        "Criteo; the others are ours.",
+        "Mean over rows at the deepest DFA layer, as in the paper, on the last batch of the last epoch, dropout off. "
+        "The paper measured on 512 rows of Criteo after 15 epochs; the others are ours.",
     ),
     needs="Criteo, Adult, MovieLens-100K",
     time="as a DFA run of Table 2",

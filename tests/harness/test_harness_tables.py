@@ -107,7 +107,7 @@ def test_where_nothing_could_be_read_the_papers_columns_are_left_out_and_one_lin
     assert header == ("", "method", "Cora", "Citeseer")
     assert rows[:2] == [("GCN", "BP", "–", "–"), ("GCN", "DFA", "80.0 (1)", "–")]
     assert render.remarks(unread, [])[:2] == [
-        "the paper: no published number could be read, so all shown are ours.",
+        "the paper: no number of it is known, so all shown are ours.",
         "–: not run yet (5 of 5 cells).",
     ]
 
@@ -141,7 +141,7 @@ def test_markdown_says_source_gaps_notes_and_where_ours_come_from():
     text = render.markdown(TABLE, [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, 0.9)])
     assert "| GCN | BP | 81.5 | 85.0 ± 7.1 (2) | – | – |" in text
     assert "- Published numbers: the paper.\n" in text
-    assert "- – under paper: no number is published, or it could not be read.\n" in text
+    assert "- – under paper: no number is known.\n" in text
     assert "- – among ours: not run yet (4 of 5 cells).\n" in text
     assert "- A note.\n" in text
     assert "- Ours: 2 runs, 1.0 minutes in all, on cpu; torch 2.13.0; commit abc.\n" in text

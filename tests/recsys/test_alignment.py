@@ -45,10 +45,10 @@ def test_measuring_changes_nothing_of_the_training(log):
     )
     for name, values in plain["curves"].items():
         assert measured["curves"][name] == values
-    assert set(measured["metrics"]) - set(plain["metrics"]) == {"alignment", "alignment_start"}
+    assert set(measured["metrics"]) - set(plain["metrics"]) == {"alignment", "alignment_start", "alignment_deepest"}
 
 
-def test_the_summary_is_the_mean_over_points_after_the_last_and_the_first_epoch():
+def test_the_summary_is_the_mean_over_points_after_the_last_and_the_first_epoch_and_the_last_point():
     curves = {"val_auc": [0.5, 0.6], "alignment a": [0.1, 0.4], "alignment b": [0.3, 0.8]}
-    assert summary(curves) == pytest.approx({"alignment": 0.6, "alignment_start": 0.2})
+    assert summary(curves) == pytest.approx({"alignment": 0.6, "alignment_start": 0.2, "alignment_deepest": 0.8})
     assert summary({"val_auc": [0.5]}) == {}
