@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.results import read
 from harness.tables import RunContext
 from recsys import tables
 from recsys.presets import MODELS, PRESETS
 from recsys.report import sections
 from tinydfa import Method
 
+RESULTS = Path(tables.__file__).parents[1] / "results"
 QUICK = RunContext(scale="quick")
 BY_NAME = {table.name: table for table in tables.TABLES}
 
@@ -25,6 +27,16 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
         assert (preset.method, MODELS[preset.model]) == (Method(cell.method), cell.row.split(",")[0]) or (
             cell.row == "the teacher itself"
         )
+
+
+def test_a_preset_of_our_own_has_the_rate_that_was_best_of_those_tried():
+    found = {
+        line["preset"]: line["result"]["metrics"]["val_auc"] for line in read(BY_NAME["recsys-rates"].path(RESULTS))
+    }
+    tried = {}
+    for cell in BY_NAME["recsys-rates"].cells:
+        tried.setdefault(cell.preset.rpartition("_lr-")[0], []).append((found[cell.preset], PRESETS[cell.preset].lr))
+    assert {name: PRESETS[name].lr for name in tried} == {name: max(pairs)[1] for name, pairs in tried.items()}
 
 
 def test_published_numbers_stand_under_their_own_data_set_and_method():
