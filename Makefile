@@ -8,13 +8,27 @@ export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
 
-.PHONY: reproduce test check readme clean
+.PHONY: reproduce test test-isa test-sse test-avx2 check readme clean
 .DEFAULT_GOAL := reproduce
 
 reproduce: .venv/installed  ## tables, small, on embedded data, and results/quick/report.html; it names what it leaves out
 	$(BIN)/python -m reproduce --all --scale quick --out results/quick
 
 test: .venv/installed  ## the tests: no network, no GPU
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-isa: test-sse test-avx2 test  ## the tests as three processors compute them; with -k, all three whatever fails
+
+# In this order: torch's own kernels, oneDNN, MKL, the OpenBLAS of numpy and scipy.
+test-sse: export ATEN_CPU_CAPABILITY := default
+test-sse: export ONEDNN_MAX_CPU_ISA := SSE41
+test-sse: export MKL_CBWR := COMPATIBLE
+test-sse: export OPENBLAS_CORETYPE := Nehalem
+test-avx2: export ATEN_CPU_CAPABILITY := avx2
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: export MKL_CBWR := AVX2
+test-avx2: export OPENBLAS_CORETYPE := Haswell
+test-sse test-avx2: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: .venv/installed  ## formatter, linter, types

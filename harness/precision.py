@@ -44,6 +44,16 @@ def autocast(precision: str, x: Tensor) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16" and not by_onednn)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or in its own type if that is more precise: what losses and sums are computed in.
+
+    Example:
+        >>> [at_least_float32(torch.ones(1, dtype=kind)).dtype for kind in (torch.bfloat16, torch.float64)]
+        [torch.float32, torch.float64]
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def fastest(device: torch.device) -> Precision:
     """bf16 where `device` multiplies in it, else fp32: for runs so short that nothing but their time depends on it."""
     return "bf16" if device.type != "cpu" or cpu_multiplies() else "fp32"

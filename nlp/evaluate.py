@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.errors import UserError
+from harness.precision import at_least_float32
 from harness.processes import Processes
 from nlp.streams import ALONE, IGNORED, chunk_count, chunks
 
@@ -49,7 +50,7 @@ def evaluate(
         batch: Chunks at a time, over all processes.
         chunk: Tokens T of a chunk.
         device: Where the model is.
-        precision: "fp32", or "bf16": forward pass under autocast; the loss is float32 in both.
+        precision: "fp32", or "bf16": forward pass under autocast; the loss is at least float32 in both.
         processes: Which process this is, of how many; every one scores its share and gets the score of all.
         name: What the stream is called in messages.
 
@@ -68,7 +69,7 @@ def evaluate(
         for x, y, _ in chunks(tokens, batch, chunk, device, processes=processes, name=name):
             with autocast:
                 logits = model(x)
-            flat = logits.flatten(0, 1).float()
+            flat = at_least_float32(logits.flatten(0, 1))
             sums.append(F.cross_entropy(flat, y.flatten(), ignore_index=IGNORED, reduction="sum"))
     finally:
         model.train(mode)

@@ -13,6 +13,7 @@ from torch import nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
+from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
 from nlp.data import Corpus
@@ -104,7 +105,7 @@ class Training:
             self.attachment.target = chunk.y
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(chunk.x)
-        loss = cross_entropy(logits.float(), chunk.y)
+        loss = cross_entropy(at_least_float32(logits), chunk.y)
         self.optimizer.zero_grad()
         (loss * (self.group.size / chunk.tokens)).backward()  # the mean over all tokens: processes average gradients
         nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip_norm)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import NonFiniteLoss, UserError
+from harness.precision import at_least_float32
 from harness.processes import Processes, current
 from recsys.clicks import Clicks
 
@@ -47,12 +48,12 @@ def evaluate(model: nn.Module, clicks: Clicks, device: torch.device) -> Score:
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, clicks: Clicks, device: torch.device) -> Tensor:
-    """Logits of all rows in their order, float32 ``[N]`` on the CPU, the same in every process."""
+    """Logits of all rows in their order, ``[N]``, at least float32, on the CPU, the same in every process."""
     processes: Processes = current()
     model.eval()
     step = AT_ONCE * processes.size
     parts = []
     for start in range(0, len(clicks), step):
         fields, _ = clicks.batch(slice(start, start + step))
-        parts.append(model(processes.share(fields).to(device)).float().squeeze(1))
+        parts.append(at_least_float32(model(processes.share(fields).to(device)).squeeze(1)))
     return processes.merge(torch.cat(parts))

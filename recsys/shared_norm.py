@@ -11,18 +11,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from harness.precision import at_least_float32
+
 
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation over the rows of all processes, so that they normalise as one would.
 
-    torch has this for GPUs only (`nn.SyncBatchNorm`). Sums are float32 also where autocast hands on bfloat16.
+    torch has this for GPUs only (`nn.SyncBatchNorm`). Sums are float32 where autocast hands on bfloat16.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, d] -> [B, d]``, B rows of this process."""
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
-        x = input.float()
+        x = at_least_float32(input)
         rows = SumOverProcesses.apply(x.new_tensor([float(len(x))]))
         mean = SumOverProcesses.apply(x.sum(dim=0)) / rows
         centred = x - mean

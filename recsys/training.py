@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
+from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from recsys.batches import Batch
 from recsys.config import RunConfig
@@ -84,8 +85,9 @@ class Training:
         if self.preset.method is Method.DRTP:
             self.attachment.target = batch.labels
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.net(batch.fields)
-        loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(1), batch.labels, reduction="sum")
+            logits = self.net(batch.fields).squeeze(1)
+        logits = at_least_float32(logits)
+        loss = F.binary_cross_entropy_with_logits(logits, batch.labels.to(logits), reduction="sum")
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         (loss * (self.group.size / batch.rows)).backward()  # the mean over all rows: processes average gradients

@@ -10,17 +10,20 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.precision import at_least_float32
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Softmax and cross-entropy, nats per sample. Its error is ``(softmax - one-hot) / B``."""
-    return F.cross_entropy(output.float(), target)
+    return F.cross_entropy(at_least_float32(output), target)
 
 
 def binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Sigmoid and cross-entropy of every output, nats per output. Its error is ``(sigmoid - one-hot) / (B K)``."""
-    return F.binary_cross_entropy_with_logits(output.float(), rows(target, output))
+    output = at_least_float32(output)
+    return F.binary_cross_entropy_with_logits(output, rows(target, output))
 
 
 def summed_binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -30,7 +33,8 @@ def summed_binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference per output. Its error is ``2 (output - target) / (B K)``."""
-    return F.mse_loss(output.float(), rows(target, output))
+    output = at_least_float32(output)
+    return F.mse_loss(output, rows(target, output))
 
 
 LOSSES: dict[str, Loss] = {
@@ -42,14 +46,14 @@ LOSSES: dict[str, Loss] = {
 
 
 def rows(target: Tensor, output: Tensor) -> Tensor:
-    """Targets as rows ``[B, K]``: one-hot where they are class ids.
+    """Targets as rows ``[B, K]`` of the output's type: one-hot where they are class ids.
 
     Example:
         >>> import torch
         >>> rows(torch.tensor([1]), torch.zeros(1, 3))
         tensor([[0., 1., 0.]])
     """
-    return target if target.is_floating_point() else F.one_hot(target, output.shape[1]).float()
+    return (target if target.is_floating_point() else F.one_hot(target, output.shape[1])).to(output.dtype)
 
 
 def wrong(output: Tensor, target: Tensor) -> Tensor:

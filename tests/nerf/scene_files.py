@@ -51,6 +51,11 @@ def project(points, pose, focal, height, width):
     return torch.stack([width / 2 + focal * inside[:, 0] / depth, height / 2 - focal * inside[:, 1] / depth], 1), depth
 
 
+def is_seen(image):
+    """The pixels that are not white, to half a shade of 8 bits: an average of white is white but for its rounding."""
+    return (image < 1 - 0.5 / 255).any(dim=2)
+
+
 def visual_hull(views, half, cells=40):
     """The points of a grid over [-half, half]^3 that are inside the silhouette in every view, white being outside."""
     ticks = torch.linspace(-half, half, cells)
@@ -60,7 +65,7 @@ def visual_hull(views, half, cells=40):
         pixel, _ = project(points, pose, views.focal, views.height, views.width)
         column, row = pixel.floor().long().unbind(1)
         inside = (column >= 0) & (column < views.width) & (row >= 0) & (row < views.height)
-        seen = (image < 1).any(dim=2)[row.clamp(0, views.height - 1), column.clamp(0, views.width - 1)]
+        seen = is_seen(image)[row.clamp(0, views.height - 1), column.clamp(0, views.width - 1)]
         kept &= seen | ~inside  # a solid may leave the picture
     return points[kept]
 
@@ -73,5 +78,5 @@ def covered(views, index, points):
     cloud = torch.zeros(views.height, views.width)
     cloud[row[inside], column[inside]] = 1
     cloud = torch.nn.functional.max_pool2d(cloud[None], 3, stride=1, padding=1)[0] > 0
-    silhouette = (views.images[index] < 1).any(dim=2)
+    silhouette = is_seen(views.images[index])
     return float((cloud & silhouette).sum() / silhouette.sum())

@@ -12,6 +12,7 @@ from nerf.fields import Fields, Rendering
 from nerf.models import Architecture
 from nerf.rays import Rays
 from nerf.rendering import composite, render_rays, render_view
+from tests.float64 import float64
 
 SMALL = Architecture(depth=2, width=16, position_frequencies=3, view_frequencies=2)
 WHITE, BLACK = Rendering(white_background=True), Rendering(white_background=False)
@@ -199,8 +200,9 @@ def test_rays_that_meet_nothing_see_the_background_and_train_nothing():
 
 def test_a_picture_does_not_depend_on_the_chunk():
     torch.manual_seed(0)
-    fields, rays = Fields(SMALL, Rendering(samples_coarse=8, samples_fine=8)), bundle(23)
-    whole, parts = render_view(fields, rays, chunk=100), render_view(fields, rays, chunk=5)
+    with float64():  # where there is little weight, the depths of fine samples hang on its last digits
+        fields, rays = Fields(SMALL, Rendering(samples_coarse=8, samples_fine=8)), bundle(23)
+        whole, parts = render_view(fields, rays, chunk=100), render_view(fields, rays, chunk=5)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other)
     assert whole.colour.shape == whole.coarse.shape == (23, 3)

@@ -148,8 +148,11 @@ def test_skipped_rows_leave_empty_lines_and_are_counted(run, log, tmp_path, caps
     assert status == 0
     assert json.loads(stdout) == {"rows": 30, "malformed": 2, "out": str(out)}
     assert "2 of 30 rows are malformed (line 1: 38 columns instead of 40; line 8: I3 is 'many'" in said
-    expected = [None if row in (0, 7) else chance for row, chance in enumerate(written(tmp_path / "whole.csv"))]
-    assert written(out) == expected
+    found, all_rows = written(out), written(tmp_path / "whole.csv")
+    assert [row for row, chance in enumerate(found) if chance is None] == [0, 7]
+    expected = [chance for row, chance in enumerate(all_rows) if row not in (0, 7)]
+    # Not to the last bit: a product of 28 rows may be summed in another order than one of 30.
+    assert [chance for chance in found if chance is not None] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_file_of_another_format_is_an_error_even_if_rows_may_be_skipped(run, tmp_path, capsys):

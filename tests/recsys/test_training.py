@@ -9,6 +9,7 @@ from recsys.batches import Batch
 from recsys.config import RunConfig
 from recsys.presets import MODELS, Preset
 from recsys.training import Training, has_untouched, sum_type
+from tests.float64 import float64
 from tests.processes import in_two_processes
 from tinydfa import Method
 
@@ -38,7 +39,8 @@ WITHHELD = {model: preset(model, method=Method.DFA, embedding_feedback="off") fo
 
 def train_as_rank(rank, folder):
     for model, withheld in WITHHELD.items():
-        training = trained(withheld, rank, size=2)
+        with float64():
+            training = trained(withheld, rank, size=2)
         if rank == 0:
             torch.save(training.model.state_dict(), folder / f"{model}.pt")
 
@@ -46,9 +48,10 @@ def train_as_rank(rank, folder):
 def test_two_processes_train_as_one_does_where_embeddings_learn_nothing(tmp_path):
     in_two_processes(train_as_rank, tmp_path)
     for model, withheld in WITHHELD.items():
-        expected = trained(withheld).model.state_dict()
+        with float64():
+            expected = trained(withheld).model.state_dict()
         found = torch.load(tmp_path / f"{model}.pt")
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("feedback", ["on", "off", "through"])
