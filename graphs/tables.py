@@ -124,7 +124,7 @@ GAP = Table(
     notes=(
         "Error spread to the neighbours: it is taken before the last aggregation, so what is projected is A^T e, which "
         "reaches every node with a labelled neighbour, instead of e, which is zero outside the labelled nodes.",
-        "Tuned by one grid: weight decay and dropout of the best validation accuracy on Cora, of nine pairs, three "
+        "Tuned by one grid: weight decay and dropout of the best validation accuracy on Cora, of twelve pairs, three "
         "seeds each (table `gap-grid`).",
     ),
     needs="Cora, CiteSeer (Planetoid)",
