@@ -146,6 +146,9 @@ PRESETS: dict[str, Preset] = dict(PUBLISHED)
 for dataset_, rates_ in LEARNING_RATES.items():
     PRESETS |= small_presets(dataset_, rates_)
 PRESETS |= small_presets("teacher", TEACHER_RATES, **TEACHER)
+# A user's table of a few thousand rows (--table).
+OWN_RATES: dict[str, tuple[float, ...]] = dict.fromkeys(MODELS, (3e-3, 3e-3, 3e-3))
+PRESETS |= small_presets("own", OWN_RATES)
 
 
 def check_method(model: str, method: Method) -> None:
