@@ -28,6 +28,7 @@ from recsys.rows import Malformed, parse, read_text
 MISSING = int(np.iinfo(np.int64).min)  # the key of a missing number
 NO_TEXT = 0  # the key of a missing category
 FEW = 10  # lines that hold labels by chance
+FARTHEST = 2.0**62  # a bin whose number is larger does not fit its key
 QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
 
 
@@ -85,7 +86,7 @@ def bin_keys(values: np.ndarray, rule: Rule, edges: np.ndarray) -> np.ndarray:
         bins = np.where(values > 2, np.frexp(large)[1] - 1, 1)  # frexp, because it is exact at powers of two
     else:
         bins = np.searchsorted(edges, values, side="right")
-    return np.where(missing, MISSING, bins.astype(np.int64))
+    return np.where(missing, MISSING, np.clip(bins, -FARTHEST, FARTHEST).astype(np.int64))
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -65,6 +65,8 @@ def own_layout(table: OwnTable, limit: int | None = None) -> tuple[RowFormat, st
         missing=MISSING, own=True,
     )  # fmt: skip
     names, separator = table_header(table.path, plain)
+    if not any(names):
+        raise UserError(f"{table.path} has no rows. Give a table with a line of column names and one row a line.")
     check_names(table, names)
     columns = tuple(name or f"{SKIPPED}{place}" for place, name in enumerate(names))
     found = scan(table.path, replace(plain, columns=columns, separator=separator), limit)
@@ -107,7 +109,7 @@ def click_values(table: OwnTable, labels: Counter[str]) -> tuple[tuple[str, ...]
     Raises:
         UserError: they cannot be told apart, or there is but one kind.
     """
-    values = [value for value, _ in labels.most_common() if value]
+    values = sorted((value for value in labels if value), key=lambda value: (-labels[value], value))
     shown = listed([f"{value} ({labels[value]} rows)" for value in values])
     about = f"{table.path}: --label {table.label} has the values {shown or 'none'}"
     if table.clicks:
