@@ -78,7 +78,7 @@ def counting(dataset: str, min_count: int | None, binning: str | None) -> tuple[
         raise UserError(f"--min-count {min_count}: on {dataset} every category has an id. Leave the option out.")
     if binning is not None and (not counts or dataset == "criteo_x1"):
         raise UserError(
-            f"--binning {binning}: {dataset} has no counts, and its numbers, if any, are binned by quantiles. Leave the "
-            "option out."
+            f"--binning {binning}: {dataset} has no counts, and its numbers, if any, are binned by quantiles. Leave "
+            "the option out."
         )
     return min_count or (OWN_COUNT if dataset == OWN else 10), binning or "ln2"

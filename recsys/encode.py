@@ -208,8 +208,8 @@ class Encoder:
     def expected(self) -> str:
         """What a line should look like, for messages."""
         return (
-            f"Each line should hold {len(self.fields)} fields ({listed(self.layout.names, 5)}), all with or all without "
-            f"{self.layout.label}, separated by {self.layout.separator!r}; a missing value is an empty column"
+            f"Each line should hold {len(self.fields)} fields ({listed(self.layout.names, 5)}), all with or all "
+            f"without {self.layout.label}, separated by {self.layout.separator!r}; a missing value is an empty column"
         )
 
     def layout_of_header(self, names: Sequence[str], separator: str, origin: Path | str) -> RowFormat:

@@ -75,9 +75,7 @@ class RowFormat:
         needed = (self.label, *self.names) if labelled else self.names
         ours = {name.lower(): name for name in (self.label, *self.names) if name not in given}
         ours |= {name: name for name in (self.label, *self.names) if name in given}
-        columns = tuple(
-            ours.get(name, ours.get(name.lower(), f"{SKIPPED}{place}")) for place, name in enumerate(given)
-        )
+        columns = tuple(ours.get(name, ours.get(name.lower(), f"{SKIPPED}{place}")) for place, name in enumerate(given))
         wrong = [name for name in needed if columns.count(name) != 1]
         if wrong:
             raise UserError(

@@ -32,8 +32,8 @@ def check_launch(precision: str, compiled: bool) -> None:
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend not in ("", "no") and not compiled:
         raise UserError(
-            f"accelerate launch was asked for dynamo_backend {backend}, and this run does not compile. Add --compile, or "
-            "launch with --dynamo_backend no."
+            f"accelerate launch was asked for dynamo_backend {backend}, and this run does not compile. Add --compile, "
+            "or launch with --dynamo_backend no."
         )
     for name, option in ELSEWHERE.items():
         if os.environ.get(name, "false").lower() in ("1", "true"):

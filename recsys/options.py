@@ -1,4 +1,4 @@
-"""Options that exclude each other, or that would change nothing where they are given: refused before anything is read."""
+"""Options that exclude each other, or that would change nothing: refused before anything is read."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ def check_preset_options(config: RunConfig, preset: Preset) -> None:
                 raise UserError(f"--{option}: FM has no hidden layer. Leave the option out, or choose another --model.")
     if config.embedding_feedback is not None and not preset.method.broadcasts:
         raise UserError(
-            f"--embedding-feedback {config.embedding_feedback}: {preset.method.value} sends no signal of its own to the "
-            "embeddings. Leave the option out, or choose dfa, sdfa, tdfa or drtp."
+            f"--embedding-feedback {config.embedding_feedback}: {preset.method.value} sends no signal of its own to "
+            "the embeddings. Leave the option out, or choose dfa, sdfa, tdfa or drtp."
         )
     if config.alignment and preset.method is Method.BP:
-        raise UserError("--alignment: backpropagation is compared with itself. Choose another --method, or leave it out.")
+        raise UserError(
+            "--alignment: backpropagation is compared with itself. Choose another --method, or leave it out."
+        )

@@ -145,7 +145,9 @@ def find_rule(table: OwnTable, name: str, column: Column) -> Rule:
     if name in table.categories:
         return Rule.CATEGORY
     others = column.values - column.numbers
-    about = f"{table.path}: {name} has {column.values} values, and {others} are no numbers, such as {column.text[:60]!r}"
+    about = (
+        f"{table.path}: {name} has {column.values} values, and {others} are no numbers, such as {column.text[:60]!r}"
+    )
     if column.commas and column.numbers + column.commas == column.values:
         raise UserError(
             f"{about}. Write numbers with a point and without commas, or say that these are not any: --categories "
@@ -157,8 +159,8 @@ def find_rule(table: OwnTable, name: str, column: Column) -> Rule:
         return Rule.CATEGORY if ID.search(name) and name not in table.numbers else Rule.QUANTILE
     if column.numbers >= MOSTLY * column.values:
         raise UserError(
-            f"{about}. Leave a value empty where it is missing, or say what the column holds: --categories {name!r}, or "
-            f"--numbers {name!r}, and such rows are left out."
+            f"{about}. Leave a value empty where it is missing, or say what the column holds: --categories {name!r}, "
+            f"or --numbers {name!r}, and such rows are left out."
         )
     return Rule.CATEGORY
 
@@ -178,6 +180,6 @@ def in_words(table: OwnTable, layout: RowFormat, found: Table) -> str:
     ]
     listing = "; ".join(f"{kind}: {listed(names, 40)}" for kind, names in kinds.items() if names)
     return (
-        f"{table.path}: {found.rows} rows; {layout.label} {' or '.join(layout.clicks)} is a click ({clicks / known:.1%}); "
-        f"{listing}. --numbers, --categories and --ignore change this."
+        f"{table.path}: {found.rows} rows; {layout.label} {' or '.join(layout.clicks)} is a click "
+        f"({clicks / known:.1%}); {listing}. --numbers, --categories and --ignore change this."
     )

@@ -103,8 +103,8 @@ def _read_whole(block: Block, layout: RowFormat) -> pl.DataFrame | None:
 def _read_by_line(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray, list[Malformed]]:
     """As `read_text`, for a block with quotes, bad rows, comments, blank lines, or bytes that are not UTF-8."""
     rows, numbers, malformed = [], [], []
-    for number, line in enumerate(block.text.decode("utf-8", "replace").split("\n")[:-1], block.first_line):
-        line = line.removesuffix("\r")
+    lines = block.text.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(lines[:-1], block.first_line):
         if not line.strip() or (layout.comment and line.startswith(layout.comment)):
             continue
         try:

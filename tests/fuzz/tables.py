@@ -61,7 +61,9 @@ def census(rng: random.Random, dot: str = "") -> list[str]:
 
 def make_adult(folder: Path, rng: random.Random) -> Path:
     write_rows(folder / "adult" / "adult.data", [census(rng) for _ in range(ROWS)], ", ")
-    write_rows(folder / "adult" / "adult.test", [["|1x3 Cross validator"], *(census(rng, ".") for _ in range(20))], ", ")
+    write_rows(
+        folder / "adult" / "adult.test", [["|1x3 Cross validator"], *(census(rng, ".") for _ in range(20))], ", "
+    )
     return folder
 
 

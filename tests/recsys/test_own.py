@@ -145,7 +145,7 @@ def changed(place: int, values: list[str], names: list[str] | None = None):
     (changed(3, ["1.5"] * 19 + ["-"]), {}, "price has 60 values, and 3 are no numbers, such as '-'.*--categories"),
     (changed(3, ["few"]), {"numbers": ("price",)}, "60 are no numbers, such as 'few'.*Leave the column out of"),
     (lambda path: write_table(path, []), {}, "has no rows"),
-    (lambda path: path.write_text("") and path or path, {}, "has no rows"),
+    (lambda path: (path.write_text("") and path) or path, {}, "has no rows"),
     (lambda path: path.parent, {}, "cannot read .*: Is a directory"),
     (lambda path: path, {}, "cannot read .*: No such file"),
 ])  # fmt: skip
@@ -158,7 +158,7 @@ def test_a_parquet_file_that_is_cut_short_or_nested_is_refused(mine, tmp_path):
     path = tmp_path / "t.parquet"
     frame = pl.DataFrame({"clicked": [0, 1] * 30, "tags": [["a"], ["b", "c"]] * 30, "age": range(60)})
     frame.write_parquet(path)
-    with pytest.raises(UserError, match="tags holds lists.*--ignore tags"):
+    with pytest.raises(UserError, match=r"tags holds lists.*--ignore tags"):
         load_clicks("own", own=own(path))
     assert load_clicks("own", own=own(path, ignored=("tags",))).field_names == ("age",)
     path.write_bytes(path.read_bytes()[:-20])
@@ -212,7 +212,9 @@ def test_the_label_of_rows_to_predict_is_not_looked_at(run, tmp_path, label):
 
 def test_rows_without_a_column_are_refused_with_the_layout(run, tmp_path):
     rows = [row[:3] for row in table_rows(5)]
-    with pytest.raises(UserError, match="not so for price, user_id, member. It names id, clicked, the shop, and there"):
+    with pytest.raises(
+        UserError, match=r"not so for price, user_id, member\. It names id, clicked, the shop, and there"
+    ):
         predictions(run, write_table(tmp_path / "short.csv", rows, NAMES[:3]))
 
 

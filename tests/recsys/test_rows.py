@@ -20,12 +20,20 @@ from recsys.predict_rows import encode_file
 from recsys.rows import parse
 from tests.recsys.raw_logs import raw_rows, write_rows
 
-NUMBERS = replace(criteo_layout("quantile"), columns=("I1", "C1", "label"), fields=(("I1", Rule.QUANTILE), ("C1", Rule.CATEGORY)))
+NUMBERS = replace(
+    criteo_layout("quantile"), columns=("I1", "C1", "label"), fields=(("I1", Rule.QUANTILE), ("C1", Rule.CATEGORY))
+)
 SPELLINGS = [
     " 12", "12 ", "  ", " ", "", "+5", "1e5", ".5", "5.", "-0", "00012", "1E-3", " -7 ", "1_000", "0x10", "inf", "nan",
     "-inf", "1e400", "-", "1d5", "1,5", "--1", "1e", "twelve", "१२", '"12"', '" 12"', '"', '1"2',
 ]  # fmt: skip
-NEIGHBOURS = {"a short line": "1", "a quote": '1\t"x"\t0', "a blank line": "", "a long line": "1\t2\t3\t4", "no UTF-8": "1\t\udcff\t0"}
+NEIGHBOURS = {
+    "a short line": "1",
+    "a quote": '1\t"x"\t0',
+    "a blank line": "",
+    "a long line": "1\t2\t3\t4",
+    "no UTF-8": "1\t\udcff\t0",
+}
 
 
 def block(*lines: str) -> Block:
@@ -87,7 +95,9 @@ def test_separators_in_quotes_separate_nothing_also_where_they_are_long():
 
 
 def test_blanks_around_a_text_count_where_the_format_says_so():
-    texts = {spaced: parse(block("1\t a \t0"), replace(NUMBERS, spaced=spaced)).frame["C1"][0] for spaced in (True, False)}
+    texts = {
+        spaced: parse(block("1\t a \t0"), replace(NUMBERS, spaced=spaced)).frame["C1"][0] for spaced in (True, False)
+    }
     assert texts == {True: "a", False: " a "}
 
 
@@ -176,7 +186,22 @@ def test_quoted_values_of_the_census_are_those_without_quotes():
     encoder = Encoder(LAYOUT, ())
     line = '39, State-gov, 7, Bachelors, 13, "Never-married", Adm, Not, White, "Ma,le", 2, 0, 40, " Cuba", <=50K'
     frame = parse(block(line), LAYOUT).frame
-    assert frame.row(0) == (39, "State-gov", 7, "Bachelors", 13, "Never-married", "Adm", "Not", "White", "Ma,le", 2, 0, 40, "Cuba")
+    assert frame.row(0) == (
+        39,
+        "State-gov",
+        7,
+        "Bachelors",
+        13,
+        "Never-married",
+        "Adm",
+        "Not",
+        "White",
+        "Ma,le",
+        2,
+        0,
+        40,
+        "Cuba",
+    )
     assert encoder.layout.label == "income"
 
 

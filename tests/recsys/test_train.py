@@ -294,7 +294,7 @@ def test_alignment_is_the_same_with_sparse_embeddings_and_leaves_them_sparse(mod
 
 
 @pytest.mark.parametrize(("asked", "options", "message"), [
-    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run for --precision fp32.*add --precision"),
+    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run .*fp32.*add --precision"),
     ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16"}, "mixed_precision fp16, .*--mixed_precision bf16"),
     ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "dynamo_backend inductor, .*Add --compile"),
     ({"ACCELERATE_USE_FSDP": "true"}, {}, "--use_fsdp"),
@@ -317,7 +317,7 @@ def test_a_launcher_that_asks_for_the_same_or_for_nothing_is_followed(precision,
 
 def test_a_batch_has_a_row_for_every_process():
     check_share(batch=4, processes=4)
-    with pytest.raises(UserError, match="--batch 3: 4 processes share its rows. Give at least 4"):
+    with pytest.raises(UserError, match=r"--batch 3: 4 processes share its rows\. Give at least 4"):
         check_share(batch=3, processes=4)
 
 
@@ -413,7 +413,10 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
         (["--table", "t.csv", "--label", "x", "--criteo-file", "y"], "--criteo-file y: this run takes --table t.csv"),
         (["--table", "t.csv", "--label", "x", "--binning", "log2"], "--binning log2: own has no counts"),
         (["--table", "t.csv", "--label", "x", "--ignore", "x"], "--ignore x: --label names it as well"),
-        (["--table", "t.csv", "--label", "x", "--numbers", "a", "--categories", "a"], "--numbers a: --categories names"),
+        (
+            ["--table", "t.csv", "--label", "x", "--numbers", "a", "--categories", "a"],
+            "--numbers a: --categories names",
+        ),
         (["--table", "t.csv", "--label", "x"], "cannot read t.csv: No such file"),
         (["--dataset", "adult", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
     ],
