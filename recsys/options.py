@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from recsys.presets import Preset
+from recsys.presets import PRESETS, Preset
 from tinydfa import Method
 
 if TYPE_CHECKING:
     from recsys.config import RunConfig
 
+FEW = 1_000_000  # rows to train on; the published experiments had 36 million
 OWN = "own"  # the name of a user's table among the data sets
 ABOUT_TABLE = ("label", "clicks", "numbers", "categories", "ignore")  # options that say what a table holds
 
@@ -67,3 +68,16 @@ def check_preset_options(config: RunConfig, preset: Preset) -> None:
         raise UserError(
             "--alignment: backpropagation is compared with itself. Choose another --method, or leave it out."
         )
+
+
+def small_log_hint(config: RunConfig, preset: Preset, rows: int) -> str:
+    """What to say where the published settings meet a log of few training rows, on which they learn little."""
+    chosen = config.preset is not None or config.lr is not None
+    if chosen or not config.source.startswith("criteo") or rows >= FEW:
+        return ""
+    name = f"{preset.model}_{preset.method.value}_{OWN}"
+    way_out = f"--preset {name}" if name in PRESETS else "--lr 0.003 --batch 128"
+    return (
+        f"{rows} rows to train on are few for the published settings (learning rate {preset.lr:g}), which are for 36 "
+        f"million. Try {way_out}."
+    )

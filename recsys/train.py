@@ -11,6 +11,7 @@ ran out before the patience did, and the test part is used once, for them.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -30,6 +31,7 @@ from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
 from recsys.launch import check_launch, check_share
+from recsys.options import small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
 
 ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
@@ -153,6 +155,8 @@ def main(config: Config) -> None:
     name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.source}-{config.seed}"
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
     data = config.load()  # before the folder is made: a missing file should not leave one behind
+    if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
+        print(hint, file=sys.stderr)
     with Run("recsys", name, settings, config.out, config.resume) as run:
         train(config, run, data, device)
     processes.leave()

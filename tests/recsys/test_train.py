@@ -315,6 +315,16 @@ def test_a_launcher_that_asks_for_the_same_or_for_nothing_is_followed(precision,
     check_launch(precision, compiled=False)
 
 
+def test_published_settings_on_few_rows_are_not_silent(two_logs, tmp_path, capsys):
+    main(criteo(two_logs[0], tmp_path / "a"))  # with a learning rate of its own
+    assert "few for the published settings" not in capsys.readouterr().err
+    main(replace(criteo(two_logs[0], tmp_path / "b"), lr=None, epochs=1))
+    said = capsys.readouterr().err
+    assert "320 rows to train on are few for the published settings (learning rate 5e-05)" in said
+    assert "--preset deepfm_dfa_own" in said
+    assert "deepfm_dfa_own" in PRESETS
+
+
 def test_a_batch_has_a_row_for_every_process():
     check_share(batch=4, processes=4)
     with pytest.raises(UserError, match=r"--batch 3: 4 processes share its rows\. Give at least 4"):
