@@ -118,7 +118,7 @@ class RunConfig(config.RunConfig):
     def settings(self, preset: Preset) -> dict[str, Any]:
         """All that decides what the run writes down: the preset, the data, the seed and what is measured."""
         min_count, binning = counting(self.source, self.min_count, self.binning)
-        data = {"dataset": self.source, "rows": self.rows, "min_count": min_count, "binning": binning}
+        data: dict[str, Any] = {"dataset": self.source, "rows": self.rows, "min_count": min_count, "binning": binning}
         if self.table is not None:
             data |= {name: list(getattr(self, name)) for name in ("clicks", "numbers", "categories", "ignore")}
             data |= {"label": self.label}
