@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.batches import Batch
+from recsys.embeddings import dense_gradients
 from tinydfa import Method, measure_alignment
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
         return binary_cross_entropy_with_logits(model(batch.fields).squeeze(1), batch.labels)
 
     training.model.eval()
-    found = measure_alignment(training.model, loss)
+    with dense_gradients(training.model):
+        found = measure_alignment(training.model, loss)
     return {NAME + point: found[point].mean for point in attachment.points if point in found}
 
 

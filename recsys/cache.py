@@ -26,7 +26,7 @@ from recsys.encode import Encoder
 from recsys.formats import RowFormat
 from recsys.prepare import NO_SPACE, PARTS, Source, prepare
 
-VERSION = 1  # of the files; a change makes all logs anew
+VERSION = 2  # of the files; a change makes all logs anew
 WHOLE_FILE = 1 << 26  # bytes; of a larger file only samples are hashed
 SAMPLES, SAMPLE = 64, 1 << 18  # how many, and bytes of each
 

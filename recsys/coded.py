@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from harness.files import write_whole
+from recsys.blocks import Block
 from recsys.encode import FieldEncoder, frame_values, make_field, summed
 from recsys.formats import RowFormat, Rule
-from recsys.rows import Block, Malformed, parse
+from recsys.rows import Malformed, parse
 
 EXAMPLES = 10  # malformed lines of a block that are remembered
 AT_ONCE = 1 << 23  # dictionary entries merged at once: about 0.35 GB

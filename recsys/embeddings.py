@@ -9,7 +9,8 @@ Letters: B rows of a batch, F fields, V categories of all fields, d width of an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,6 +87,19 @@ class FieldTable(nn.Embedding):
     def count(touched: list[Tensor]) -> int:
         """Rows in all, repeated ones as often as they are there."""
         return sum(len(rows) for rows in touched)
+
+
+@contextmanager
+def dense_gradients(model: nn.Module) -> Iterator[None]:
+    """Within, tables with sparse gradients have dense ones, for whoever calculates with them: as large as the table."""
+    tables = [module for module in model.modules() if isinstance(module, FieldTable) and module.sparse]
+    for table in tables:
+        table.sparse = False
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse, table.spare, table.touched = True, None, []
 
 
 class Selected(torch.autograd.Function):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,14 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from recsys.formats import RowFormat, Rule
-from recsys.rows import Block, Malformed, parse
+from recsys.blocks import Block, header_names
+from recsys.formats import RowFormat, Rule, listed
+from recsys.rows import Malformed, parse, read_text
 
 MISSING = int(np.iinfo(np.int64).min)  # the key of a missing number
+NO_TEXT = 0  # the key of a missing category
+FEW = 10  # lines that hold labels by chance
+FARTHEST = 2.0**62  # a bin whose number is larger does not fit its key
 QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
 
 
@@ -82,7 +86,7 @@ def bin_keys(values: np.ndarray, rule: Rule, edges: np.ndarray) -> np.ndarray:
         bins = np.where(values > 2, np.frexp(large)[1] - 1, 1)  # frexp, because it is exact at powers of two
     else:
         bins = np.searchsorted(edges, values, side="right")
-    return np.where(missing, MISSING, bins.astype(np.int64))
+    return np.where(missing, MISSING, np.clip(bins, -FARTHEST, FARTHEST).astype(np.int64))
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -172,11 +176,13 @@ class Encoder:
 
     def encode(self, lines: Iterable[str], origin: str = "the rows") -> Tensor:
         """Ids of raw lines, int32 ``[n, F]``, one row per line that is not blank; see `encode_block`."""
-        lines = [line.rstrip("\r\n") for line in lines]
-        layout = self.layout_of(lines, origin)
-        skipped = int(layout.header)
-        text = "".join(line + "\n" for line in lines[skipped:])
-        return self.encode_block(Block(text.encode(), 1 + skipped), layout, origin)
+        text = "".join(line.rstrip("\r\n") + "\n" for line in lines).removeprefix("\ufeff")
+        first, _, rest = text.partition("\n")
+        if self.layout.header:
+            layout = self.layout_of_header(*header_names(first, self.layout, origin), origin)
+            return self.encode_block(Block(rest.encode(), 2), layout, origin)
+        block = Block(text.encode(), 1)
+        return self.encode_block(block, self.layout_of(block, origin), origin)
 
     def encode_block(self, block: Block, layout: RowFormat, origin: Path | str) -> Tensor:
         """Ids of a block of raw lines, int32 ``[n, F]``, one row per line that is not blank.
@@ -202,22 +208,54 @@ class Encoder:
     def expected(self) -> str:
         """What a line should look like, for messages."""
         return (
-            f"Each line should hold {len(self.fields)} fields, all with or all without a label, separated by "
-            f"{self.layout.separator!r}; a missing value is an empty column"
+            f"Each line should hold {len(self.fields)} fields ({listed(self.layout.names, 5)}), all with or all "
+            f"without {self.layout.label}, separated by {self.layout.separator!r}; a missing value is an empty column"
         )
 
-    def layout_of(self, lines: Sequence[str], origin: Path | str) -> RowFormat:
-        """The format of raw lines, by the first of them; a few hundred do.
+    def layout_of_header(self, names: Sequence[str], separator: str, origin: Path | str) -> RowFormat:
+        """The format of a table of rows to predict, with these names in its header; a label is not needed, nor read."""
+        return self.layout.with_header(names, origin, separator, labelled=False).label_skipped
 
-        In a format with a header the first names the columns. In others the lines have a label, unless more of them
-        have as many columns as a line without one.
+    def layout_of(self, block: Block, origin: Path | str) -> RowFormat:
+        """The format of raw lines without a header, by the first of them; a few hundred do.
+
+        They have a label, which is not read, unless more of them have as many columns as a line without one.
+
+        Raises:
+            UserError: they seem to be lines with a label that lack their last column.
         """
-        layout = self.layout
-        if layout.header:
-            return layout.with_header(lines[0] if lines else "", origin, labelled=False)
-        columns = [line.count(layout.separator) + 1 for line in lines]
-        without = columns.count(len(layout.fields)) > columns.count(len(layout.columns))
-        return layout.unlabelled if without else layout
+        labelled, unlabelled = self.layout.label_skipped, self.layout.unlabelled
+        if len(read_text(block, unlabelled)[1]) <= len(read_text(block, labelled)[1]):
+            return labelled
+        if self._lacks_last_column(block, unlabelled):
+            raise UserError(
+                f"{origin}: its lines have as many columns as lines without {self.layout.label}, but hold what lines "
+                f"with {self.layout.label} and without {self.layout.columns[-1]} hold. {self.expected}."
+            )
+        return unlabelled
+
+    def _lacks_last_column(self, block: Block, unlabelled: RowFormat) -> bool:
+        """Whether lines that could be unlabelled are rather labelled ones without their last column.
+
+        Their labels must be labels, and then more of their categories be known. Where none is known, ten labels and
+        nothing else are no count.
+        """
+        short = replace(self.layout, columns=self.layout.columns[:-1])
+        if self.layout.label not in short.columns or len(short.columns) != len(unlabelled.columns):
+            return False
+        labels = read_text(block, short)[0][self.layout.label]
+        if not labels.is_in([*self.layout.clicks, *self.layout.misses]).all():
+            return False
+        so, otherwise = self._known(block, short), self._known(block, unlabelled)
+        return so > otherwise or (so == otherwise and len(labels) >= FEW)
+
+    def _known(self, block: Block, layout: RowFormat) -> int:
+        """How many values of category fields in these lines are in the vocabulary; a missing one does not count."""
+        fields = [field for field in self.fields if field.rule is Rule.CATEGORY and field.name in layout.columns]
+        frame = read_text(block, layout)[0]
+        values = frame_values(frame, [(field.name, field.rule) for field in fields])
+        found = zip(fields, values, strict=True)
+        return sum(int(((field.ids(value) > 0) & (value != NO_TEXT)).sum()) for field, value in found)
 
     def to_dict(self) -> dict[str, Any]:
         """The encoder as plain data: strings, numbers, lists, dictionaries."""

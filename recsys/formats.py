@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class Rule(StrEnum):
     QUANTILE = "quantile"  # numbers: between which quantiles of the training rows
 
 
+SKIPPED = "\x1fskipped"  # the name of a column that is not read
 WHOLE = (Rule.LN2, Rule.LOG2)  # rules for whole numbers
 NUMBER = (*WHOLE, Rule.QUANTILE)  # rules whose values are numbers
 
@@ -34,9 +36,10 @@ class RowFormat:
     clicks: tuple[str, ...]  # its values that mean a click
     misses: tuple[str, ...]  # its values that mean none
     header: bool = False  # the first line names the columns
-    spaced: bool = False  # a blank may follow a separator
+    spaced: bool = False  # blanks around a text are no part of it
     missing: tuple[str, ...] = ()  # values that mean "missing", besides the empty one
     comment: str = ""  # lines that start with this are skipped, if it is not empty
+    own: bool = False  # a user's table: whatever its separator, and Parquet as well
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,28 +51,39 @@ class RowFormat:
         """Lines that hold the fields and nothing else."""
         return replace(self, columns=self.names, header=False)
 
-    def with_header(self, line: str, path: Path | str, labelled: bool = True) -> RowFormat:
-        """The same format with the columns that a header names; further columns are skipped, capitals do not matter.
+    @property
+    def label_skipped(self) -> RowFormat:
+        """The same lines, whatever stands in the label's column."""
+        return replace(self, columns=tuple(SKIPPED if name == self.label else name for name in self.columns))
+
+    def with_header(
+        self, given: Sequence[str], path: Path | str, separator: str | None = None, labelled: bool = True
+    ) -> RowFormat:
+        """The same format with the columns that a header names; further columns are skipped.
+
+        A column is found whatever its capitals, unless another one has its very name.
 
         Args:
-            line: The header.
+            given: The names in the header.
             path: Where it is, for messages.
+            separator: That of the lines, if it is not the format's.
             labelled: The label must be among the columns.
 
         Raises:
             UserError: a column is not there, or twice.
         """
-        ours = {name.lower(): name for name in (self.label, *self.names)}
-        given = [name.strip().strip('"') for name in line.rstrip("\r\n").split(self.separator)]
-        columns = tuple(ours.get(name.lower(), f"skipped:{place}") for place, name in enumerate(given))
         needed = (self.label, *self.names) if labelled else self.names
-        lacking = [name for name in needed if columns.count(name) != 1]
-        if lacking:
+        ours = {name.lower(): name for name in (self.label, *self.names) if name not in given}
+        ours |= {name: name for name in (self.label, *self.names) if name in given}
+        columns = tuple(ours.get(name, ours.get(name.lower(), f"{SKIPPED}{place}")) for place, name in enumerate(given))
+        wrong = [name for name in needed if columns.count(name) != 1]
+        if wrong:
             raise UserError(
                 f"{path}, line 1: the header should name each column once, but this is not so for "
-                f"{', '.join(lacking[:5])}{' and others' if lacking[5:] else ''}. Give the file as it was published."
+                f"{listed(wrong)}. It names {listed(given)}, and there should be {listed(needed)}. Give the file with "
+                "all of its columns and their names."
             )
-        return replace(self, columns=columns)
+        return replace(self, columns=columns, separator=separator or self.separator)
 
     def to_dict(self) -> dict[str, Any]:
         """The format as plain data."""
@@ -81,6 +95,12 @@ class RowFormat:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RowFormat:
-        """The format that `to_dict` gave."""
+        """The format that `to_dict` gave; what earlier versions said besides is left out."""
         lists = {name: tuple(data[name]) for name in ("columns", "clicks", "misses", "missing")}
-        return cls(**data | lists | {"fields": tuple((name, Rule(rule)) for name, rule in data["fields"])})
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**known | lists | {"fields": tuple((name, Rule(rule)) for name, rule in data["fields"])})
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names in a message, not too many of them."""
+    return ", ".join(name or "''" for name in names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -6,13 +6,14 @@ The ratings are split 80/10/10 at random. The data is licensed for research and 
 
 from __future__ import annotations
 
-import os
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 from harness.data import RemoteFile, cache_dir, data_root, fetch
-from harness.errors import UserError, writing
+from harness.errors import UserError
+from harness.files import write_whole
 from recsys.cache import open_log
 from recsys.clicks import ClickData
 from recsys.formats import RowFormat, Rule
@@ -78,17 +79,13 @@ def take_out(archive: Path, member: str, target: Path) -> None:
     Raises:
         UserError: it is no such archive, the file is not in it or too large, or `target` cannot be written.
     """
-    partial = target.with_name(target.name + ".partial")
     try:
         with zipfile.ZipFile(archive) as opened:
             content = opened.open(member).read(LARGEST + 1)  # checks the CRC at the end
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
             f"{archive}: cannot take {member} out of it ({error}). Remove it to have it downloaded."
         ) from error
     if len(content) > LARGEST:
         raise UserError(f"{archive}: its {member} is larger than {LARGEST} bytes. Remove it to have it downloaded.")
-    with writing(target, NO_SPACE):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, target)
+    write_whole(target, content, NO_SPACE)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from recsys.blocks import BLOCK_BYTES, Block, read_blocks, table_blocks, table_header
 from recsys.encode import Encoder
 from recsys.formats import RowFormat
-from recsys.rows import BLOCK_BYTES, Malformed, parse, read_blocks
+from recsys.rows import Malformed, parse
 
 SAMPLE = 1 << 16  # bytes at the start of a file that tell whether its lines have a label
 
@@ -45,7 +46,7 @@ def encode_file(
     """
     layout = file_layout(encoder, path)
     whole = malformed = 0
-    for block in read_blocks(path, block_bytes, header=layout.header):
+    for block in table_blocks(path, layout, block_bytes):
         rows = parse(block, layout)
         if not skip_malformed:
             encoder.refuse(rows.malformed, path)
@@ -60,6 +61,7 @@ def encode_file(
 
 def file_layout(encoder: Encoder, path: Path) -> RowFormat:
     """What the lines of a file hold: with or without a label, and the columns in the order of its header."""
+    if encoder.layout.header:
+        return encoder.layout_of_header(*table_header(path, encoder.layout), path)
     start = next(read_blocks(path, SAMPLE), None)
-    lines = [] if start is None else start.text.decode("utf-8", "replace").split("\n")
-    return encoder.layout_of(lines, path)
+    return encoder.layout_of(Block(b"", 1) if start is None else start, path)

@@ -25,10 +25,10 @@ import torch
 
 from harness.errors import UserError, writing
 from harness.progress import track
+from recsys.blocks import BLOCK_BYTES, Block, table_blocks, table_header
 from recsys.coded import EXAMPLES, CodedBlock, build_field, code_block, translate
 from recsys.encode import Encoder, FieldEncoder
 from recsys.formats import RowFormat
-from recsys.rows import BLOCK_BYTES, Block, header_line, read_blocks
 
 PARTS = ("train", "val", "test")
 WORKERS = min(4, os.cpu_count() or 1)
@@ -104,10 +104,11 @@ def _code(
 ) -> list[CodedBlock]:
     """The first pass: the coded blocks of a source, in order."""
     if layout.header:
-        layout = layout.with_header(header_line(source.path), source.path)
+        names, separator = table_header(source.path, layout)
+        layout = layout.with_header(names, source.path, separator)
     # A small file is cut into more blocks than there are workers, so that they finish together.
     block_bytes = min(block_bytes, max(SMALL_BLOCK, source.path.stat().st_size // (4 * WORKERS)))
-    texts = read_blocks(source.path, block_bytes, limit, layout.header)
+    texts = table_blocks(source.path, layout, block_bytes, limit)
 
     def code(block: Block) -> CodedBlock:
         # The name tells which lines these are: a run with blocks of another size must not take them for its own.

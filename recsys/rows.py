@@ -1,40 +1,31 @@
-"""Reading a large text file of impressions: whole lines in blocks, columns with types, bad rows found and named.
+"""From lines of text to columns with types; bad rows are found and named.
 
-polars does the parsing. It would fill up a line with too few columns without a word, so the separators of a block are
-counted as well: polars refuses lines with too many, hence if the total is right no line has too few. A block in which
-anything is wrong is parsed again, slowly, to find out which lines it is.
+A line is read as Python's `csv` reads it: a value may stand in quotes, which may hold separators, and a doubled quote
+stands for one. What differs: a row is one line, so a quote ends on its own line, and blanks around a number are no part
+of it; in a `spaced` format so are those around a text. A row means the same whatever else is in its block.
+
+polars does the parsing where there is nothing special in a block. It would fill up a line with too few columns without
+a word, so the separators of a block are counted as well: polars refuses lines with too many, hence if the total is
+right no line has too few. Any other block is read line by line.
 """
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from harness.errors import UserError
+from recsys.blocks import Block
 from recsys.formats import NUMBER, WHOLE, RowFormat, Rule
 
-BLOCK_BYTES = 1 << 25  # about 140,000 rows of Criteo
-LONGEST_LINE = 1 << 20  # bytes; a longer one means that this is no text file
-SINGLE = b"\x1f"  # stands for a separator of several characters: polars takes one
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some whole lines of a file."""
-
-    text: bytes
-    first_line: int  # its number in the file, from 1
-
-    @cached_property
-    def lines(self) -> int:
-        """How many they are."""
-        return self.text.count(b"\n")
+SINGLE = "\x1f"  # stands for a separator of several characters: polars takes one
+CONTROL = ("\0", SINGLE)  # no text holds them
+BLANKS = (" ", "\t")
+LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -55,136 +46,130 @@ class Rows:
     malformed: list[Malformed]
 
 
-def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, header: bool = False) -> Iterator[Block]:
-    """The lines of a file, in blocks of about `size` bytes.
-
-    Args:
-        path: The file.
-        size: Bytes of a block; it ends with the line in which they are reached.
-        limit: Stop after that many lines; None: at the end.
-        header: Leave out the first line.
-
-    Raises:
-        UserError: the file cannot be read, is compressed, or has no line ends.
-    """
-    line, left = 1, limit
-    try:
-        with open(path, "rb") as file:
-            _refuse_compressed(path, file.peek(4))
-            if header:
-                file.readline()
-                line = 2
-            while (left is None or left > 0) and (text := file.read(size)):
-                text += file.readline(LONGEST_LINE + 1)
-                if not text.endswith(b"\n"):
-                    text += b"\n"
-                _refuse_long_lines(path, text)
-                if left is not None:
-                    text = _first_lines(text, left)
-                    left -= text.count(b"\n")
-                block = Block(text, line)
-                yield block
-                line += block.lines
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
-        ) from error
-
-
-def header_line(path: Path) -> str:
-    """The first line of a file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    first = next(read_blocks(path, size=1, limit=1), None)
-    return "" if first is None else first.text.decode("utf-8", "replace")
-
-
 def parse(block: Block, layout: RowFormat) -> Rows:
     """The rows of a block whose lines have the columns of `layout`."""
-    text = block.text
-    if layout.spaced:
-        text = text.replace(layout.separator.encode() + b" ", layout.separator.encode())
-    if len(layout.separator) > 1:
-        text = text.replace(layout.separator.encode(), SINGLE)
-    separator = _single(layout)
+    frame, lines, malformed = read_text(block, layout)
+    rules = dict(layout.fields)
+    typed = frame.with_columns(
+        pl.col(name).cast(pl.Float64, strict=False) for name, rule in rules.items() if rule in NUMBER
+    )
+    faults = _faults(frame, typed, layout)
+    malformed += [Malformed(int(lines[place]), reason) for place, reason in faults.items()]
+    if faults:
+        keep = np.ones(len(frame), dtype=bool)
+        keep[list(faults)] = False
+        typed, lines = typed.filter(keep), lines[keep]
+    labels = None
+    if layout.label in layout.columns:
+        labels = typed[layout.label].is_in(layout.clicks).cast(pl.UInt8).to_numpy()
+    return Rows(typed.select(layout.names), labels, lines, sorted(malformed, key=lambda bad: bad.line))
+
+
+def read_text(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray, list[Malformed]]:
+    """All columns of a block as text ("" if missing), the number of each row's line, and the lines that are no rows."""
+    frame = _read_whole(block, layout)
+    if frame is None:
+        frame, lines, malformed = _read_by_line(block, layout)
+    else:
+        lines, malformed = np.arange(block.first_line, block.first_line + len(frame)), []
+    if any(blank.encode() in block.text for blank in BLANKS if blank != layout.separator):
+        numbers = [name for name, rule in layout.fields if rule in NUMBER]
+        frame = frame.with_columns((pl.all() if layout.spaced else pl.col(numbers)).str.strip_chars("".join(BLANKS)))
+    if layout.missing:
+        frame = frame.with_columns(pl.all().replace(dict.fromkeys(layout.missing, "")))
+    return frame, lines, malformed
+
+
+def _read_whole(block: Block, layout: RowFormat) -> pl.DataFrame | None:
+    """The columns as text; None if not every line is a row of plain values."""
+    text, separator = block.text, layout.separator
+    if b'"' in text or any(code.encode() in text for code in CONTROL):
+        return None
+    if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
+        return None
+    if len(layout.columns) == 1 and not all(line.strip() for line in text.splitlines()):
+        return None  # in longer rows blank lines are noticed, because they lack separators
+    if len(separator) > 1:
+        text, separator = text.replace(separator.encode(), SINGLE.encode()), SINGLE
     separators = np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord(separator))  # bytes.count takes longer
-    if separators == (len(layout.columns) - 1) * block.lines:
-        try:
-            frame = _read_csv(text, layout, separator, typed=True)
-        except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
-            pass  # found again, line by line
-        else:
-            rows, wrong = _checked(frame, layout, np.arange(block.first_line, block.first_line + len(frame)))
-            if not wrong:
-                return rows
-    return _parse_slowly(text, layout, separator, block.first_line)
+    if separators != (len(layout.columns) - 1) * block.lines:
+        return None
+    try:
+        return _read_csv(text, layout, separator)
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
+        return None  # a line with too many columns, or bytes that are not UTF-8
 
 
-def _parse_slowly(text: bytes, layout: RowFormat, separator: str, first_line: int) -> Rows:
-    """Like `parse`, for a block with bad rows, comments, blank lines, or bytes that are not UTF-8."""
-    good, numbers, malformed = [], [], []
-    for number, line in enumerate(text.split(b"\n")[:-1], first_line):
-        if not line.strip() or (layout.comment and line.startswith(layout.comment.encode())):
+def _read_by_line(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray, list[Malformed]]:
+    """As `read_text`, for a block with quotes, bad rows, comments, blank lines, or bytes that are not UTF-8."""
+    rows, numbers, malformed = [], [], []
+    lines = block.text.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+    for number, line in enumerate(lines[:-1], block.first_line):
+        if not line.strip() or (layout.comment and line.startswith(layout.comment)):
             continue
-        columns = line.count(separator.encode()) + 1
+        try:
+            row = _plain(line, layout)
+        except csv.Error as error:
+            malformed.append(Malformed(number, f"it cannot be read as CSV ({error})"))
+            continue
+        columns = row.count(SINGLE) + 1
         if columns == len(layout.columns):
-            good.append(line)
+            rows.append(row)
             numbers.append(number)
         else:
             malformed.append(Malformed(number, f"{columns} columns instead of {len(layout.columns)}"))
-    joined = b"".join(line + b"\n" for line in good).decode("utf-8", "replace").encode()
-    frame = _read_csv(joined, layout, separator, typed=False)
-    reasons: dict[int, str] = {}
-    for name, rule in reversed(layout.fields):
-        if rule in NUMBER:
-            values = frame[name].cast(pl.Float64, strict=False)
-            bad = (values.is_null() & (frame[name] != "")) | values.to_frame().select(_not_a(rule, name)).to_series()
-            kind = "whole number" if rule in WHOLE else "number"
-            reasons |= {place: f"{name} is {frame[name][place]!r}, not a {kind}" for place in bad.arg_true().to_list()}
-            frame = frame.with_columns(values)
-    if layout.label in layout.columns:
-        unknown = ~frame[layout.label].is_in([*layout.clicks, *layout.misses])
-        allowed = " or ".join((*layout.clicks, *layout.misses))
-        reasons |= {
-            place: f"{layout.label} is {frame[layout.label][place]!r}, not {allowed}"
-            for place in unknown.arg_true().to_list()
-        }
-    malformed += [Malformed(numbers[place], reason) for place, reason in reasons.items()]
-    keep = np.ones(len(frame), dtype=bool)
-    keep[list(reasons)] = False
-    rows, _ = _checked(frame.filter(keep), layout, np.array(numbers, dtype=np.int64)[keep])
-    return replace(rows, malformed=sorted(malformed, key=lambda bad: bad.line))
+    frame = _read_csv("".join(row + "\n" for row in rows).encode(), layout, SINGLE)
+    return frame, np.array(numbers, dtype=np.int64), malformed
 
 
-def _read_csv(text: bytes, layout: RowFormat, separator: str, typed: bool) -> pl.DataFrame:
-    """The columns of the lines; numbers as Float64 (null if missing) if `typed`, everything else as text."""
-    rules = dict(layout.fields)
-    schema = {name: pl.Float64 if typed and rules.get(name) in NUMBER else pl.String for name in layout.columns}
+def _plain(line: str, layout: RowFormat) -> str:
+    """The values of one line without their quotes, with `SINGLE` between them.
+
+    Raises:
+        csv.Error: it has a quote without its partner, or characters that are no text.
+    """
+    if any(code in line for code in CONTROL):
+        raise csv.Error("it holds control characters")
+    line = line.replace(layout.separator, SINGLE)
+    if '"' not in line and "\r" not in line:
+        return line
+    try:
+        (values,) = csv.reader([line], delimiter=SINGLE, skipinitialspace=layout.spaced, strict=True)
+    except csv.Error as error:
+        raise csv.Error("a quote is not closed" if "end of data" in str(error) else str(error)) from error
+    return SINGLE.join(value.replace(SINGLE, layout.separator).replace("\r", " ") for value in values)
+
+
+def _read_csv(text: bytes, layout: RowFormat, separator: str) -> pl.DataFrame:
+    """The columns of lines that hold nothing but values and separators."""
+    schema = dict.fromkeys(layout.columns, pl.String)
     if not text:
         return pl.DataFrame(schema=schema)
-    frame = pl.read_csv(
-        io.BytesIO(text),
-        has_header=False,
-        separator=separator,
-        quote_char=None,
-        schema=schema,
-        empty_string_is_null=False,
-        null_values=list(layout.missing) or None,
-    )
-    return frame.with_columns(pl.col(pl.String).fill_null("")) if layout.missing else frame
+    options: dict[str, Any] = {"has_header": False, "quote_char": None, "empty_string_is_null": False}
+    return pl.read_csv(io.BytesIO(text), separator=separator, schema=schema, **options)
 
 
-def _checked(frame: pl.DataFrame, layout: RowFormat, lines: np.ndarray) -> tuple[Rows, bool]:
-    """Fields and labels of typed columns from these lines, and whether any of them is not what it should be."""
-    checks = [_not_a(rule, name).any() for name, rule in layout.fields if rule in NUMBER]
-    labels = None
+def _faults(frame: pl.DataFrame, typed: pl.DataFrame, layout: RowFormat) -> dict[int, str]:
+    """What is wrong with a row, by its place; of several faults the label's is told, or that of the first field."""
+    checks = {}
     if layout.label in layout.columns:
-        checks.append(~pl.col(layout.label).is_in([*layout.clicks, *layout.misses]).all())
-        labels = frame[layout.label].is_in(layout.clicks).cast(pl.UInt8).to_numpy()
-    wrong = bool(checks) and any(frame.select(checks).row(0))
-    return Rows(frame.select(layout.names), labels, lines, []), wrong
+        allowed = [*layout.clicks, *layout.misses]
+        checks[layout.label] = ~pl.col(layout.label).is_in(allowed), f"not {' or '.join(map(_shortened, allowed))}"
+    for name, rule in layout.fields:
+        if rule in NUMBER:
+            text = pl.col(name).is_null() & (frame[name] != "")
+            checks[name] = text | _not_a(rule, name), f"not a {'whole number' if rule in WHOLE else 'number'}"
+    if not checks or not any(typed.select(check.any() for check, _ in checks.values()).row(0)):
+        return {}
+    reasons: dict[int, str] = {}
+    for name, (check, kind) in reversed(checks.items()):
+        places = typed.select(check).to_series().arg_true().to_list()
+        reasons |= {place: f"{name} is {_shortened(repr(frame[name][place]))}, {kind}" for place in places}
+    return reasons
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
 def _not_a(rule: Rule, name: str) -> pl.Expr:
@@ -194,34 +179,3 @@ def _not_a(rule: Rule, name: str) -> pl.Expr:
     if rule in WHOLE:
         bad = bad | (values != values.floor())
     return bad.fill_null(False)
-
-
-def _single(layout: RowFormat) -> str:
-    """The separator once those of several characters have been replaced."""
-    return layout.separator if len(layout.separator) == 1 else SINGLE.decode()
-
-
-def _first_lines(text: bytes, count: int) -> bytes:
-    """The first `count` lines."""
-    if text.count(b"\n") <= count:
-        return text
-    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
-    return text[: ends[count - 1] + 1]
-
-
-def _refuse_long_lines(path: Path, text: bytes) -> None:
-    """Raise for a line above `LONGEST_LINE`; whole stretches of shorter lines are skipped at once."""
-    start = 0
-    while start < len(text):
-        end = text.rfind(b"\n", start, start + LONGEST_LINE + 1)
-        if end < 0:
-            raise UserError(
-                f"{path}: a line is longer than {LONGEST_LINE} bytes, so this is no click log. Give the text file."
-            )
-        start = end + 1
-
-
-def _refuse_compressed(path: Path, start: bytes) -> None:
-    for magic, kind in ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"), (b"\xfd7zX", "xz")):
-        if start.startswith(magic):
-            raise UserError(f"{path} is a {kind} archive. Unpack it and give the text file that is in it.")

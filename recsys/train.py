@@ -1,6 +1,7 @@
 """Click-through prediction: train one model on one click log by one method.
 
     python -m recsys.train --model deepfm --dataset adult --method dfa
+    python -m recsys.train --table my.csv --label clicked
     accelerate launch --num_processes 2 -m recsys.train --model dcn --dataset criteo --method dfa
 
 Adam, binary cross-entropy, early stopping on the validation AUC. The best weights are restored, also when the epochs
@@ -10,6 +11,7 @@ ran out before the patience did, and the test part is used once, for them.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -28,6 +30,8 @@ from recsys.batches import Batch, batch_count, batches
 from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
+from recsys.launch import check_launch, check_share
+from recsys.options import small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
 
 ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
@@ -144,11 +148,15 @@ def last_batch(training: Training, clicks: Clicks, config: RunConfig) -> Batch:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
+    check_launch(config.precision, config.compile)
     device = processes.join(config.device)
+    check_share(preset.batch, processes.current().size)
     check_precision(config.precision, device)
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
-    settings = config.settings(preset) | {"device": config.device, "data_dir": config.data_dir}
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.source}-{config.seed}"
+    settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
     data = config.load()  # before the folder is made: a missing file should not leave one behind
+    if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
+        print(hint, file=sys.stderr)
     with Run("recsys", name, settings, config.out, config.resume) as run:
         train(config, run, data, device)
     processes.leave()

@@ -19,6 +19,7 @@ from recsys import train as module
 from recsys.clicks import Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
+from recsys.launch import check_launch, check_share
 from recsys.presets import PRESETS, PUBLISHED, find_preset
 from recsys.train import Config, main, train
 from recsys.training import Training
@@ -278,6 +279,59 @@ def test_options_leave_the_loss_nearly_as_it_is(options):
     assert other != usual
 
 
+@pytest.mark.parametrize("model", ["deepfm", "dcn"])
+def test_alignment_is_the_same_with_sparse_embeddings_and_leaves_them_sparse(model):
+    found = []
+    for sparse in (False, True):
+        config = small(model=model, method=Method.DFA, sparse_embeddings=sparse, alignment=True)
+        data = config.load()
+        training = Training(config, config.resolve(), data.field_dims, CPU)
+        found.append(module.batch_alignment(training, module.last_batch(training, data.train, config)))
+    assert found[1] == found[0]
+    assert len(found[0]) > 2
+    training.step(next(module.batches(data.train, 256, 0, 1, CPU, training.group)))
+    assert training.model.embedding.weight.grad.is_sparse
+    assert training.model.embedding.touched == []
+
+
+@pytest.mark.parametrize(("asked", "options", "message"), [
+    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run .*fp32.*add --precision"),
+    ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16"}, "mixed_precision fp16, .*--mixed_precision bf16"),
+    ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "dynamo_backend inductor, .*Add --compile"),
+    ({"ACCELERATE_USE_FSDP": "true"}, {}, "--use_fsdp"),
+    ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "--use_deepspeed"),
+])  # fmt: skip
+def test_a_launcher_that_asks_for_something_else_is_told_so(asked, options, message, tmp_path, monkeypatch):
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        main(small(out=tmp_path / "run", **options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("fp32", "no"), ("bf16", "no"), ("bf16", "bf16"), ("fp32", "NO")])
+def test_a_launcher_that_asks_for_the_same_or_for_nothing_is_followed(precision, asked, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    check_launch(precision, compiled=False)
+
+
+def test_published_settings_on_few_rows_are_not_silent(two_logs, tmp_path, capsys):
+    main(criteo(two_logs[0], tmp_path / "a"))  # with a learning rate of its own
+    assert "few for the published settings" not in capsys.readouterr().err
+    main(replace(criteo(two_logs[0], tmp_path / "b"), lr=None, epochs=1))
+    said = capsys.readouterr().err
+    assert "320 rows to train on are few for the published settings (learning rate 5e-05)" in said
+    assert "--preset deepfm_dfa_own" in said
+    assert "deepfm_dfa_own" in PRESETS
+
+
+def test_a_batch_has_a_row_for_every_process():
+    check_share(batch=4, processes=4)
+    with pytest.raises(UserError, match=r"--batch 3: 4 processes share its rows\. Give at least 4"):
+        check_share(batch=3, processes=4)
+
+
 def test_embedding_feedback_is_the_presets_unless_asked_for():
     assert Config(model="afn", dataset="criteo").resolve().embedding_feedback == "off"
     assert Config(model="afn", dataset="criteo", embedding_feedback="on").resolve().embedding_feedback == "on"
@@ -352,6 +406,29 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
         (["--lr", "-1"], "--lr -1.0: give a number between 0 and 10"),
         (["--dropout", "1"], "--dropout 1.0: give a share"),
         (["--criteo-file", "mine.txt"], "--criteo-file mine.txt: this run takes --dataset synthetic"),
+        (["--model", "fm", "--method", "bp", "--dropout", "0.5"], "--dropout: FM has no hidden layer"),
+        (["--preset", "fm_bp", "--alignment"], "--alignment: FM has no hidden layer"),
+        (["--preset", "fm_bp", "--embedding-feedback", "on"], "--embedding-feedback: FM has no hidden layer"),
+        (["--method", "bp", "--embedding-feedback", "on"], "--embedding-feedback on: bp sends no signal"),
+        (["--method", "fa", "--embedding-feedback", "through"], "--embedding-feedback through: fa sends no signal"),
+        (["--method", "shallow", "--embedding-feedback", "off"], "--embedding-feedback off: shallow sends no signal"),
+        (["--method", "bp", "--alignment"], "--alignment: backpropagation is compared with itself"),
+        (["--dataset", "adult", "--min-count", "3"], "--min-count 3: on adult every category has an id"),
+        (["--dataset", "ml-1m", "--binning", "log2"], "--binning log2: ml-1m has no counts"),
+        (["--dataset", "criteo_x1", "--binning", "ln2"], "--binning ln2: criteo_x1 has no counts"),
+        (["--dataset", "own"], "--dataset own: this is about a table of your own. Add --table FILE --label COLUMN"),
+        (["--label", "x"], "--label: this is about a table of your own"),
+        (["--ignore", "x"], "--ignore: this is about a table of your own"),
+        (["--table", "t.csv"], "--table t.csv: which of its columns tells of a click? Add --label"),
+        (["--table", "t.csv", "--label", "x", "--dataset", "adult"], "--table t.csv: this run takes --dataset adult"),
+        (["--table", "t.csv", "--label", "x", "--criteo-file", "y"], "--criteo-file y: this run takes --table t.csv"),
+        (["--table", "t.csv", "--label", "x", "--binning", "log2"], "--binning log2: own has no counts"),
+        (["--table", "t.csv", "--label", "x", "--ignore", "x"], "--ignore x: --label names it as well"),
+        (
+            ["--table", "t.csv", "--label", "x", "--numbers", "a", "--categories", "a"],
+            "--numbers a: --categories names",
+        ),
+        (["--table", "t.csv", "--label", "x"], "cannot read t.csv: No such file"),
         (["--dataset", "adult", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
     ],
 )
