@@ -28,6 +28,7 @@ from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
 from nerf.fields import Fields
+from nerf.images import Background
 from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
 from nerf.rays import pick, training_rays, view_rays
@@ -70,6 +71,12 @@ class Config(config.RunConfig):
     """bf16: products of numbers rounded to bfloat16."""
     skip_empty: bool = False
     """Ask no network about places that were found to be empty."""
+    near: float | None = None
+    """Where rays begin, in the units of the cameras' file; by the cameras if left out."""
+    far: float | None = None
+    """Where rays end."""
+    background: Background | None = None
+    """What is behind the scene; white if left out and the pictures have an alpha channel, else black."""
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
     chunk: int | None = None
@@ -209,7 +216,15 @@ def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
     """The scene of `config`, at the size of the preset."""
-    return load_scene(config.dataset, config.scene, config.data_dir, size=preset.size)
+    scene = load_scene(config.dataset, config.scene, config.data_dir, **how_to_read(preset))
+    if config.test_views is not None and config.test_views > len(scene.test):
+        raise UserError(f"--test-views {config.test_views}: the scene has {len(scene.test)}. Give fewer.")
+    return scene
+
+
+def how_to_read(preset: Preset) -> dict[str, Any]:
+    """What of a preset decides how a scene is read: arguments of `load_scene`."""
+    return {name: getattr(preset, name) for name in ("size", "near", "far", "background")}
 
 
 def resolved(config: Config, preset: Preset, scene: Scene) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from harness.errors import UserError
 from nerf import pictures as module
 from nerf import render
 from nerf.data import load_scene
+from nerf.lens import pinhole
 from nerf.pictures import film
 from nerf.rays import scene_rays
 from nerf.render import Config, compared_views
@@ -73,7 +74,7 @@ def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
     assert [tuple(picture.shape) for picture in pictures] == [(16, 16 + GAP + 16, 3)] * 4
     depths = []
     for index, picture in zip((0, 30, 60, 90), pictures, strict=True):
-        rays = scene_rays(scene, scene.path[index], 16, 16, scene.test.focal * 16 / 20)
+        rays = scene_rays(scene, scene.path[index], 16, 16, pinhole(16, 16, float(scene.test.focal[0, 0]) * 16 / 20))
         seen = exactly(None, rays, chunk=0)
         torch.testing.assert_close(picture[:, :16], seen.colour.reshape(16, 16, 3))
         right = picture[:, 16 + GAP :].reshape(-1, 3)
