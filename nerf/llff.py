@@ -152,7 +152,9 @@ def _read_poses(path: Path) -> tuple[Tensor, Tensor]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}. {_way_out(path)}") from None
     except Exception as error:  # numpy raises errors of many kinds about damaged headers
-        raise UserError(f"{path} is not an array of numpy ({' '.join(str(error).split())}). Replace it.") from None
+        raise UserError(
+            f"{path} is not an array of numpy ({' '.join(str(error).split())[:100]}). Replace it."
+        ) from None
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
         found = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else "an archive"
         raise UserError(f"{path} holds {found}, not float64 [N, 17]. Replace it.")

@@ -95,4 +95,4 @@ def unreadable(path: Path, error: Exception) -> UserError:
         missing = True
     if missing:
         return UserError(f"{path}: no such file. The scene is not whole: unpack it again.")
-    return UserError(f"{path} cannot be read as a picture ({' '.join(str(error).split())}). Replace it.")
+    return UserError(f"{path} cannot be read as a picture ({' '.join(str(error).split())[:100]}). Replace it.")

@@ -256,18 +256,22 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
     if content is None:
         raise UserError(f"{folder} has no checkpoint yet. Let the run come to one, or start it again with --resume.")
     names = {field.name for field in fields_of(Preset)}
+    path = Path(folder) / "config.yaml"
     try:
         preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+        fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
     except (KeyError, TypeError, ValueError) as error:
-        path = Path(folder) / "config.yaml"
         raise UserError(f"{path} is not what a run writes ({error}). Give the folder of another.") from error
-    fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
-    fields.load_state_dict(content["state"]["fields"])
-    if preset.skip_empty:
-        state = content["state"]["grid"]
-        grid = make_grid(state["bounds"], preset.samples_coarse)
-        grid.load_state_dict(state)
-        fields.occupied = grid.to(device).occupied
+    try:
+        fields.load_state_dict(content["state"]["fields"])
+        if preset.skip_empty:
+            state = content["state"]["grid"]
+            grid = make_grid(state["bounds"], preset.samples_coarse)
+            grid.load_state_dict(state)
+            fields.occupied = grid.to(device).occupied
+    except (KeyError, TypeError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} and the checkpoint beside it do not go together ({why}). Give another run.") from error
     return fields.to(device), preset
 
 
