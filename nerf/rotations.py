@@ -25,14 +25,14 @@ def rigid(matrix: Sequence[Sequence[float]], where: str) -> list[list[float]]:
         UserError: an axis has no length, axes are not at right angles, the matrix mirrors, or it is transposed.
     """
     way_out = "Give camera-to-world matrices, a rotation and a position, with the axes of OpenGL."
-    if len(matrix) == 4 and any(abs(a - b) > 1e-4 for a, b in zip(matrix[3], (0.0, 0.0, 0.0, 1.0), strict=True)):
-        alike = all(abs(row[3]) < 1e-6 for row in matrix[:3])
-        why = "is transposed, it seems: its last row is a position" if alike else "has a last row that is not 0 0 0 1"
-        raise UserError(f"{where} {why}. {way_out}")
     axes = [[row[column] for row in matrix[:3]] for column in range(3)]
     lengths = [math.hypot(*axis) for axis in axes]
     if min(lengths) < 1e-6:
         raise UserError(f"{where} has an axis of length 0, so it is no rotation. {way_out}")
+    if len(matrix) == 4 and any(abs(a - b) > 1e-4 for a, b in zip(matrix[3], (0.0, 0.0, 0.0, 1.0), strict=True)):
+        alike = all(abs(row[3]) < 1e-6 for row in matrix[:3])
+        why = "is transposed, it seems: its last row is a position" if alike else "has a last row that is not 0 0 0 1"
+        raise UserError(f"{where} {why}. {way_out}")
     right, up, back = units = [[part / length for part in axis] for axis, length in zip(axes, lengths, strict=True)]
     if max(abs(_dot(right, up)), abs(_dot(right, back)), abs(_dot(up, back))) > SQUARE:
         raise UserError(f"{where} has axes that are not at right angles, so it is no rotation. {way_out}")

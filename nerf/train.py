@@ -240,7 +240,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         UserError: there is no run of this task.
     """
     settings = read_config(Path(folder), "Give the folder of a run of nerf.train")
-    if "samples_coarse" not in settings:
+    if not {"samples_coarse", "dataset", "scene", "method"} <= set(settings):
         raise UserError(f"{Path(folder) / 'config.yaml'} is not of a run of nerf.train. Give the folder of one.")
     return settings
 
