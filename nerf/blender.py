@@ -23,12 +23,12 @@ from torch import Tensor
 
 from harness.errors import UserError
 from nerf.cameras import turntable
-from nerf.images import Background, image_size, is_white, read_images
+from nerf.images import Background, has_white_background, image_size, read_images
 from nerf.intrinsics import LARGEST, read_lens
 from nerf.lens import joined
-from nerf.placing import PATH_POSES, as_path, looked_at, moved, ray_bounds
+from nerf.placing import PATH_POSES, as_path, focus_point, ray_bounds, rescaled
 from nerf.scene import Scene, Views
-from nerf.transforms import CameraFile, Frame, read_split, say
+from nerf.transforms import CameraFile, note, read_split
 
 NAMES = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NEAR, FAR = 2.0, 6.0
@@ -67,16 +67,13 @@ def read_blender(
     Raises:
         UserError: a file is missing or malformed (it is named), or `size` does not fit.
     """
-    file, train_frames, test_frames = read_split(folder)
-    white = is_white([frame.file for frame in (*train_frames, *test_frames)], background)
-    train, test = (_read_views(file, frames, size, float(white)) for frames in (train_frames, test_frames))
-    said = file.range()
-    placing = _placing(file, train.poses.double(), said[0] if near is None else near, said[1] if far is None else far)
+    splits = read_split(folder)
+    white = has_white_background([frame.file for split in splits for frame in split.frames], background)
+    train, test = (_read_views(split, size, float(white)) for split in splits)
+    said = splits[0].range()
+    placing = _placing(splits[0], train.poses, said[0] if near is None else near, said[1] if far is None else far)
     train, test = (
-        replace(views, poses=moved(views.poses.double(), placing.origin, placing.scale).float())
-        if placing.scale != 1
-        else views
-        for views in (train, test)
+        replace(views, poses=rescaled(views.poses, placing.origin, placing.scale).float()) for views in (train, test)
     )
     scene = Scene(
         name=folder.name,
@@ -89,42 +86,40 @@ def read_blender(
         path=_path(train.poses, placing.centred),
         bounds=torch.tensor([[-HALF_WIDTH] * 3, [HALF_WIDTH] * 3]),
     )
-    published = (placing.near, placing.far, placing.scale) == (NEAR, FAR, 1.0)
+    published = placing.centred and (placing.near, placing.far) == (NEAR, FAR) and not placing.origin.any()
     return scene if published else replace(scene, bounds=ray_bounds(scene, (train, test)))
 
 
-def _read_views(file: CameraFile, frames: list[Frame], size: int | None, background: float) -> Views:
-    """The views of one split, where the file says that they are."""
-    files = [frame.file for frame in frames]
+def _read_views(split: CameraFile, size: int | None, background: float) -> Views:
+    """The views of one split, at the poses of the file, in float64."""
+    files = [frame.file for frame in split.frames]
     height, width = image_size(files[0])
-    lens = joined([read_lens(file.content, frame.said, frame.where, height, width) for frame in frames])
+    lens = joined([read_lens(split.content, frame.said, frame.where, height, width) for frame in split.frames])
     images = read_images(files, size, background)[0]
-    poses = torch.tensor([frame.matrix for frame in frames], dtype=torch.float32)
+    poses = torch.tensor([frame.matrix for frame in split.frames], dtype=torch.float64)
     lens = lens.resized(images.shape[2] / width, images.shape[1] / height)
     return Views(images, poses, lens, tuple(path.stem for path in files))
 
 
 def _placing(file: CameraFile, poses: Tensor, near: float | None, far: float | None) -> Placing:
     """Where rays begin and end, by what is said of it and by the cameras, ``[N, 3, 4]``."""
-    point = looked_at(poses)
+    point = focus_point(poses)
     if point is None:
-        return _unplaced(file, near, far)
+        return _without_focus(file, near, far)
     away = (poses[:, :, 3] - point).norm(dim=1)
     nearest, farthest = float(away.min()), float(away.max())
-    if float(point.norm()) < HALF_WIDTH and LIKE_PUBLISHED[0] <= nearest and farthest <= LIKE_PUBLISHED[1]:
-        origin, scale = torch.zeros_like(point), 1.0
-    else:
-        origin, scale = point, DISTANCE / float(away.median())
-    start = min(NEAR / scale, 0.5 * nearest if scale != 1 else NEAR) if near is None else near
-    end = max(FAR / scale, 1.5 * farthest if scale != 1 else FAR) if far is None else far
+    published = float(point.norm()) < HALF_WIDTH and LIKE_PUBLISHED[0] <= nearest and farthest <= LIKE_PUBLISHED[1]
+    origin, scale = (torch.zeros_like(point), 1.0) if published else (point, DISTANCE / float(away.median()))
+    start = (NEAR if published else min(NEAR / scale, 0.5 * nearest)) if near is None else near
+    end = (FAR if published else max(FAR / scale, 1.5 * farthest)) if far is None else far
     _check_range(file, start, end)
     if end <= nearest or start >= farthest:
         raise UserError(
             f"{file.path}: its cameras look at something {nearest:.3g} to {farthest:.3g} away, and rays run from "
             f"{start:g} to {end:g}, in the units of the file. Give --near and --far that hold it."
         )
-    if scale != 1:
-        say(
+    if not published:
+        note(
             f"{file.path}: its cameras are {nearest:.3g} to {farthest:.3g} away from what they look at; the scene is "
             f"centred there and made {scale:.3g} times as large, and rays run from {start:.3g} to {end:.3g} in the "
             "units of the file (--near and --far say otherwise)"
@@ -132,7 +127,7 @@ def _placing(file: CameraFile, poses: Tensor, near: float | None, far: float | N
     return Placing(start, end, origin, scale, centred=True)
 
 
-def _unplaced(file: CameraFile, near: float | None, far: float | None) -> Placing:
+def _without_focus(file: CameraFile, near: float | None, far: float | None) -> Placing:
     """Where rays begin and end if the cameras do not tell: as published, which one file for all does not promise."""
     if near is None or far is None:
         if file.path.name == "transforms.json":
@@ -140,7 +135,7 @@ def _unplaced(file: CameraFile, near: float | None, far: float | None) -> Placin
                 f"{file.path}: its cameras look at no common point, so how far away the scene is cannot be told. Say "
                 "where rays begin and end with --near and --far, in the units of the file."
             )
-        say(
+        note(
             f"{file.path}: its cameras look at no common point, and rays run from {near or NEAR:g} to {far or FAR:g} "
             "(--near and --far say otherwise)"
         )

@@ -50,7 +50,7 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_header(path)[:2]
 
 
-def is_white(paths: Sequence[Path], asked: Background | None) -> bool:
+def has_white_background(paths: Sequence[Path], asked: Background | None) -> bool:
     """Whether the background of a scene is white: what is behind its things, in all its pictures and for every ray.
 
     Without a word of the user it is white if the pictures have an alpha channel, and black if they have none.

@@ -66,7 +66,7 @@ def read_lens(content: Mapping[str, Any], frame: Mapping[str, Any], where: str, 
         torch.tensor([[cx, cy]], dtype=torch.float64),
         torch.tensor([[_number(said, name, where, 0.0) for name in DISTORTION]], dtype=torch.float64),
     ).resized(width / across, height / down)
-    if not bool(lens.one_to_one(height, width).all()):
+    if not bool(lens.is_invertible(height, width).all()):
         raise UserError(
             f"{where}: the distortion {', '.join(f'{name} {said[name]:g}' for name in DISTORTION if said.get(name))} "
             "turns back within the picture, so that a pixel has no one direction. Correct it, or undistort pictures."

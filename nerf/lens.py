@@ -59,7 +59,7 @@ class Lens:
             x, y = (part.to(pixels) for part in undistorted(x.double().cpu(), y.double().cpu(), self.distortion))
         return torch.stack([x, -y, -torch.ones_like(x)], dim=-1)
 
-    def one_to_one(self, height: int, width: int) -> Tensor:
+    def is_invertible(self, height: int, width: int) -> Tensor:
         """Of each lens whether every pixel on a picture's edge has one direction, ``[L]``.
 
         Far from the centre strong distortion may turn back, so that one pixel sees two directions, or none.

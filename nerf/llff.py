@@ -25,14 +25,14 @@ from torch import Tensor
 
 from harness.errors import UserError
 from nerf.cameras import oriented, recentred, spiral, turntable
-from nerf.images import Background, image_size, is_white, read_images
+from nerf.images import Background, has_white_background, image_size, read_images
 from nerf.intrinsics import LARGEST
 from nerf.lens import Lens, border, joined, pinhole
 from nerf.pixels import SUFFIXES
-from nerf.placing import PATH_POSES, looked_at, moved, ray_bounds
-from nerf.rotations import rigid
+from nerf.placing import PATH_POSES, focus_point, ray_bounds, rescaled
+from nerf.rotations import rigid_pose
 from nerf.scene import Scene, Views
-from nerf.transforms import say
+from nerf.transforms import note
 
 NAMES = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
 NEAREST = 1 / 0.75
@@ -63,13 +63,13 @@ def read_llff(folder: Path, size: int | None = None, *, background: Background |
             f"{files[0].parent} holds {len(files)} pictures where poses_bounds.npy has {len(matrices)} rows. "
             f"Unpack the scene again."
         )
-    white = is_white(files, background)
+    white = has_white_background(files, background)
     images = read_images(files, size, float(white))[0]
     lens = _lens(files[0], images, matrices[:, :, 4])
     poses = torch.stack([matrices[:, :, 1], -matrices[:, :, 0], matrices[:, :, 2], matrices[:, :, 3]], dim=2)
     poses = torch.stack([_rigid(pose, f"{path}: the matrix of row {row}") for row, pose in enumerate(poses)])
-    ahead = _forward(poses, depths, lens, images.shape[1:3])
-    placed = _around(path, poses, depths) if ahead is None else ahead
+    ahead = _forward_facing(poses, depths, lens, images.shape[1:3])
+    placed = _spherical(path, poses, depths) if ahead is None else ahead
     if not bool((placed.poses.abs() < LARGEST).all()):
         raise UserError(f"{path}: positions and depths are of sizes that do not go together. Replace the file.")
     is_test = torch.arange(len(files)) % HOLD_OUT == 0
@@ -98,7 +98,7 @@ class Placed(NamedTuple):
     path: Tensor  # [M, 3, 4]
 
 
-def _forward(poses: Tensor, depths: Tensor, lens: Lens, shape: Sequence[int]) -> Placed | None:
+def _forward_facing(poses: Tensor, depths: Tensor, lens: Lens, shape: Sequence[int]) -> Placed | None:
     """The cameras of a scene that is seen in normalised device coordinates; None if they do not all look forward.
 
     In these coordinates is no place for what is beside or behind the average camera.
@@ -115,9 +115,9 @@ def _forward(poses: Tensor, depths: Tensor, lens: Lens, shape: Sequence[int]) ->
     return Placed(poses, 0.0, 1.0, path)
 
 
-def _around(path: Path, poses: Tensor, depths: Tensor) -> Placed:
+def _spherical(path: Path, poses: Tensor, depths: Tensor) -> Placed:
     """The cameras of a scene that is seen from all sides, on a sphere of radius 1 around what they look at."""
-    point = looked_at(poses)
+    point = focus_point(poses)
     if point is None:
         raise UserError(
             f"{path}: the cameras look neither all one way nor at one point, and scenes of other kinds are not read "
@@ -128,9 +128,9 @@ def _around(path: Path, poses: Tensor, depths: Tensor) -> Placed:
     if float(up.norm()) < FORWARD:
         up = poses[0, :, 1]
     upright = oriented(up, poses[0, :, 0], point)[:, :3].T  # rows: two axes across, then up
-    turned = upright @ moved(poses, point, float(scale))
+    turned = upright @ rescaled(poses, point, float(scale))
     height = float(turned[:, 2, 3].mean().clamp(-0.9, 0.9))
-    say(f"{path}: the cameras look at one point from many sides, so the scene is set up around it, not before them")
+    note(f"{path}: the cameras look at one point from many sides, so the scene is set up around it, not before them")
     return Placed(
         turned,
         NEARER * float(depths.min() * scale),
@@ -140,7 +140,7 @@ def _around(path: Path, poses: Tensor, depths: Tensor) -> Placed:
 
 
 def _rigid(pose: Tensor, where: str) -> Tensor:
-    return torch.tensor(rigid(pose.tolist(), where), dtype=torch.float64)
+    return torch.tensor(rigid_pose(pose.tolist(), where), dtype=torch.float64)
 
 
 def _read_poses(path: Path) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ PATH_POSES = 120
 EDGE = 9  # places a side at which the extent of a picture is measured
 
 
-def looked_at(poses: Tensor) -> Tensor | None:
+def focus_point(poses: Tensor) -> Tensor | None:
     """The point ``[3]`` that cameras ``[N, 3, 4]`` look at, or None if there is none."""
     views, positions = -poses[:, :, 2], poses[:, :, 3]
     across = torch.eye(3).to(poses) - views[:, :, None] * views[:, None]  # what is not along an axis
@@ -36,7 +36,7 @@ def looked_at(poses: Tensor) -> Tensor | None:
     return point if float(ahead.double().mean()) >= AHEAD else None
 
 
-def moved(poses: Tensor, point: Tensor, scale: float) -> Tensor:
+def rescaled(poses: Tensor, point: Tensor, scale: float) -> Tensor:
     """`poses` in axes that have their origin at `point` and in which lengths are `scale` times as long."""
     return torch.cat([poses[:, :, :3], scale * (poses[:, :, 3] - point)[:, :, None]], dim=2)
 

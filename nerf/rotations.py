@@ -11,7 +11,7 @@ LENGTH = 1e-3  # by which an axis may be longer or shorter than 1 and is taken a
 SQUARE = 1e-2  # of a sine: by which axes may not stand upright on each other
 
 
-def rigid(matrix: Sequence[Sequence[float]], where: str) -> list[list[float]]:
+def rigid_pose(matrix: Sequence[Sequence[float]], where: str) -> list[list[float]]:
     """The first three rows of a camera-to-world matrix, with axes of length 1.
 
     A camera of another scale sees the same, so the lengths of axes, which Blender exports with a scaled camera, are

@@ -21,14 +21,14 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.precision import Precision, check_precision
 from harness.results import plain
-from nerf.data import load_scene
+from nerf.data import DATASETS, load_scene
 from nerf.fields import Fields
 from nerf.images import Background
 from nerf.rays import PIXEL_CENTRE
 from nerf.release2020 import load_2020, pixel_offset
 from nerf.scene import Scene
 from nerf.scores import evenly, means, score_views
-from nerf.train import how_to_read, load_run, read_settings
+from nerf.train import load_run, read_settings, reading_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
     settings = read_settings(folder)
     dataset = settings["dataset"] if config.dataset is None else config.dataset
     name = settings["scene"] if config.scene is None else config.scene
-    fields, preset = load_run(folder, pick_device(config.device))
-    reading = how_to_read(preset) | {"size": config.size or preset.size}
-    scene = load_scene(dataset, name, config.data_dir, **reading)
-    if dataset != settings["dataset"] and "llff" in (dataset, settings["dataset"]):
+    if dataset in DATASETS and (dataset == "llff") != (settings["dataset"] == "llff"):
         raise UserError(f"--dataset {dataset}: {folder} saw {settings['dataset']}, in other coordinates. Leave it out.")
+    fields, preset = load_run(folder, pick_device(config.device))
+    reading = reading_options(preset) | {"size": config.size or preset.size}
+    scene = load_scene(dataset, name, config.data_dir, **reading)
     if scene.white_background != fields.rendering.white_background:
         raise UserError(f"the background of {name} is another than that of {folder}. Score the scene of the run.")
     return fields, scene, PIXEL_CENTRE

@@ -216,13 +216,13 @@ def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
     """The scene of `config`, at the size of the preset."""
-    scene = load_scene(config.dataset, config.scene, config.data_dir, **how_to_read(preset))
+    scene = load_scene(config.dataset, config.scene, config.data_dir, **reading_options(preset))
     if config.test_views is not None and config.test_views > len(scene.test):
         raise UserError(f"--test-views {config.test_views}: the scene has {len(scene.test)}. Give fewer.")
     return scene
 
 
-def how_to_read(preset: Preset) -> dict[str, Any]:
+def reading_options(preset: Preset) -> dict[str, Any]:
     """What of a preset decides how a scene is read: arguments of `load_scene`."""
     return {name: getattr(preset, name) for name in ("size", "near", "far", "background")}
 

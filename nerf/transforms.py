@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from nerf import intrinsics, pixels
 from nerf.intrinsics import is_number
-from nerf.rotations import rigid
+from nerf.rotations import rigid_pose
 
 HOLD_OUT = 8
 LISTS = ("train_filenames", "test_filenames", "val_filenames")
@@ -69,8 +69,8 @@ class CameraFile:
         return near, far
 
 
-def read_split(folder: Path) -> tuple[CameraFile, list[Frame], list[Frame]]:
-    """The camera file, and the frames for training and for testing.
+def read_split(folder: Path) -> tuple[CameraFile, CameraFile]:
+    """The frames for training and for testing, and what is said of all of them.
 
     Raises:
         UserError: no such file, or a malformed one; it is named.
@@ -79,12 +79,12 @@ def read_split(folder: Path) -> tuple[CameraFile, list[Frame], list[Frame]]:
     validation, whole = folder / "transforms_val.json", folder / "transforms.json"
     if whole.exists() and not train.exists():
         file = read_cameras(whole)
-        return file, *_split(file)
-    file = read_cameras(train)
+        train_frames, test_frames = _split(file)
+        return replace(file, frames=train_frames), replace(file, frames=test_frames)
     if validation.exists() and not test.exists():
-        say(f"{folder} has no {test.name}: the views of {validation.name} are scored")
+        note(f"{folder} has no {test.name}: the views of {validation.name} are scored")
         test = validation
-    return file, file.frames, read_cameras(test).frames
+    return read_cameras(train), read_cameras(test)
 
 
 def read_cameras(path: Path) -> CameraFile:
@@ -148,7 +148,8 @@ def _frame(path: Path, index: int, frame: Any) -> Frame:
         raise UserError(f"{path}: the transform_matrix of frame {index} is not 4 x 4 numbers. Replace the file.")
     said = {key: value for key, value in content.items() if key in intrinsics.KEYS}
     where = f"{path}: frame {index}" if said else str(path)
-    pose = rigid([[float(value) for value in row] for row in matrix], f"{path}: the transform_matrix of frame {index}")
+    rows = [[float(value) for value in row] for row in matrix]
+    pose = rigid_pose(rows, f"{path}: the transform_matrix of frame {index}")
     return Frame(find_picture(path.parent, name), pose, said, where)
 
 
@@ -172,7 +173,7 @@ def _check_keys(path: Path, content: Mapping[str, Any], frames: Sequence[Mapping
     known = {*intrinsics.KEYS, *LISTS, *RANGE, *HARMLESS, *REFUSED, "time"}
     unused = dict.fromkeys(key for part in (content, *frames) for key in part if key not in known)
     if unused:
-        say(
+        note(
             f"{path}: not used {'is' if len(unused) == 1 else 'are'} {', '.join(key[:40] for key in list(unused)[:20])}"
         )
 
@@ -190,7 +191,9 @@ def _split(file: CameraFile) -> tuple[list[Frame], list[Frame]]:
     if not train:
         raise UserError(f"{file.path} has one frame. A scene needs a test view and a training view at least.")
     test = order[::HOLD_OUT]
-    say(f"{file.path}: every {HOLD_OUT}th frame in the order of file names is a test view, {len(test)} of {len(order)}")
+    note(
+        f"{file.path}: every {HOLD_OUT}th frame in the order of file names is a test view, {len(test)} of {len(order)}"
+    )
     return train, test
 
 
@@ -215,7 +218,7 @@ def _by_lists(file: CameraFile) -> tuple[list[Frame], list[Frame]]:
     return found[0], found[1]
 
 
-def say(text: str) -> None:
+def note(text: str) -> None:
     """One line on stderr about how a scene is read."""
     import sys
 

@@ -80,7 +80,7 @@ def test_a_smaller_picture_is_seen_through_the_same_lens():
 def test_distortion_that_turns_back_within_the_picture_is_told_from_one_that_does_not(side, sound):
     """By k1 = -1 alone r is seen at r - r^3, never more than 38.5 pixels away; corners are 36.8 and 39.6 away."""
     wide = lens((100.0, 100.0), (side / 2, side / 2), (-1.0, 0.0, 0.0, 0.0, 0.0))
-    assert wide.one_to_one(side, side).tolist() == [sound]
+    assert wide.is_invertible(side, side).tolist() == [sound]
 
 
 def test_each_camera_has_the_rays_of_its_own_lens():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.images import is_white, read_images
+from nerf.images import has_white_background, read_images
 from nerf.pixels import read_header, read_pixels
 
 SHADES = [0.0, 0.25, 0.5, 1.0]
@@ -114,9 +114,9 @@ def test_a_header_that_claims_more_than_memory_is_refused_before_any_is_used(tmp
 def test_the_background_is_white_with_alpha_black_without_and_asked_for_where_both_are(tmp_path):
     clear = saved(tmp_path / "clear.png", Image.new("RGBA", (2, 2)))
     opaque = saved(tmp_path / "opaque.png", Image.new("RGB", (2, 2)))
-    assert is_white([clear, clear], None)
-    assert not is_white([opaque, opaque], None)
+    assert has_white_background([clear, clear], None)
+    assert not has_white_background([opaque, opaque], None)
     with pytest.raises(UserError, match=r"clear\.png has an alpha channel and .*opaque\.png has none.*--background"):
-        is_white([opaque, clear], None)
-    assert is_white([opaque, clear], "white")
-    assert not is_white([opaque, clear], "black")
+        has_white_background([opaque, clear], None)
+    assert has_white_background([opaque, clear], "white")
+    assert not has_white_background([opaque, clear], "black")

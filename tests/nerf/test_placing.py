@@ -10,7 +10,7 @@ from PIL import Image
 from harness.errors import UserError
 from nerf.blender import read_blender
 from nerf.cameras import turntable
-from nerf.placing import looked_at
+from nerf.placing import focus_point
 from nerf.rays import training_rays, view_rays
 from tests.nerf.scene_files import project
 
@@ -43,9 +43,9 @@ def scene_of(folder, poses, name="transforms_train.json", **content):
 
 
 def test_cameras_look_at_the_point_where_their_axes_meet():
-    torch.testing.assert_close(looked_at(circle(7, 3.0, OBJECT).double()), torch.tensor(OBJECT).double())
+    torch.testing.assert_close(focus_point(circle(7, 3.0, OBJECT).double()), torch.tensor(OBJECT).double())
     two = circle(8, 3.0, OBJECT)[[0, 1]].double()
-    torch.testing.assert_close(looked_at(two), torch.tensor(OBJECT).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(focus_point(two), torch.tensor(OBJECT).double(), atol=1e-5, rtol=0)
 
 
 def test_the_point_is_the_nearest_to_axes_that_do_not_meet():
@@ -54,7 +54,7 @@ def test_the_point_is_the_nearest_to_axes_that_do_not_meet():
     along_y = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 5], [0, 1, 0, -1]])
     poses = torch.stack([along_x, along_y]).double()
     poses[:, :, 2] *= -1  # both at +5 look at the origin's neighbourhood
-    torch.testing.assert_close(looked_at(poses), torch.zeros(3).double())
+    torch.testing.assert_close(focus_point(poses), torch.zeros(3).double())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_point_is_the_nearest_to_axes_that_do_not_meet():
     ],
 )
 def test_cameras_that_look_one_way_or_outwards_look_at_no_point(poses):
-    assert looked_at(poses.double()) is None
+    assert focus_point(poses.double()) is None
 
 
 @pytest.mark.parametrize("radius", [3.5, 4.0, 4.9])
@@ -109,6 +109,15 @@ def test_what_a_moved_scene_shows_is_seen_at_the_same_pixels(tmp_path):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(scaled, 4 * depth, atol=1e-4, rtol=0)
         assert scene.near < scaled.item() < scene.far
+
+
+def test_a_scene_that_lies_far_from_the_origin_keeps_its_digits(tmp_path):
+    """Metres of a map: in float32 they would be known to 3 centimetres."""
+    poses = circle(9, 4.0).double()
+    far_off = torch.tensor([412_345.0, 5_412_345.0, 100.0], dtype=torch.float64)
+    scene = read_blender(scene_of(tmp_path, torch.cat([poses[:, :, :3], poses[:, :, 3:] + far_off[:, None]], dim=2)))
+    torch.testing.assert_close(scene.train.poses[:, :, 3], poses[:, :, 3].float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scene.path[:, :, 3].norm(dim=1), torch.full((120,), 4.0), atol=1e-3, rtol=0)
 
 
 def test_near_and_far_are_in_the_units_of_the_file(tmp_path):

@@ -214,6 +214,17 @@ def test_lenses_are_those_that_the_file_or_the_frame_says(said, expected, place,
     assert focal(halved) == pytest.approx([value / 2 for value in expected])
 
 
+def test_each_of_two_files_speaks_for_its_own_pictures(tmp_path):
+    draw(tmp_path / "a.png")
+    halves(tmp_path, camera_angle_x=2 * math.atan(0.5))
+    frames = [{"file_path": "a", "transform_matrix": AHEAD}]
+    write_json(tmp_path / "transforms_test.json", frames, fl_x=40.0, cx=11.0)
+    scene = read_blender(tmp_path)
+    assert focal(scene) == pytest.approx([20, 20, 10, 5])
+    assert scene.test.lens.focal[0].tolist() == [40.0, 40.0]
+    assert scene.test.lens.centre[0].tolist() == [11.0, 5.0]
+
+
 def test_distortion_is_read_in_the_order_of_its_names(tmp_path):
     draw(tmp_path / "a.png")
     said = {"k1": 0.1, "k2": -0.02, "k3": 0.003, "p1": 0.004, "p2": -0.005, "k4": 0.0, "camera_model": "OPENCV"}
