@@ -6,7 +6,8 @@ all.
 
 from __future__ import annotations
 
-import os
+import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError, writing
+from harness.files import write_whole
 
 COLOUR_MAP = "viridis"
 CAPTION = 16  # pixels, the height of the line above a picture
@@ -62,14 +64,9 @@ def write_strip(path: Path, rows: Sequence[Mapping[str, Tensor]], scale: int = 1
     parts = [_captioned(row, scale) for row in rows]
     width = max(part.shape[1] for part in parts)
     padded = [torch.nn.functional.pad(part, (0, 0, 0, width - part.shape[1]), value=1.0) for part in parts]
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        try:
-            Image.fromarray(to_bytes(torch.cat(padded))).save(unfinished, format="PNG")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    content = io.BytesIO()
+    Image.fromarray(to_bytes(torch.cat(padded))).save(content, format="PNG")
+    write_whole(path, content.getvalue())
 
 
 def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
@@ -91,18 +88,14 @@ def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
     if path.suffix == ".gif" and rate > GIF_RATE:
         raise UserError(f"{path}: {rate} pictures a second are too many for a GIF. Give at most {GIF_RATE}, or .mp4.")
     frames = np.stack([to_bytes(picture) for picture in pictures])
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if path.suffix == ".gif":
-                lasting = durations(len(frames), rate)
-                iio.imwrite(unfinished, frames, extension=".gif", plugin="pillow", duration=lasting, loop=0)
-            else:
-                _write_mp4(unfinished, frames, rate)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with writing(path), tempfile.TemporaryDirectory() as folder:
+        unfinished = Path(folder) / path.name
+        if path.suffix == ".gif":
+            lasting = durations(len(frames), rate)
+            iio.imwrite(unfinished, frames, extension=".gif", plugin="pillow", duration=lasting, loop=0)
+        else:
+            _write_mp4(unfinished, frames, rate)
+        write_whole(path, unfinished.read_bytes())
 
 
 def durations(count: int, rate: int) -> list[int]:
