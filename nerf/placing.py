@@ -32,7 +32,7 @@ def focus_point(poses: Tensor) -> Tensor | None:
     if not bool(mean.isfinite().all()) or float(torch.linalg.eigvalsh(mean)[0]) < PARALLEL:
         return None
     point = torch.linalg.solve(mean, (across @ positions[:, :, None]).mean(dim=0)[:, 0])
-    ahead = ((point - positions) * views).sum(dim=1) > 1e-6 * positions.abs().max()  # not one tripod for all
+    ahead = ((point - positions) * views).sum(dim=1) > 1e-9 * positions.abs().max()  # not one tripod for all
     return point if float(ahead.double().mean()) >= AHEAD else None
 
 
