@@ -114,7 +114,7 @@ def _square(said: Mapping[str, Any], fx: float, down: float, where: str) -> floa
 
 def _by_angle(said: Mapping[str, Any], name: str, pixels: float, where: str) -> float:
     """The focal length with which so many pixels cover an angle."""
-    value = said.get(name)
+    value: Any = said.get(name)
     if not is_number(value) or not MIN_ANGLE < value < math.pi - MIN_ANGLE:
         raise UserError(f"{where}: {name} is {str(value)[:40]}, not an angle in radians. Replace the file.")
     return 0.5 * pixels / math.tan(0.5 * value)

@@ -72,11 +72,12 @@ class Config:
         for option, value in (("--size", self.size), ("--views", self.views), ("--chunk", self.chunk)):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
-        for option, value in (("--near", self.near), ("--far", self.far), ("--background", self.background)):
-            if value is not None and self.run is not None:
-                raise UserError(f"{option} {value}: a run has its own. Leave it out.")
-            if isinstance(value, float) and not 0 < value < math.inf:
-                raise UserError(f"{option} {value}: it must be above 0, and finite.")
+        reading = {"--near": self.near, "--far": self.far, "--background": self.background}
+        for option, said in reading.items():
+            if said is not None and self.run is not None:
+                raise UserError(f"{option} {said}: a run has its own. Leave it out.")
+            if isinstance(said, float) and not 0 < said < math.inf:
+                raise UserError(f"{option} {said}: it must be above 0, and finite.")
         if self.out is not None and self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'scores.json'}.")
 

@@ -141,7 +141,8 @@ def _is_file(path: Path) -> bool:
 
 def _frame(path: Path, index: int, frame: Any) -> Frame:
     content = frame if isinstance(frame, dict) else {}
-    name, matrix = content.get("file_path"), content.get("transform_matrix")
+    name: Any = content.get("file_path")
+    matrix: Any = content.get("transform_matrix")
     if not isinstance(name, str) or not name:
         raise UserError(f"{path}: frame {index} has no file_path. Replace the file.")
     if not _is_matrix(matrix):
