@@ -47,8 +47,9 @@ def find_scene(collection: str, scene: str, data_dir: Path | None, known: Sequen
     if PurePosixPath(scene).name != scene or scene in ("", ".", ".."):
         raise UserError(f"--scene {scene}: give the name of a folder. Published are {', '.join(known)}.")
     for place in (root, store):
-        if (place / collection / scene).is_dir():
-            return place / collection / scene
+        for name in (collection, f"{collection}_data"):  # the latter is how the archive of nerf_llff is called
+            if (place / name / scene).is_dir():
+                return place / name / scene
     looked = " and ".join(dict.fromkeys(str(place / collection / scene) for place in (root, store)))
     if scene not in known:
         raise UserError(

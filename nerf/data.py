@@ -1,7 +1,7 @@
 """Scenes by the name of their data set.
 
     synthetic   solids that the project ray-traces itself: needs nothing
-    blender     nerf_synthetic/<scene>/ below the data root
+    blender     nerf_synthetic/<scene>/ below the data root: cameras in JSON, also those of other programs
     llff        nerf_llff/<scene>/ below the data root
 
 A scene that is not there is looked for in the published archives (`nerf.archives`).
@@ -14,13 +14,23 @@ from pathlib import Path
 from harness.errors import UserError
 from nerf import blender, llff, procedural
 from nerf.archives import find_scene
+from nerf.images import Background
 from nerf.scene import Scene
 
 DATASETS = ("synthetic", "blender", "llff")
 DEFAULT_SCENES = {"synthetic": procedural.NAME, "blender": "lego", "llff": "fern"}
 
 
-def load_scene(dataset: str, scene: str | None, data_dir: Path | None, *, size: int | None = None) -> Scene:
+def load_scene(
+    dataset: str,
+    scene: str | None,
+    data_dir: Path | None,
+    *,
+    size: int | None = None,
+    near: float | None = None,
+    far: float | None = None,
+    background: Background | None = None,
+) -> Scene:
     """Read a scene, or make it.
 
     Args:
@@ -29,6 +39,9 @@ def load_scene(dataset: str, scene: str | None, data_dir: Path | None, *, size: 
         data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
         size: Width of the pictures; None: as stored, which for "synthetic" is 100. Pictures are averaged down, never
             up; "synthetic" is traced anew at sizes above 100.
+        near: Where rays begin, in the units of the scene's file; of "blender" alone. None: see `nerf.blender`.
+        far: Where they end.
+        background: What is behind the scene; not of "synthetic". None: white if its pictures have an alpha channel.
 
     Returns:
         The scene, on the CPU.
@@ -40,11 +53,28 @@ def load_scene(dataset: str, scene: str | None, data_dir: Path | None, *, size: 
         raise UserError(f"--dataset {dataset}: no such data set. There are {', '.join(DATASETS)}.")
     if size is not None and size < 1:
         raise UserError(f"--size {size}: give at least 1.")
+    check_options(dataset, near, far, background)
     name = DEFAULT_SCENES[dataset] if scene is None else scene
     if dataset == "synthetic":
         if name != procedural.NAME:
             raise UserError(f"--scene {name}: the synthetic data set has one scene, {procedural.NAME}. Leave it out.")
         return blender.read_blender(procedural.cached_scene(max(size or 0, procedural.SIZE)), size)
     if dataset == "blender":
-        return blender.read_blender(find_scene("nerf_synthetic", name, data_dir, blender.NAMES), size)
-    return llff.read_llff(find_scene("nerf_llff", name, data_dir, llff.NAMES), size)
+        folder = find_scene("nerf_synthetic", name, data_dir, blender.NAMES)
+        return blender.read_blender(folder, size, near=near, far=far, background=background)
+    return llff.read_llff(find_scene("nerf_llff", name, data_dir, llff.NAMES), size, background=background)
+
+
+def check_options(dataset: str, near: float | None, far: float | None, background: Background | None) -> None:
+    """Refuse what a data set has no use for.
+
+    Raises:
+        UserError: an option that it knows by itself.
+    """
+    why = {
+        "synthetic": "the solids have their own. Leave it out",
+        "llff": "poses_bounds.npy says it. Leave it out",
+    }
+    for option, value in (("--near", near), ("--far", far), ("--background", background)):
+        if value is not None and dataset in why and (dataset, option) != ("llff", "--background"):
+            raise UserError(f"{option} {value} with --dataset {dataset}: {why[dataset]}.")

@@ -1,4 +1,4 @@
-"""Picture files as tensors: on white where they are transparent, averaged down to the size asked for.
+"""Picture files as tensors: of one size, before one background, averaged down to the size asked for.
 
 Letters: H rows, W columns; h, w the same of a smaller picture.
 """
@@ -8,36 +8,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from nerf.pixels import read_header, read_pixels
+
+Background = Literal["white", "black"]
 
 
-def read_images(paths: Sequence[Path], size: int | None = None) -> tuple[Tensor, bool]:
+def read_images(paths: Sequence[Path], size: int | None = None, background: float = 1.0) -> tuple[Tensor, bool]:
     """Pictures of one size, ``[N, h, w, 3]`` in 0..1, and whether any has an alpha channel.
 
     Args:
         paths: Files, at least one.
         size: w; None: as stored.
+        background: The grey in 0..1 that is seen through what is transparent.
 
     Raises:
         UserError: a file is missing, is no picture, or has another size than the first; or `size` does not fit.
     """
-    images, transparent, stored = [], False, None
-    for path in paths:
-        pixels, alpha = _read(path)
-        stored = stored or pixels.shape
-        if pixels.shape != stored:
-            found, first = (f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, stored))
+    headers = [read_header(path) for path in paths]
+    height, width, _ = headers[0]
+    for path, (rows, columns, _) in zip(paths, headers, strict=True):
+        if (rows, columns) != (height, width):
+            found, first = f"{columns}x{rows}", f"{width}x{height}"
             raise UserError(f"{path} is {found} where {paths[0].name} is {first}. All pictures must have one size.")
-        images.append(
-            pixels if size is None else area_average(pixels, *_smaller(pixels.shape[0], pixels.shape[1], size))
-        )
-        transparent = transparent or alpha
-    return torch.stack(images), transparent
+    target = (height, width) if size is None else _smaller(height, width, size)
+    images = torch.stack([_at(read_pixels(path, background), *target) for path in paths])
+    return images, any(alpha for _, _, alpha in headers)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -46,13 +47,31 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: it is missing or no picture.
     """
-    from PIL import Image, UnidentifiedImageError
+    return read_header(path)[:2]
 
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise _unreadable(path, error) from None
+
+def has_white_background(paths: Sequence[Path], asked: Background | None) -> bool:
+    """Whether the background of a scene is white: what is behind its things, in all its pictures and for every ray.
+
+    Without a word of the user it is white if the pictures have an alpha channel, and black if they have none.
+
+    Args:
+        paths: All its pictures, of training and of testing.
+        asked: What the user says.
+
+    Raises:
+        UserError: some have an alpha channel and some have not, and the user says nothing.
+    """
+    if asked is not None:
+        return asked == "white"
+    alphas = [read_header(path)[2] for path in paths]
+    if any(alphas) and not all(alphas):
+        clear, opaque = paths[alphas.index(True)], paths[alphas.index(False)]
+        raise UserError(
+            f"{clear} has an alpha channel and {opaque} has none, so what is behind the scene is not known. Say it "
+            "with --background white or --background black."
+        )
+    return any(alphas)
 
 
 def area_average(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -86,22 +105,6 @@ def _smaller(height: int, width: int, size: int) -> tuple[int, int]:
     return height * size // width, size
 
 
-def _read(path: Path) -> tuple[Tensor, bool]:
-    """A picture ``[H, W, 3]`` in 0..1, on white, and whether it has an alpha channel."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            alpha = image.has_transparency_data
-            pixels = np.asarray(image.convert("RGBA" if alpha else "RGB"), dtype=np.float32) / np.float32(255)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:  # SyntaxError: pillow's word for a broken PNG
-        raise _unreadable(path, error) from None
-    if alpha:
-        pixels = pixels[..., :3] * pixels[..., 3:] + (1 - pixels[..., 3:])
-    return torch.from_numpy(pixels), alpha
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    if not path.is_file():
-        return UserError(f"{path}: no such file. The scene is not whole: unpack it again.")
-    return UserError(f"{path} cannot be read as a picture ({error}). Replace it.")
+def _at(pixels: Tensor, height: int, width: int) -> Tensor:
+    """A picture of that size, made smaller if it is not."""
+    return pixels if pixels.shape[:2] == (height, width) else area_average(pixels, height, width)

@@ -52,13 +52,14 @@ def encoded(pictures: Sequence[Tensor], kind: str) -> str:
 def film(fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk: int) -> list[Tensor]:
     """Pictures ``[h, w, 3]`` along the scene's path: colour and depth by each of `fields`, from left to right.
 
-    Depths have one scale throughout. Heights follow from the width.
+    Depths have one scale throughout. Heights follow from the width; the lens is that of the first test view.
     """
-    height = round(scene.test.height * width / scene.test.width)
-    focal = scene.test.focal * width / scene.test.width
+    test = scene.test
+    height = max(round(test.height * width / test.width), 1)
+    lens = test.lens.of(0).resized(width / test.width, height / test.height)
     poses = scene.path[torch.tensor(evenly(len(scene.path), frames), device=scene.path.device)]
     seen = [
-        [look(one, scene_rays(scene, pose, height, width, focal), height, width, chunk) for one in fields]
+        [look(one, scene_rays(scene, pose, height, width, lens), height, width, chunk) for one in fields]
         for pose in track(poses, "frames", len(poses))
     ]
     near, far = depth_range(scene, [view for views in seen for view in views])

@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.fields import Rendering
+from nerf.images import Background
 from nerf.models import Architecture
 from tinydfa import Method
 
@@ -48,15 +49,20 @@ class Preset:
     test_views: int | None = None  # how many are scored at the end, evenly chosen; None: all
     precision: Precision = "fp32"  # bf16: products of numbers rounded to bfloat16
     skip_empty: bool = False  # ask no network about places that were found to be empty
+    near: float | None = None  # where rays begin, in the units of the scene's file; None: see `nerf.blender`
+    far: float | None = None  # where they end
+    background: Background | None = None  # None: white if the pictures have an alpha channel, else black
 
     def __post_init__(self) -> None:
         positive = ("depth", "width", "skip_every", "samples_coarse", "rays", "lr", "decay", "steps")
-        for name in (*positive, "size", "test_views"):
+        for name in (*positive, "size", "test_views", "near", "far"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
         for name in ("samples_fine", "noise", "position_frequencies", "view_frequencies"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if self.near is not None and self.far is not None and self.near >= self.far:
+            raise UserError(f"near is {self.near} and far is {self.far}; near must be less.")
         if self.samples_fine and self.samples_coarse < 3:
             raise UserError(
                 f"samples_coarse is {self.samples_coarse}; finer samples are drawn between coarse ones, which takes at "

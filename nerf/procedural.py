@@ -26,6 +26,7 @@ from torch import Tensor
 from harness.data import cache_dir
 from harness.errors import UserError, writing
 from nerf.cameras import pose_from_spherical
+from nerf.lens import pinhole
 from nerf.rays import Rays, camera_rays, pick
 from nerf.solids import SOLIDS, hit
 
@@ -84,7 +85,7 @@ def trace(rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
 def picture(pose: Tensor, size: int) -> Tensor:
     """One view ``[size, size, 4]`` of RGBA in 0..1, colours not multiplied by alpha, averaged over each pixel."""
     fine = size * SUPERSAMPLING
-    rays = camera_rays(pose, fine, fine, _focal(fine), 0.0, math.inf)
+    rays = camera_rays(pose, fine, fine, pinhole(fine, fine, _focal(fine)), 0.0, math.inf)
     colour, alpha = torch.empty(fine * fine, 3), torch.empty(fine * fine, 1)
     for start in range(0, fine * fine, CHUNK):
         part = slice(start, start + CHUNK)

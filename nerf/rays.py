@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nerf.lens import Lens
 from nerf.scene import Scene, Views
 
 PIXEL_CENTRE = 0.5
@@ -32,18 +33,18 @@ def pick(rays: Rays, index: Tensor | slice) -> Rays:
 
 
 def camera_rays(
-    pose: Tensor, height: int, width: int, focal: float, near: float, far: float, *, offset: float = PIXEL_CENTRE
+    pose: Tensor, height: int, width: int, lens: Lens, near: float, far: float, *, offset: float = PIXEL_CENTRE
 ) -> Rays:
-    """One ray for each pixel of one camera, or of several of the same kind.
+    """One ray for each pixel of one camera, or of several.
 
-    The pixel in row i and column j looks along ``((j + offset - W/2) / f, -(i + offset - H/2) / f, -1)`` in the
-    camera's axes.
+    By a pinhole in the middle of the picture the pixel in row i and column j looks along
+    ``((j + offset - W/2) / f, -(i + offset - H/2) / f, -1)`` in the camera's axes; by others see `nerf.lens`.
 
     Args:
         pose: ``[3, 4]`` or ``[N, 3, 4]``.
         height: H.
         width: W.
-        focal: f.
+        lens: One for all, or N.
         near: t of the nearest point to look at.
         far: t of the farthest.
         offset: Where in its pixel a ray starts. 0.5 is the middle, to which pictures that were averaged down are true;
@@ -54,10 +55,12 @@ def camera_rays(
     """
     poses = pose.reshape(-1, 3, 4)
     ones = poses.new_ones(height, width)
-    x = (ones.cumsum(1) - 1 + offset - width / 2) / focal
-    y = -(ones.cumsum(0) - 1 + offset - height / 2) / focal
-    in_camera = torch.stack([x, y, -ones])
-    directions = torch.einsum("nij,jp->npi", poses[:, :, :3], in_camera.reshape(3, -1)).reshape(-1, 3)
+    pixels = torch.stack([ones.cumsum(1) - 1 + offset, ones.cumsum(0) - 1 + offset], dim=-1).reshape(-1, 2)
+    in_camera = torch.cat([lens.of(index).directions(pixels) for index in range(len(lens))])
+    if len(lens) == 1:
+        directions = torch.einsum("nij,pj->npi", poses[:, :, :3], in_camera[0]).reshape(-1, 3)
+    else:
+        directions = torch.einsum("nij,npj->npi", poses[:, :, :3], in_camera).reshape(-1, 3)
     origins = poses[:, None, :, 3].expand(-1, height * width, 3).reshape(-1, 3)
     return Rays(
         origins,
@@ -99,16 +102,25 @@ def to_ndc(rays: Rays, height: int, width: int, focal: float) -> Rays:
 
 
 def scene_rays(
-    scene: Scene, poses: Tensor, height: int, width: int, focal: float, *, offset: float = PIXEL_CENTRE
+    scene: Scene, poses: Tensor, height: int, width: int, lens: Lens, *, offset: float = PIXEL_CENTRE
 ) -> Rays:
     """The rays of cameras ``[3, 4]`` or ``[N, 3, 4]`` as the scene's network sees them; see `camera_rays`."""
-    rays = camera_rays(poses, height, width, focal, scene.near, scene.far, offset=offset)
-    return to_ndc(rays, height, width, focal) if scene.ndc else rays
+    rays = camera_rays(poses, height, width, lens, scene.near, scene.far, offset=offset)
+    return to_scene(scene, rays)
+
+
+def to_scene(scene: Scene, rays: Rays) -> Rays:
+    """Rays in the world as the scene's network sees them.
+
+    Normalised device coordinates are those of the first training camera, whatever lens a ray went through.
+    """
+    views = scene.train
+    return to_ndc(rays, views.height, views.width, float(views.focal[0, 0])) if scene.ndc else rays
 
 
 def view_rays(scene: Scene, views: Views, index: int, *, offset: float = PIXEL_CENTRE) -> Rays:
     """The ``H W`` rays of the view number `index`, in the order of ``views.images[index].reshape(-1, 3)``."""
-    return scene_rays(scene, views.poses[index], views.height, views.width, views.focal, offset=offset)
+    return scene_rays(scene, views.poses[index], views.height, views.width, views.lens.of(index), offset=offset)
 
 
 def training_rays(scene: Scene, *, offset: float = PIXEL_CENTRE) -> tuple[Rays, Tensor]:
@@ -117,5 +129,5 @@ def training_rays(scene: Scene, *, offset: float = PIXEL_CENTRE) -> tuple[Rays, 
     They take 48 bytes a pixel: 29 MB for 60 views of 100 x 100, 3.1 GB for 100 views of 800 x 800.
     """
     views = scene.train
-    rays = scene_rays(scene, views.poses, views.height, views.width, views.focal, offset=offset)
+    rays = scene_rays(scene, views.poses, views.height, views.width, views.lens, offset=offset)
     return rays, views.images.reshape(-1, 3)

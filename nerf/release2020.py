@@ -12,10 +12,12 @@ They were trained on pictures 800 pixels wide with rays that start in the upper 
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +43,8 @@ def load_2020(path: Path, *, white_background: bool, samples_coarse: int = 64, s
     Raises:
         UserError: the file cannot be read, or is no such checkpoint.
     """
-    states = [_weights(path, f"model_{name}_state_dict") for name in ("coarse", "fine")]
+    content = _read(path)
+    states = [_weights(content, f"model_{name}_state_dict", path) for name in ("coarse", "fine")]
     architecture = architecture_of(states[0], path)
     rendering = Rendering(
         samples_coarse=samples_coarse, samples_fine=samples_fine, white_background=white_background, noise=0.0
@@ -50,7 +53,7 @@ def load_2020(path: Path, *, white_background: bool, samples_coarse: int = 64, s
     for network, state in zip(fields.networks().values(), states, strict=False):
         try:
             network.load_state_dict(renamed(state, network))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise _no_checkpoint(path, " ".join(str(error).split())) from error
     return fields
 
@@ -76,7 +79,7 @@ def renamed(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     modules = dict(network.named_modules())
     found = {}
     for name, value in state.items():
-        layer, kind = name.rsplit(".", 1)
+        layer, _, kind = name.rpartition(".")
         ours = NAMES.get(layer) or f"layers.{int(layer.removeprefix('layers_xyz.')) + 1}"
         join = modules[ours]
         if not isinstance(join, Join):
@@ -101,14 +104,35 @@ def pixel_offset(width: int, ndc: bool) -> float:
     return 0.5 - 0.5 * width / WIDTH[ndc]
 
 
-def _weights(path: Path, key: str) -> Mapping[str, Tensor]:
+def _read(path: Path) -> Any:
+    """What a file of torch holds, without running any code in it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}). Give a checkpoint of 2020.") from error
-    if not isinstance(content, dict) or not isinstance(content.get(key), Mapping):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
+                if broken := archive.testzip():
+                    raise ValueError(f"the sum of {broken} differs")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd content, which is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of a damaged file torch raises errors of many kinds
+        why = (
+            (getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            .splitlines()[0]
+            .split(". ")[0][:100]
+        )
+        raise UserError(f"{path} cannot be read ({why}). Give a checkpoint of 2020.") from error
+
+
+def _weights(content: Any, key: str, path: Path) -> Mapping[str, Tensor]:
+    state = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(state, Mapping):
         raise _no_checkpoint(path, f"no {key}")
-    return content[key]
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+            raise _no_checkpoint(path, f"{str(name)[:40]} in {key} is no weight")
+        if not bool(value.isfinite().all()):
+            raise _no_checkpoint(path, f"{name[:40]} in {key} has numbers that are not finite")
+    return state
 
 
 def _no_checkpoint(path: Path, why: str) -> UserError:

@@ -23,8 +23,8 @@ from nerf.pictures import film, look
 from nerf.rays import view_rays
 from nerf.scene import Scene
 from nerf.scores import evenly, psnr
-from nerf.train import load_run, read_settings
-from nerf.video import write_film, write_strip
+from nerf.train import load_run, read_settings, reading_options
+from nerf.video import GIF_RATE, write_film, write_strip
 
 FILMS = ("film.mp4", "film.gif")
 STRIP = "views.png"
@@ -44,9 +44,9 @@ class Config:
     size: int | None = None
     """Their width in pixels; that of the training pictures if left out."""
     views: int = 3
-    """Test views to show beside the truth."""
+    """Test views to show beside the truth; as many as there are, if fewer."""
     rate: int = 20
-    """Pictures of the film a second."""
+    """Pictures of the film a second, at most 50."""
     data_dir: Path | None = None
     """Data root; else the one of the first run, $DFA_DATA, or the user's cache folder."""
     device: str = "auto"
@@ -60,6 +60,10 @@ class Config:
         for option in ("frames", "size", "views", "rate", "chunk"):
             if getattr(self, option) is not None and getattr(self, option) < 1:
                 raise UserError(f"--{option} {getattr(self, option)}: give at least 1.")
+        if self.rate > GIF_RATE:
+            raise UserError(f"--rate {self.rate}: a GIF shows at most {GIF_RATE} pictures a second. Give fewer.")
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"--out {self.out} is a file. Name a folder for the film and the pictures.")
 
 
 def render(config: Config) -> None:
@@ -75,11 +79,14 @@ def render(config: Config) -> None:
         found = ", ".join(sorted("/".join(name) for name in names))
         raise UserError(f"these runs are of several scenes ({found}). Render those of one scene together.")
     trained = [load_run(folder, device) for folder in config.runs]
+    reading = [reading_options(preset) | {"size": None} for _, preset in trained]
+    if any(one != reading[0] for one in reading):
+        raise UserError("these runs differ in --near, --far or --background. Render those that have the same together.")
     captions = _captions([str(preset.method) for _, preset in trained], config.runs)
     fields = dict(zip(captions, (fields for fields, _ in trained), strict=True))
     dataset, name = names.pop()
     data_dir = config.data_dir or settings[0].get("data_dir")
-    scene = load_scene(dataset, name, data_dir and Path(data_dir), size=trained[0][1].size).to(device)
+    scene = load_scene(dataset, name, data_dir and Path(data_dir), **reading_options(trained[0][1])).to(device)
     if config.frames > len(scene.path):
         raise UserError(f"--frames {config.frames}: the way around a scene has {len(scene.path)} poses. Give fewer.")
     write_strip(config.out / STRIP, compared_views(fields, scene, config.views, config.chunk), _scale(scene.test.width))

@@ -1,8 +1,7 @@
 """What a data set gives to training: pictures, the cameras that took them, and where to look.
 
 Letters: N views, H rows, W columns, M poses of a video's path. A pose is camera-to-world, ``[3, 4]``, rotation and
-position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. A pinhole camera of square pixels,
-its axis through the picture's middle.
+position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. For lenses see `nerf.lens`.
 """
 
 from __future__ import annotations
@@ -12,14 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nerf.lens import Lens
+
 
 @dataclass(frozen=True)
 class Views:
     """Pictures of one size and their cameras."""
 
-    images: Tensor  # float32 [N, H, W, 3] in 0..1; on white where the files have an alpha channel
+    images: Tensor  # float32 [N, H, W, 3] in 0..1; before the scene's background where they are transparent
     poses: Tensor  # float32 [N, 3, 4]
-    focal: float  # pixels
+    lens: Lens  # of pictures of this size
     names: tuple[str, ...]  # of the files, without folder and suffix
 
     def __len__(self) -> int:
@@ -34,6 +35,11 @@ class Views:
     def width(self) -> int:
         """Columns of a picture."""
         return self.images.shape[2]
+
+    @property
+    def focal(self) -> Tensor:
+        """Focal lengths in pixels, across and down: ``[N, 2]``, or ``[1, 2]`` where all views have one lens."""
+        return self.lens.focal
 
     def to(self, device: torch.device | str) -> Views:
         """The same on `device`."""
@@ -51,7 +57,7 @@ class Scene:
     far: float
     white_background: bool  # what is seen where nothing is; else black
     ndc: bool  # the network sees normalised device coordinates (`nerf.rays.to_ndc`)
-    path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, or a spiral for forward-facing cameras
+    path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, a spiral before the scene, or the cameras
     bounds: (
         Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it
     )

@@ -10,6 +10,7 @@ is of coarse and fine error added; here the fine network alone is scored.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.precision import Precision, check_precision
 from harness.results import plain
-from nerf.data import load_scene
+from nerf.data import DATASETS, load_scene
 from nerf.fields import Fields
+from nerf.images import Background
 from nerf.rays import PIXEL_CENTRE
 from nerf.release2020 import load_2020, pixel_offset
 from nerf.scene import Scene
 from nerf.scores import evenly, means, score_views
-from nerf.train import load_run, read_settings
+from nerf.train import load_run, read_settings, reading_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,12 @@ class Config:
     """Name of the scene; of a run, its own if left out."""
     size: int | None = None
     """Width of the pictures; of a run, its own if left out, else as stored."""
+    near: float | None = None
+    """With --checkpoint-2020: where rays begin, in the units of the cameras' file; by the cameras if left out."""
+    far: float | None = None
+    """With --checkpoint-2020: where rays end."""
+    background: Background | None = None
+    """With --checkpoint-2020: what is behind the scene; white if its pictures have an alpha channel, else black."""
     views: int | None = None
     """How many test views, evenly chosen; all if left out."""
     dual: bool = False
@@ -64,6 +72,12 @@ class Config:
         for option, value in (("--size", self.size), ("--views", self.views), ("--chunk", self.chunk)):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
+        reading = {"--near": self.near, "--far": self.far, "--background": self.background}
+        for option, said in reading.items():
+            if said is not None and self.run is not None:
+                raise UserError(f"{option} {said}: a run has its own. Leave it out.")
+            if isinstance(said, float) and not 0 < said < math.inf:
+                raise UserError(f"{option} {said}: it must be above 0, and finite.")
         if self.out is not None and self.out.is_dir():
             raise UserError(f"--out {self.out} is a folder. Name a file, such as {self.out / 'scores.json'}.")
 
@@ -78,6 +92,10 @@ def test(config: Config) -> dict[str, Any]:
     if config.precision is not None:
         check_precision(config.precision, device)
     fields, scene, offset = _from_2020(config) if config.run is None else _from_run(config, config.run)
+    if config.dual and fields.fine is None:
+        raise UserError(f"--dual: {config.run} was trained with --samples-fine 0 and has one network. Leave it out.")
+    if config.views is not None and config.views > len(scene.test):
+        raise UserError(f"--views {config.views}: the scene has {len(scene.test)} test views. Give fewer.")
     fields.rendering = replace(
         fields.rendering, dual=config.dual, precision=config.precision or fields.rendering.precision
     )
@@ -91,15 +109,27 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
     settings = read_settings(folder)
     dataset = settings["dataset"] if config.dataset is None else config.dataset
     name = settings["scene"] if config.scene is None else config.scene
+    if dataset in DATASETS and (dataset == "llff") != (settings["dataset"] == "llff"):
+        raise UserError(f"--dataset {dataset}: {folder} saw {settings['dataset']}, in other coordinates. Leave it out.")
     fields, preset = load_run(folder, pick_device(config.device))
-    return fields, load_scene(dataset, name, config.data_dir, size=config.size or preset.size), PIXEL_CENTRE
+    reading = reading_options(preset) | {"size": config.size or preset.size}
+    scene = load_scene(dataset, name, config.data_dir, **reading)
+    if scene.white_background != fields.rendering.white_background:
+        raise UserError(f"the background of {name} is another than that of {folder}. Score the scene of the run.")
+    return fields, scene, PIXEL_CENTRE
 
 
 def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
     """What the authors trained, and the scene that the user says it is of."""
     assert config.checkpoint_2020 is not None
     scene = load_scene(
-        "blender" if config.dataset is None else config.dataset, config.scene, config.data_dir, size=config.size
+        "blender" if config.dataset is None else config.dataset,
+        config.scene,
+        config.data_dir,
+        size=config.size,
+        near=config.near,
+        far=config.far,
+        background=config.background,
     )
     fields = load_2020(config.checkpoint_2020, white_background=scene.white_background)
     return fields, scene, pixel_offset(scene.test.width, scene.ndc)
@@ -108,11 +138,11 @@ def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
 def main(config: Config) -> None:
     """Run the command."""
     scores = json.dumps(plain(test(config)), allow_nan=False)
+    print(scores, flush=True)  # first, so that they are not lost if the file cannot be written
     if config.out is not None:
         from harness.files import write_whole
 
         write_whole(config.out, scores + "\n")
-    print(scores)
 
 
 if __name__ == "__main__":

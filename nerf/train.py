@@ -28,6 +28,7 @@ from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
 from nerf.fields import Fields
+from nerf.images import Background
 from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
 from nerf.rays import pick, training_rays, view_rays
@@ -70,6 +71,12 @@ class Config(config.RunConfig):
     """bf16: products of numbers rounded to bfloat16."""
     skip_empty: bool = False
     """Ask no network about places that were found to be empty."""
+    near: float | None = None
+    """Where rays begin, in the units of the cameras' file; by the cameras if left out."""
+    far: float | None = None
+    """Where rays end."""
+    background: Background | None = None
+    """What is behind the scene; white if left out and the pictures have an alpha channel, else black."""
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
     chunk: int | None = None
@@ -209,7 +216,15 @@ def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
     """The scene of `config`, at the size of the preset."""
-    return load_scene(config.dataset, config.scene, config.data_dir, size=preset.size)
+    scene = load_scene(config.dataset, config.scene, config.data_dir, **reading_options(preset))
+    if config.test_views is not None and config.test_views > len(scene.test):
+        raise UserError(f"--test-views {config.test_views}: the scene has {len(scene.test)}. Give fewer.")
+    return scene
+
+
+def reading_options(preset: Preset) -> dict[str, Any]:
+    """What of a preset decides how a scene is read: arguments of `load_scene`."""
+    return {name: getattr(preset, name) for name in ("size", "near", "far", "background")}
 
 
 def resolved(config: Config, preset: Preset, scene: Scene) -> dict[str, Any]:
@@ -225,7 +240,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         UserError: there is no run of this task.
     """
     settings = read_config(Path(folder), "Give the folder of a run of nerf.train")
-    if "samples_coarse" not in settings:
+    if not {"samples_coarse", "dataset", "scene", "method"} <= set(settings):
         raise UserError(f"{Path(folder) / 'config.yaml'} is not of a run of nerf.train. Give the folder of one.")
     return settings
 
@@ -241,18 +256,22 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
     if content is None:
         raise UserError(f"{folder} has no checkpoint yet. Let the run come to one, or start it again with --resume.")
     names = {field.name for field in fields_of(Preset)}
+    path = Path(folder) / "config.yaml"
     try:
         preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+        fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
     except (KeyError, TypeError, ValueError) as error:
-        path = Path(folder) / "config.yaml"
         raise UserError(f"{path} is not what a run writes ({error}). Give the folder of another.") from error
-    fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
-    fields.load_state_dict(content["state"]["fields"])
-    if preset.skip_empty:
-        state = content["state"]["grid"]
-        grid = make_grid(state["bounds"], preset.samples_coarse)
-        grid.load_state_dict(state)
-        fields.occupied = grid.to(device).occupied
+    try:
+        fields.load_state_dict(content["state"]["fields"])
+        if preset.skip_empty:
+            state = content["state"]["grid"]
+            grid = make_grid(state["bounds"], preset.samples_coarse)
+            grid.load_state_dict(state)
+            fields.occupied = grid.to(device).occupied
+    except (KeyError, TypeError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise UserError(f"{path} and the checkpoint beside it do not go together ({why}). Give another run.") from error
     return fields.to(device), preset
 
 

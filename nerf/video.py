@@ -6,8 +6,10 @@ all.
 
 from __future__ import annotations
 
-import os
+import io
+import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError, writing
+from harness.files import write_whole
 
 COLOUR_MAP = "viridis"
 CAPTION = 16  # pixels, the height of the line above a picture
 GAP = 4  # pixels between pictures
 FILMS = (".mp4", ".gif")
+GIF_RATE = 50  # pictures a second: what lasts less than 2 hundredths of a second is shown for 10 by most programs
 
 
 def colour_depth(depth: Tensor, near: float, far: float, opacity: Tensor | None = None) -> Tensor:
@@ -60,14 +64,9 @@ def write_strip(path: Path, rows: Sequence[Mapping[str, Tensor]], scale: int = 1
     parts = [_captioned(row, scale) for row in rows]
     width = max(part.shape[1] for part in parts)
     padded = [torch.nn.functional.pad(part, (0, 0, 0, width - part.shape[1]), value=1.0) for part in parts]
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        try:
-            Image.fromarray(to_bytes(torch.cat(padded))).save(unfinished, format="PNG")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    content = io.BytesIO()
+    Image.fromarray(to_bytes(torch.cat(padded))).save(content, format="PNG")
+    write_whole(path, content.getvalue())
 
 
 def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
@@ -76,29 +75,54 @@ def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
     Args:
         path: A name that ends in .mp4 or .gif.
         pictures: Of one size. In an MP4 odd sizes get one more row or column of white: the format wants even ones.
-        rate: Pictures a second.
+        rate: Pictures a second, in a GIF at most 50. Its pictures last whole hundredths of a second, some one more than
+            others, so that the film as a whole lasts as long as its rate says.
 
     Raises:
-        UserError: another suffix, or it cannot be written.
+        UserError: another suffix, a rate that the format does not have, or it cannot be written.
     """
     import imageio.v3 as iio
 
     if path.suffix not in FILMS:
         raise UserError(f"{path}: films are written as {' or '.join(FILMS)}. Give the file one of these suffixes.")
+    if path.suffix == ".gif" and rate > GIF_RATE:
+        raise UserError(f"{path}: {rate} pictures a second are too many for a GIF. Give at most {GIF_RATE}, or .mp4.")
     frames = np.stack([to_bytes(picture) for picture in pictures])
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if path.suffix == ".gif":
-                iio.imwrite(unfinished, frames, extension=".gif", plugin="pillow", duration=1000 / rate, loop=0)
-            else:
-                odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
-                frames = np.pad(frames, odd, constant_values=255)
-                iio.imwrite(unfinished, frames, plugin="FFMPEG", fps=rate, codec="libx264", macro_block_size=2)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with writing(path), tempfile.TemporaryDirectory() as folder:
+        unfinished = Path(folder) / path.name
+        if path.suffix == ".gif":
+            lasting = durations(len(frames), rate)
+            iio.imwrite(unfinished, frames, extension=".gif", plugin="pillow", duration=lasting, loop=0)
+        else:
+            _write_mp4(unfinished, frames, rate)
+        write_whole(path, unfinished.read_bytes())
+
+
+def durations(count: int, rate: int) -> list[int]:
+    """How long each of the pictures of a GIF lasts, in milliseconds: multiples of 10 that add up to ``count / rate``.
+
+    Example:
+        >>> durations(6, rate=30)
+        [30, 40, 30, 30, 40, 30]
+    """
+    ends = [round(100 * number / rate) for number in range(count + 1)]
+    return [10 * (end - start) for start, end in pairwise(ends)]
+
+
+def _write_mp4(path: Path, frames: np.ndarray, rate: int) -> None:
+    """Write pictures ``[N, H, W, 3]``, and see that all are there: ffmpeg tells nobody of a disk that became full."""
+    import imageio.v3 as iio
+    from imageio_ffmpeg import count_frames_and_secs
+
+    odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
+    frames = np.pad(frames, odd, constant_values=255)
+    iio.imwrite(path, frames, plugin="FFMPEG", fps=rate, codec="libx264", macro_block_size=2)
+    try:
+        written, _ = count_frames_and_secs(path)
+    except RuntimeError:
+        written = 0
+    if written != len(frames):
+        raise OSError(f"{written} of {len(frames)} pictures were written")
 
 
 def to_bytes(picture: Tensor) -> np.ndarray:

@@ -62,7 +62,7 @@ def visual_hull(views, half, cells=40):
     points = torch.cartesian_prod(ticks, ticks, ticks)
     kept = torch.ones(len(points), dtype=torch.bool)
     for image, pose in zip(views.images, views.poses, strict=True):
-        pixel, _ = project(points, pose, views.focal, views.height, views.width)
+        pixel, _ = project(points, pose, float(views.focal[0, 0]), views.height, views.width)
         column, row = pixel.floor().long().unbind(1)
         inside = (column >= 0) & (column < views.width) & (row >= 0) & (row < views.height)
         seen = is_seen(image)[row.clamp(0, views.height - 1), column.clamp(0, views.width - 1)]
@@ -72,7 +72,7 @@ def visual_hull(views, half, cells=40):
 
 def covered(views, index, points):
     """The share of a silhouette's pixels that a cloud of points covers, with a neighbourhood of one pixel."""
-    pixel, _ = project(points, views.poses[index], views.focal, views.height, views.width)
+    pixel, _ = project(points, views.poses[index], float(views.focal[0, 0]), views.height, views.width)
     column, row = pixel.floor().long().unbind(1)
     inside = (column >= 0) & (column < views.width) & (row >= 0) & (row < views.height)
     cloud = torch.zeros(views.height, views.width)

@@ -158,7 +158,7 @@ def assert_cameras_agree(scene, half):
     assert len(hull) > 100
     assert min(covered(views, index, hull) for index in range(0, len(views), 7)) > 0.85
     for pose in views.poses:
-        _, depth = project(hull, pose, views.focal, views.height, views.width)
+        _, depth = project(hull, pose, float(views.focal[0, 0]), views.height, views.width)
         assert scene.near < float(depth.min()) < float(depth.max()) < scene.far
 
 

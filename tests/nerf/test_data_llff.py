@@ -110,7 +110,10 @@ BROKEN = {
         lambda f: cut(f, row=0, column=4, value=40.0),
         r"image000\.png is 8x6, which is not the shape of.*32x40",
     ),
-    "no-pictures": (lambda f: (f / "images_4").rename(f / "images_5"), r"no pictures in images_4, images_8, images"),
+    "no-pictures": (
+        lambda f: (f / "images_4").rename(f / "photos"),
+        r"no pictures in images_4, images_8, images.*but photos, poses",
+    ),
     "size": (lambda f: write_image(f / "images_4/image004.png", [[[1, 2, 3]]]), r"image004\.png is 1x1 where"),
 }
 
@@ -141,14 +144,15 @@ def test_fern_seen_from_its_neighbours_fits_best_at_the_depths_that_were_stored(
     scene = load_scene("llff", "fern", data_dir, size=100)
     views, truth, pose = scene.train, scene.test.images[1], scene.test.poses[1]
     y, x = torch.meshgrid(torch.arange(views.height) + 0.5, torch.arange(views.width) + 0.5, indexing="ij")
-    ahead = torch.stack([(x - views.width / 2), -(y - views.height / 2), torch.full_like(x, -views.focal)], dim=-1)
-    directions = (ahead / views.focal).reshape(-1, 3) @ pose[:, :3].T
+    focal = float(views.focal[0, 0])
+    ahead = torch.stack([(x - views.width / 2), -(y - views.height / 2), torch.full_like(x, -focal)], dim=-1)
+    directions = (ahead / focal).reshape(-1, 3) @ pose[:, :3].T
     nearest = (views.poses[:, :, 3] - pose[:, 3]).norm(dim=1).argsort()[:4]
     errors = {}
     for depth in (1.4, 2.0, 3.0, 4.0, 6.0, 1000.0):
         found = []
         for index in nearest:
-            pixel, _ = project(pose[:, 3] + depth * directions, views.poses[index], views.focal, *truth.shape[:2])
+            pixel, _ = project(pose[:, 3] + depth * directions, views.poses[index], focal, *truth.shape[:2])
             grid = (2 * pixel / torch.tensor([views.width, views.height]) - 1).float().reshape(1, *truth.shape[:2], 2)
             seen = torch.nn.functional.grid_sample(
                 views.images[index].permute(2, 0, 1)[None], grid, align_corners=False

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from nerf.lens import pinhole
 from nerf.occupancy import OccupancyGrid
 from nerf.procedural import hemisphere, trace
 from nerf.rays import camera_rays
@@ -178,7 +179,7 @@ def test_rays_keep_every_sample_in_a_solid_and_lose_most_others():
     grid = OccupancyGrid(BOUNDS, 48, step=STEP, warmup=4)
     for _ in range(12):
         grid.update(solid)
-    rays = camera_rays(hemisphere(5)[3], 40, 40, 55.0, 2.0, 6.0)
+    rays = camera_rays(hemisphere(5)[3], 40, 40, pinhole(40, 40, 55.0), 2.0, 6.0)
     depths = torch.linspace(2, 6, 64).expand(1600, 64)
     points = rays.origins[:, None] + rays.directions[:, None] * depths[..., None]
     mask = grid(points)

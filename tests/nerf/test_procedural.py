@@ -10,6 +10,7 @@ from harness import cli
 from harness.errors import UserError
 from nerf import procedural
 from nerf.blender import read_blender
+from nerf.lens import pinhole
 from nerf.procedural import Config, cached_scene, hemisphere, picture, trace, write_scene
 from nerf.rays import Rays, camera_rays
 from nerf.solids import SOLIDS, Box, Sphere, hit
@@ -155,7 +156,7 @@ def test_a_pixel_on_white_is_the_mean_of_its_nine_rays():
     pose = hemisphere(4)[1]
     seen = picture(pose, 20)
     focal = 30 / math.tan(0.6911112 / 2)
-    colour, _, _ = trace(camera_rays(pose, 60, 60, focal, 0.0, 100.0))
+    colour, _, _ = trace(camera_rays(pose, 60, 60, pinhole(60, 60, focal), 0.0, 100.0))
     expected = torch.nn.functional.avg_pool2d(colour.reshape(60, 60, 3).permute(2, 0, 1), 3).permute(1, 2, 0)
     torch.testing.assert_close(seen[..., :3] * seen[..., 3:] + 1 - seen[..., 3:], expected, atol=1e-4, rtol=0)
 

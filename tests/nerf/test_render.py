@@ -8,6 +8,7 @@ from harness.errors import UserError
 from nerf import pictures as module
 from nerf import render
 from nerf.data import load_scene
+from nerf.lens import pinhole
 from nerf.pictures import film
 from nerf.rays import scene_rays
 from nerf.render import Config, compared_views
@@ -73,7 +74,7 @@ def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
     assert [tuple(picture.shape) for picture in pictures] == [(16, 16 + GAP + 16, 3)] * 4
     depths = []
     for index, picture in zip((0, 30, 60, 90), pictures, strict=True):
-        rays = scene_rays(scene, scene.path[index], 16, 16, scene.test.focal * 16 / 20)
+        rays = scene_rays(scene, scene.path[index], 16, 16, pinhole(16, 16, float(scene.test.focal[0, 0]) * 16 / 20))
         seen = exactly(None, rays, chunk=0)
         torch.testing.assert_close(picture[:, :16], seen.colour.reshape(16, 16, 3))
         right = picture[:, 16 + GAP :].reshape(-1, 3)
@@ -119,3 +120,27 @@ def test_mistakes_are_named(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="no run to render"):
         Config(runs=(), out=tmp_path)
+
+
+def test_what_excludes_each_other_is_refused_before_any_work(runs, tmp_path, capsys):
+    with pytest.raises(UserError, match="--rate 60: a GIF shows at most 50"):
+        Config(runs=tuple(runs), out=tmp_path, rate=60)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out .*file is a file"):
+        Config(runs=tuple(runs), out=tmp_path / "file")
+    settings = (runs[0] / "config.yaml").read_text()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text(settings.replace("far: null", "far: 9.0"))
+    (tmp_path / "other" / "checkpoint.pt").write_bytes((runs[0] / "checkpoint.pt").read_bytes())
+    assert command(runs[0], tmp_path / "other", "--out", tmp_path / "out") == 2
+    assert "these runs differ in --near, --far or --background" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_network_is_named(runs, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text((runs[0] / "config.yaml").read_text().replace("width: 32", "width: 33"))
+    (tmp_path / "checkpoint.pt").write_bytes((runs[0] / "checkpoint.pt").read_bytes())
+    assert command(tmp_path, "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "config.yaml and the checkpoint beside it do not go together" in message
+    assert message.count("\n") == 1

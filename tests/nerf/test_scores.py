@@ -6,6 +6,7 @@ import torch
 from scipy.signal import convolve
 
 from nerf.fields import Fields, Rendering
+from nerf.lens import pinhole
 from nerf.models import Architecture
 from nerf.scene import Scene, Views
 from nerf.scores import compare, evenly, means, psnr, score_views
@@ -75,7 +76,7 @@ def test_the_fine_network_alone_is_scored():
         torch.nn.init.zeros_(network.density.weight)
         torch.nn.init.constant_(network.density.bias, density)
     pose = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4]])[None]
-    views = Views(torch.ones(1, 12, 12, 3) * 0.9, pose, 10.0, ("r_0",))
+    views = Views(torch.ones(1, 12, 12, 3) * 0.9, pose, pinhole(12, 12, 10.0), ("r_0",))
     scene = Scene("white", views, views, 2.0, 6.0, True, False, pose, torch.tensor([[-1.0] * 3, [1.0] * 3]))
     (found,) = score_views(fields, scene, [0])  # the fine network sees nothing but the white background
     assert found["view"] == "r_0"

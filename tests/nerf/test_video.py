@@ -71,6 +71,57 @@ def test_a_gif_has_its_pictures_and_repeats_for_ever(tmp_path):
         assert image.convert("RGB").getpixel((3, 3)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("rate", [1, 7, 24, 30, 33, 50])
+def test_a_gif_lasts_as_long_as_its_rate_says(rate, tmp_path):
+    """To half a hundredth of a second, the unit of the format, and no picture of it is left out."""
+    count = 61
+    write_film(tmp_path / "film.gif", ramp(count, height=4, width=6), rate)
+    with Image.open(tmp_path / "film.gif") as image:
+        lasting = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            lasting.append(image.info["duration"])
+    assert len(lasting) == count
+    assert sum(lasting) == pytest.approx(1000 * count / rate, abs=5)
+    assert max(lasting) - min(lasting) <= 10
+    assert min(lasting) >= 20
+
+
+def test_pictures_that_are_alike_last_as_long_as_others(tmp_path):
+    write_film(tmp_path / "film.gif", [ramp()[0]] * 9 + [ramp()[4]], rate=30)
+    with Image.open(tmp_path / "film.gif") as image:
+        lasting = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            lasting.append(image.info["duration"])
+    assert sum(lasting) == pytest.approx(1000 * 10 / 30, abs=5)
+
+
+@pytest.mark.parametrize("rate", [1, 7, 30, 60])
+def test_an_mp4_lasts_as_long_as_its_rate_says(rate, tmp_path):
+    write_film(tmp_path / "film.mp4", ramp(9), rate)
+    frames, found = read_mp4(tmp_path / "film.mp4", height=16, width=20)
+    assert len(frames) / found == pytest.approx(9 / rate, rel=1e-3)
+
+
+def test_a_rate_that_a_gif_does_not_have_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"film\.gif: 60 pictures a second are too many for a GIF. Give at most 50"):
+        write_film(tmp_path / "film.gif", ramp(), 60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_mp4_of_which_a_part_was_not_written_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    whole = iio.imwrite
+
+    def cut(path, frames, **options):
+        whole(path, frames[:2], **options)
+
+    monkeypatch.setattr(iio, "imwrite", cut)
+    with pytest.raises(UserError, match="2 of 5 pictures were written"):
+        write_film(tmp_path / "film.mp4", ramp())
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_kind_of_film_is_an_error_that_names_the_kinds(tmp_path):
     with pytest.raises(UserError, match=r"film\.avi: films are written as \.mp4 or \.gif"):
         write_film(tmp_path / "film.avi", ramp())
