@@ -148,7 +148,13 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns.
 
     What a killed process left of a line is cut off first.
+
+    Raises:
+        ValueError: `read` would refuse the line, because it lacks some of `KEYS`.
+        UserError: it could not be written.
     """
+    if not line.keys() >= KEYS or not isinstance(line["result"], Mapping):
+        raise ValueError(f"a line of {path.name} needs {', '.join(sorted(KEYS))}, and has {', '.join(sorted(line))}")
     text = json.dumps(plain(line), allow_nan=False) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

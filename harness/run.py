@@ -123,9 +123,10 @@ class Run:
         """Add a line of numbers to `metrics.jsonl` and to TensorBoard.
 
         Raises:
+            TypeError: something is not one number; names it, and nothing is written.
             NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
         """
-        numbers = {name: _number(value) for name, value in scalars.items()}
+        numbers = {name: _number(name, value) for name, value in scalars.items()}
         if self._processes.is_main:
             self._metrics.append({"step": step} | plain(numbers))
             with writing(self.folder):
@@ -275,6 +276,13 @@ class Run:
         return self._board
 
 
-def _number(value: Any) -> float | int:
+def _number(name: str, value: Any) -> float | int:
     """A Python number out of a number, a 0-d array or a 0-d tensor."""
-    return value.item() if hasattr(value, "item") else value
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        float(number)
+        if isinstance(number, int | float):
+            return number
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # as many kinds as there are libraries
+        pass
+    raise TypeError(f"{name} is {value!r:.60}, and a run logs numbers: use float(), and one name for each number")

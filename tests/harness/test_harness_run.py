@@ -415,6 +415,19 @@ def test_versions_are_those_of_the_packages_that_were_used(monkeypatch: pytest.M
         assert versions()[package] == importlib.metadata.version(package)
 
 
+@pytest.mark.parametrize("value", ["0.5", None, 1j, torch.ones(2), np.ones(2), 10**400], ids=repr)
+def test_what_is_no_number_is_named_and_no_line_of_it_is_written(tmp_path: Path, value: object):
+    with Run("task", "name", Config(), tmp_path / "run") as run, pytest.raises(TypeError, match=r"accuracy is .*float"):
+        run.log(1, train_loss=0.5, accuracy=value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_numbers_of_numpy_and_torch_are_logged_as_numbers(tmp_path: Path):
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        run.log(1, a=np.float32(0.5), b=np.array(2), c=torch.tensor(3.0), d=True)
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text()) == {"step": 1, "a": 0.5, "b": 2, "c": 3, "d": 1}
+
+
 def test_tensorboard_events_lie_beside_the_metrics(tmp_path: Path):
     started(tmp_path / "run")
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
