@@ -108,7 +108,9 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _refuse_objects(value: Any, name: str, depth: int = 0) -> None:
     """Raise for what `torch.load(weights_only=True)` would refuse: better now than after the crash."""
     if depth > DEPTH:
-        raise TypeError(f"{name[:80]}... lies more than {DEPTH} levels deep, or holds itself; store flat lists and dicts")
+        raise TypeError(
+            f"{name[:80]}... lies more than {DEPTH} levels deep, or holds itself; store flat lists and dicts"
+        )
     if type(value) in MAPPINGS:
         for key, item in value.items():
             _refuse_objects(key, f"key of {name}", depth + 1)

@@ -108,7 +108,10 @@ def write_npz(path, **changes):
         ({"train_labels": np.array([0, 1, 10] * 3)}, "label 2 is 10, and classes are 0 to 9"),
         ({"train_labels": np.array([0, 1, -1] * 3)}, "label 2 is -1"),
         ({"train_labels": np.zeros(9, np.float32)}, "holds labels as float32, where they are whole numbers"),
-        ({"train_labels": np.zeros((9, 10), np.int64)}, r"holds labels of shape 9x10, where they are \[N\] or \[N, 1\]"),
+        (
+            {"train_labels": np.zeros((9, 10), np.int64)},
+            r"holds labels of shape 9x10, where they are \[N\] or \[N, 1\]",
+        ),
         ({"train_images": np.zeros((9, 5, 4), np.float32)}, "holds images as float32, where they are bytes"),
         ({"train_images": np.zeros((9, 20), np.uint8)}, r"of shape 9x20, where grey ones are \[N, H, W\]"),
         ({"train_images": np.zeros((9, 5, 4, 2), np.uint8)}, r"of shape 9x5x4x2, where grey ones are \[N, H, W\]"),

@@ -76,7 +76,7 @@ def test_the_folders_of_torchvision_are_found(root, name, place, offline):
 
 def test_one_set_is_not_taken_for_the_other(root, offline):
     write_idx_set(root / "FashionMNIST" / "raw")
-    with pytest.raises(UserError, match="MNIST .* is not there"):
+    with pytest.raises(UserError, match=r"MNIST .* is not there"):
         load_data("mnist", root)
 
 
