@@ -10,6 +10,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,26 @@ def read_checkpoint(folder: Path, or_previous: bool = False) -> dict[str, Any] |
         raise UserError(_damaged(path)) from error
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code in it; any exception means that it is not one."""
+def load_plain(path: Path, classes: Sequence[type] = ()) -> Any:
+    """What torch.save wrote, on the CPU, without running any code in it.
+
+    Args:
+        path: The file.
+        classes: Containers that it may hold besides tensors and plain values.
+
+    Raises:
+        Exception: of many kinds; the file is damaged, or holds something else.
+    """
     with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
         if broken := archive.testzip():
             raise ValueError(f"the sum of {broken} differs")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(list(classes)):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; any exception means that it is not one."""
+    content = load_plain(path)
     if not isinstance(content, dict) or "step" not in content:
         raise ValueError("no step in it")
     return content
