@@ -37,7 +37,7 @@ from typing import Any
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import lock, write_whole
 from harness.metrics import MetricsFile
-from harness.processes import check_joined, current
+from harness.processes import check_joined, check_mixed_precision, current
 from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
@@ -94,6 +94,7 @@ class Run:
         self._last_step = 0
         self._processes = current()
         check_joined(self._processes, task)
+        check_mixed_precision(task, plain(config).get("precision"))
         if self._processes.is_main:
             self._hold_folder()
             try:

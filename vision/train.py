@@ -37,6 +37,7 @@ from vision.optimizers import make_optimizer
 from vision.presets import Preset, find_preset
 
 EVALUATION_BATCH = 1000
+WITHOUT = {"dropout": ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56"), "act": ("resnet20", "resnet56")}
 LARGEST = 1024  # height and width of one's own images
 
 
@@ -116,6 +117,9 @@ class Config(config.RunConfig):
             if given[option] is not None and preset.model != owner:
                 meant = f"is about --model {owner}, and this run trains {preset.model}"
                 raise UserError(f"--{option} {meant}. Leave one of them out.")
+        for option, models in WITHOUT.items():
+            if given[option] is not None and preset.model in models:
+                raise UserError(f"--{option} has no effect on --model {preset.model}. Leave one of them out.")
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -254,6 +258,7 @@ def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
 
 def check(preset: Preset, data: Data) -> None:
     """Raise `UserError` where the preset asks for something that the data does not have."""
+    check_batches(preset, data)
     with torch.device("meta"):
         model = build_model(preset, data.shape, data.outputs)
     if preset.freeze_convs and not any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -271,6 +276,15 @@ def check(preset: Preset, data: Data) -> None:
         raise UserError(f"--loss {preset.loss} needs classes, and {data.name} is a regression. Use --loss mse.")
 
 
+def check_batches(preset: Preset, data: Data) -> None:
+    """Raise `UserError` where no batch can be made as the preset says."""
+    count = len(data.train)
+    if preset.drop_last and preset.batch > count:
+        raise UserError(f"--batch {preset.batch} leaves no whole batch of {count} samples. Make it {count} or less.")
+    if preset.flip and len(data.shape) != 3:
+        raise UserError(f"the preset mirrors images, and the samples of {data.name} are vectors. Use another preset.")
+
+
 def load_preset_data(preset: Preset, config: Config) -> Data:
     """The images of `config`, prepared as the preset says."""
     data = load_data(
@@ -283,9 +297,11 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
         image_dir=config.image_dir,
         image_size=config.image_size,
     )
-    return (
-        data if preset.train_images is None else replace(data, train=data.train.drawn(preset.train_images, config.seed))
-    )
+    if preset.train_images is None:
+        return data
+    if config.train_images is not None and config.train_images > len(data.train):
+        raise UserError(f"--train-images {config.train_images}: there are {len(data.train)} to train on. Give fewer.")
+    return replace(data, train=data.train.drawn(preset.train_images, config.seed))
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -296,3 +297,45 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, c
     assert message in complaint
     assert complaint.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "fixed", "heads": 4}, "--heads 4 has no effect under --attention fixed"),
+        ({"vocabulary": "char", "vocabulary_size": 50}, "--vocabulary-size 50 has no effect under --vocabulary char"),
+        ({"schedule": "adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
+        ({"preset": "small_macro_adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
+        ({"error_at": "logits", "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
+        ({"method": Method.DRTP, "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_an_option_that_another_leaves_without_effect_is_refused(options, message):
+    with pytest.raises(UserError, match=f"{message}. Leave one of them out"):
+        Config(**options).resolve()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "dense", "heads": 4},
+        {"vocabulary_size": 50},
+        {"schedule": "noam", "warmup": 5},
+        {"last_block": "error"},
+        {"attention": "fixed"},
+        {"error_at": "logits"},
+    ],
+    ids=" ".join,
+)
+def test_options_that_have_an_effect_are_not_refused(options):
+    preset = Config(**options).resolve()
+    assert {name: getattr(preset, name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "option"), [({"dataset": "docs"}, "--dataset"), ({"data_dir": Path(".")}, "--data-dir")]
+)
+def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
+    with pytest.raises(UserError, match=f"{option} and --text-dir name two texts"):
+        Config(text_dir=Path("texts"), **options)
