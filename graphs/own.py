@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from harness.arrays import read_arrays
-from harness.checkpoint import load_plain
+from harness.checkpoint import load_plain, why_unreadable
 from harness.errors import UserError
 
 MASKS = ("train_mask", "val_mask", "test_mask")
@@ -138,11 +138,9 @@ def _read_pt(path: Path) -> dict[str, Any]:
     try:
         content = load_plain(path, (Data, DataEdgeAttr, DataTensorAttr, GlobalStorage))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read without running code from it, or is damaged ({reason}). Save the graph by "
-            "torch.save(data.to_dict(), ...)."
-        ) from error
+        way_out = "Save the graph by torch.save(data.to_dict(), ...)"
+        cause = f"cannot be read without running code from it, or is damaged ({why_unreadable(error)})"
+        raise UserError(f"{path} {cause}. {way_out}.") from error
     if isinstance(content, tuple) and len(content) >= 2:  # of a data set: the entries, where each graph begins, a class
         content, borders = content[:2]
         if isinstance(borders, dict) and any(len(border) > 2 for border in borders.values()):

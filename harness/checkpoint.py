@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 TEMPORARY = "checkpoint.pt.tmp"
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
-MAPPINGS, SEQUENCES = (dict, OrderedDict), (list, tuple, set)  # their subclasses are code, which is not read back
+MAPPINGS, SEQUENCES = (dict, OrderedDict, Counter), (list, tuple, set)  # other subclasses are not read back
 DEPTH = 100  # levels of lists in lists
 
 
@@ -92,6 +92,16 @@ def load_plain(path: Path, classes: Sequence[type] = ()) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def why_unreadable(error: Exception) -> str:
+    """The cause in an error of `load_plain`, without torch's advice, which is to run the code in the file."""
+    text = str(error)
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return f"{found[1]}, which is code"
+    if found := re.search(r"WeightsUnpickler error: (.*)", text):
+        return found[1].strip() or "no plain values"
+    return type(error).__name__ if not text or "weights_only" in text else text.splitlines()[0]
+
+
 def _load(path: Path) -> dict[str, Any]:
     """Read a checkpoint; any exception means that it is not one."""
     content = load_plain(path)
@@ -112,10 +122,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.PickleError, AttributeError) as error:  # the latter: an object of a function's own class
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"{found[1]}, which is code" if found else str(error).splitlines()[-1]
         raise TypeError(
-            f"something in the checkpoint could not be read back: {what}. "
+            f"something in the checkpoint could not be read back: {why_unreadable(error)}. "
             "A checkpoint holds tensors and plain values: use detach(), float(), str() or dict()"
         ) from error
 

@@ -198,6 +198,8 @@ def _content(path: Path) -> bytes:
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     """The content of one regular file of an archive; KeyError if there is none of that name."""
+    if name not in archive.getnames():
+        raise KeyError(name)
     member = archive.getmember(name)
     file = archive.extractfile(member) if member.isreg() else None
     if file is None:

@@ -34,7 +34,8 @@ def fuzz(known: Mapping[str, Format], seed: int, count: int, limit: float = LIMI
     names, outcomes = list(known), []
     for number in range(seed, seed + count):
         name = names[number % len(names)]
-        faulthandler.dump_traceback_later(10 * limit, exit=True)  # where even the time limit cannot stop a library
+        # Where even the time limit cannot stop a library: leave, and say where.
+        faulthandler.dump_traceback_later(10 * limit, exit=True, file=sys.__stderr__)
         outcomes.append(outcome := run_case(name, known[name], number, limit))
         faulthandler.cancel_dump_traceback_later()
         if outcome.kind == FAULT:

@@ -184,8 +184,16 @@ class Trap:
 
 def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     path = saved(tmp_path / "g.pt", tensors() | {"note": Trap()})
-    with pytest.raises(UserError, match=r"g\.pt cannot be read without running code from it"):
+    with pytest.raises(UserError, match=r"g\.pt cannot be read without running code .*pytest.*, which is code"):
         read_graph(path)
+
+
+def test_torchs_advice_to_run_the_code_is_not_handed_on(tmp_path):
+    path = saved(tmp_path / "g.pt", tensors())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(UserError, match=r"g\.pt cannot be read") as caught:
+        read_graph(path)
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"PK\x03\x04"])

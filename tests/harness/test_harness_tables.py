@@ -243,6 +243,8 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch
     [
         (b"nonsense", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
+        (b'{"a": NaN}', r"is not JSON \(NaN is no finite number\)"),
+        (b'{"a": 1e400}', r"is not JSON \(1e400 is no finite number\)"),
         (b"5", "is not a run of a table"),
         (b'{"a": 1}', "is not a run of a table"),
         (b'{"preset": 0, "dataset": 0, "method": 0, "seed": 0, "scale": 0, "result": null}', "is not a run of a table"),
