@@ -197,7 +197,7 @@ def load_run(folder: Path) -> tuple[LanguageModel, Vocabulary, Preset]:
         refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
         model = rebuilt(preset, words.size, state["best"]["weights"] or state["model"])
     except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:  # of a missing or an odd weight
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"the checkpoint in {folder} is not of the model in {config} ({reason}). {another}.") from error
     return model, words, preset
 

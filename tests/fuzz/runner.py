@@ -142,15 +142,17 @@ def finite(array: np.ndarray) -> bool:
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
 
 
-def arrays(value: Any, depth: int = 0) -> Iterator[np.ndarray]:
-    """All numbers in a reading."""
+def arrays(value: Any, seen: set[int] | None = None, depth: int = 0) -> Iterator[np.ndarray]:
+    """All numbers in a reading, each object once."""
+    seen = set() if seen is None else seen
     if isinstance(value, torch.Tensor):
         yield value.detach().cpu().to_dense().float().numpy() if value.dtype.is_floating_point else np.zeros(0)
     elif isinstance(value, np.ndarray | float):
         yield np.asarray(value)
-    elif depth < DEEP:
+    elif depth < DEEP and id(value) not in seen:
+        seen.add(id(value))
         for part in parts(value):
-            yield from arrays(part, depth + 1)
+            yield from arrays(part, seen, depth + 1)
 
 
 def parts(value: Any) -> Iterator[Any]:
@@ -165,17 +167,21 @@ def parts(value: Any) -> Iterator[Any]:
         yield from vars(value).values()
 
 
-def same(one: Any, other: Any, depth: int = 0) -> bool:
+def same(one: Any, other: Any, seen: set[tuple[int, int]] | None = None, depth: int = 0) -> bool:
     """Whether two readings hold the same."""
-    if type(one) is not type(other) or depth > DEEP:
-        return type(one) is type(other)
+    seen = set() if seen is None else seen
+    if type(one) is not type(other):
+        return False
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one.to_dense(), other.to_dense())
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, str | bytes | int | float | Path):
+        return bool(one == other)
+    if (id(one), id(other)) in seen or depth > DEEP:
+        return True
+    seen.add((id(one), id(other)))
     if isinstance(one, Mapping) and list(one) != list(other):
         return False
     mine, others = list(parts(one)), list(parts(other))
-    if not mine and isinstance(one, str | bytes | int | float | Path):
-        return bool(one == other)
-    return len(mine) == len(others) and all(same(a, b, depth + 1) for a, b in zip(mine, others, strict=True))
+    return len(mine) == len(others) and all(same(a, b, seen, depth + 1) for a, b in zip(mine, others, strict=True))

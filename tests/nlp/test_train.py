@@ -339,3 +339,26 @@ def test_options_that_have_an_effect_are_not_refused(options):
 def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
     with pytest.raises(UserError, match=f"{option} and --text-dir name two texts"):
         Config(text_dir=Path("texts"), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "cause"),
+    [
+        ("vocabulary.json", b'"lower"', b'"\xff"', r"vocabulary\.json cannot be read"),
+        ("config.yaml", b"layers: 2", b"layers: 99999999999999999999", "is not of the model in .* layers"),
+        ("config.yaml", b"d_model: 16", b"d_model: 8", "is not of the model in .*size mismatch"),
+        ("config.yaml", b"d_model: 16", b"d_model: 9999999999999998", "is not of the model in"),
+    ],
+)
+def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name, old, new, cause):
+    config = tiny_config(steps=2, validate_every=2, checkpoint_every=2)
+    settings = config.settings(config.resolve(), corpus) | {"device": "cpu"}
+    with Run("nlp", "a", settings, tmp_path) as run:
+        train(config, run, corpus)
+    assert load_run(tmp_path)[1].size == corpus.vocabulary.size
+    content = (tmp_path / name).read_bytes()
+    assert old in content
+    (tmp_path / name).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=cause) as caught:
+        load_run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
