@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.download import sha256
 from harness.errors import UserError
@@ -25,7 +25,7 @@ from harness.errors import UserError
 BLOCK = 1 << 18  # bytes that are read at a time, and characters of a block
 JOINT = "\n\n"  # between two documents
 DAMAGED = (EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, KeyError)
-Opener = Callable[[Path], IO[bytes]]
+Opener = Callable[[Path], Any]  # to a file of bytes
 COMPRESSED: dict[str, tuple[bytes, Opener]] = {  # by suffix: how the content begins, and what decompresses it
     ".gz": (b"\x1f\x8b", gzip.open),
     ".xz": (b"\xfd7zXZ\0", lzma.open),

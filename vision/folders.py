@@ -175,7 +175,7 @@ def _plain(image: Image, path: Path) -> Image:
 
 def _opaque(image: Image, path: Path) -> Image:
     whole = image.convert("RGBA")
-    if whole.getchannel("A").getextrema()[0] < OPAQUE:
+    if np.asarray(whole.getchannel("A")).min() < OPAQUE:
         raise UserError(f"{path} has transparent pixels. Paste it on a background first.")
     return whole.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
 
