@@ -196,7 +196,7 @@ def load_run(folder: Path) -> tuple[LanguageModel, Vocabulary, Preset]:
     try:
         refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
         model = rebuilt(preset, words.size, state["best"]["weights"] or state["model"])
-    except (KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:  # of a missing or an odd weight
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"the checkpoint in {folder} is not of the model in {config} ({reason}). {another}.") from error
     return model, words, preset

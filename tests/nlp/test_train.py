@@ -348,6 +348,7 @@ def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
         ("config.yaml", b"layers: 2", b"layers: 99999999999999999999", "is not of the model in .* layers"),
         ("config.yaml", b"d_model: 16", b"d_model: 8", "is not of the model in .*size mismatch"),
         ("config.yaml", b"d_model: 16", b"d_model: 9999999999999998", "is not of the model in"),
+        ("config.yaml", b"chunk: 8", b"chunk: 99999999999999999999", "is not of the model in .*too big"),
     ],
 )
 def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name, old, new, cause):
