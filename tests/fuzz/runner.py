@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import random
 import signal
@@ -76,12 +77,13 @@ def run_case(name: str, format_: Format, seed: int, limit: float = LIMIT) -> Out
 
 @contextlib.contextmanager
 def surroundings(cache: Path) -> Iterator[None]:
-    """A cache of its own, no data folder, no network, and no warnings."""
+    """A cache of its own, no data folder, no network; neither warnings nor the notes of readers are shown."""
     variables = {name: value for name, value in os.environ.items() if name != "DFA_DATA"}
     with (
         mock.patch.dict(os.environ, variables | {"TINYDFA_CACHE": str(cache)}, clear=True),
         mock.patch("harness.data.download", return_value=["no network in this run"]),
         warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
         yield
