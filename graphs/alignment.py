@@ -63,6 +63,7 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
     preset = config.resolve()
     device = pick_device(config.device)
     graph = (graph or train.load_preset_graph(preset, config)).to(device)
+    check(graph)
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
@@ -102,6 +103,13 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
         device=device,
         seconds=perf_counter() - start,
     )
+
+
+def check(graph: Graph) -> None:
+    """Raise `UserError` for a graph with nodes that have no class: the loss is over all nodes."""
+    if bool((graph.y < 0).any()):
+        node = int((graph.y < 0).int().argmax())
+        raise UserError(f"{graph.name}: node {node} has no class, and the alignment is of the loss over all nodes.")
 
 
 def point_alignment(model: nn.Module, graph: Graph, points: list[str]) -> dict[str, float]:
@@ -156,9 +164,10 @@ def mean(values: Any) -> float:
 def main(config: Config) -> None:
     """Run the command. A run is short, so it starts over if interrupted."""
     preset = config.resolve()
-    name = f"alignment_{preset.model}_{preset.method.value}-{config.dataset}-{config.seed}"
+    name = f"alignment_{preset.model}_{preset.method.value}-{config.data_name}-{config.seed}"
     settings = train.resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = train.load_preset_graph(preset, config)
+    check(graph)
     pick_device(config.device)
     with Run("graphs", name, settings, config.out, config.resume) as run:
         run.restore()

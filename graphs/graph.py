@@ -38,7 +38,7 @@ class Graph:
     train: Tensor
     val: Tensor
     test: Tensor
-    _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)  # each graph has its own
 
     @property
     def nodes(self) -> int:
@@ -51,8 +51,11 @@ class Graph:
         return self.x.shape[1]
 
     def operator(self, build: Callable[..., T], *arguments: Any) -> T:
-        """``build(self, *arguments)``, computed at the first call and kept: a layer's matrix does not change."""
+        """``build(self, *arguments)``, computed at the first call and kept until edges are changed in place."""
         key = (build, arguments)
+        if self._memo.get("version") != (version := _version(self.edge_index)):
+            self._memo.clear()
+            self._memo["version"] = version
         if key not in self._memo:
             self._memo[key] = build(self, *arguments)
         return self._memo[key]
@@ -60,11 +63,20 @@ class Graph:
     def to(self, device: torch.device | str) -> Graph:
         """The same graph on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("x", "edge_index", "y", "train", "val", "test")}
-        return replace(self, **moved, _memo={})
+        return replace(self, **moved)
 
     def with_edges(self, edge_index: Tensor) -> Graph:
         """The same nodes joined by other edges ``[2, E]``."""
-        return replace(self, edge_index=edge_index, _memo={})
+        return replace(self, edge_index=edge_index)
+
+    def __copy__(self) -> Graph:
+        """The same graph, which shares all tensors and keeps matrices of its own."""
+        return replace(self)
+
+
+def _version(tensor: Tensor) -> int:
+    """A number that grows when `tensor` is changed in place."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def gcn_adjacency(graph: Graph) -> SparseMatrix:

@@ -1,5 +1,6 @@
 """The Planetoid files of Cora, CiteSeer and PubMed (Yang et al. 2016): where they are, their checksums, reading them.
 
+They lie in planetoid/Cora/raw, or in any folder that PyG's `Planetoid` makes of a root and a name in either case.
 The files are pickles, and a pickle can run code. Each is compared with its published checksum before it is opened.
 """
 
@@ -43,17 +44,30 @@ SHA256 = {
 }
 
 
+def folders(dataset: str) -> list[str]:
+    """Where a data set's files are looked for below a root; the first is ours.
+
+    PyG names the folder as its user spelled the data set, below a root that its user may have named after it as well.
+    """
+    name = NAMES[dataset]
+    spelled = (name, dataset, name.upper())
+    tops = ("planetoid/", "Planetoid/", "", *(f"{top}{outer}/" for top in ("", "planetoid/") for outer in spelled))
+    return [*(f"{top}{inner}/raw" for top in tops for inner in spelled), "planetoid", "planetoid/data"]
+
+
 def files(dataset: str) -> list[RemoteFile]:
     """The eight files of "cora", "citeseer" or "pubmed"."""
+    first, *others = folders(dataset)
     return [
         RemoteFile(
-            path=f"planetoid/{NAMES[dataset]}/raw/ind.{name}",
+            path=f"{first}/ind.{name}",
             sha256=digest,
             size=None,
             urls=(
                 f"https://raw.githubusercontent.com/kimiyoung/planetoid/{COMMIT}/data/ind.{name}",
                 f"https://github.com/kimiyoung/planetoid/raw/{COMMIT}/data/ind.{name}",
             ),
+            also=tuple(f"{folder}/ind.{name}" for folder in others),
         )
         for name, digest in SHA256.items()
         if name.startswith(dataset)

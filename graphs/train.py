@@ -9,6 +9,7 @@ Full batch, Adam, a fixed number of epochs. Reported is the test accuracy at the
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -23,6 +24,8 @@ from graphs.models import build_model
 from graphs.presets import Preset, find_preset
 from harness.config import conclude
 from harness.device import pick_device
+from harness.errors import UserError
+from harness.files import name_of
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -37,6 +40,19 @@ class Config(RunConfig):
     """cheb, gcn, spline, gat or dna; gcn if left out."""
     preset: str | None = None
     """A named preset, such as gcn_dfa, in place of model and method."""
+    graph: Path | None = None
+    """A graph of your own, in place of --dataset: an .npz file of arrays, or a .pt file of PyTorch Geometric."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.graph is not None and (self.dataset != "synthetic" or self.data_dir is not None):
+            option = "--data-dir" if self.dataset == "synthetic" else "--dataset"
+            raise UserError(f"{option} and --graph name two graphs. Leave one of them out.")
+
+    @property
+    def data_name(self) -> str:
+        """The data set, or the file of one's own."""
+        return self.dataset if self.graph is None else name_of(self.graph, "graph")
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
@@ -173,18 +189,19 @@ def load_preset_graph(preset: Preset, config: Config) -> Graph:
         normalise_features=preset.normalise_features,
         five_folds=preset.five_folds,
         seed=config.seed,
+        file=config.graph,
     )
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:
     """All that decided the run: the preset, the data set and the seed."""
-    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
+    return vars(preset) | {"dataset": config.data_name, "seed": config.seed}
 
 
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.data_name}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = load_preset_graph(preset, config)  # before the folder is made: a missing file should not leave one behind
     pick_device(config.device)

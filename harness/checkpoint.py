@@ -6,7 +6,11 @@ copy from another machine, damaged the newest.
 
 import contextlib
 import os
+import pickle
+import re
 import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +22,33 @@ NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 TEMPORARY = "checkpoint.pt.tmp"
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
+MAPPINGS, SEQUENCES = (dict, OrderedDict, Counter), (list, tuple, set)  # other subclasses are not read back
+DEPTH = 100  # levels of lists in lists
 
 
 def write_checkpoint(folder: Path, content: dict[str, Any]) -> Path:
     """Write `content` (tensors, numbers, strings, lists and dicts of them) as the newest checkpoint of `folder`.
 
     Raises:
-        TypeError: `content` holds something else; names it.
+        TypeError: `content` holds something else, which `read_checkpoint` would not give back; names it.
         UserError: it could not be written. The checkpoint written before is intact and no temporary file is left.
     """
     path, temporary = folder / NAME, folder / TEMPORARY
     _refuse_objects(content, "checkpoint")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, content)
         _keep_previous(folder)
         os.replace(temporary, path)
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         kept = f"The last good checkpoint, {path}, is intact" if path.exists() else "There is no earlier checkpoint"
         way_out = (
             "Free some space or make the folder writable, then continue with --resume, or choose another with --out"
         )
         raise UserError(f"cannot write {path}: {_reason(error)}. {kept}. {way_out}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path
 
 
@@ -71,30 +75,77 @@ def read_checkpoint(folder: Path, or_previous: bool = False) -> dict[str, Any] |
         raise UserError(_damaged(path)) from error
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code in it; any exception means that it is not one."""
+def load_plain(path: Path, classes: Sequence[type] = ()) -> Any:
+    """What torch.save wrote, on the CPU, without running any code in it.
+
+    Args:
+        path: The file.
+        classes: Containers that it may hold besides tensors and plain values.
+
+    Raises:
+        Exception: of many kinds; the file is damaged, or holds something else.
+    """
     with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
         if broken := archive.testzip():
             raise ValueError(f"the sum of {broken} differs")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(list(classes)):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def why_unreadable(error: Exception) -> str:
+    """The cause in an error of `load_plain`, without torch's advice, which is to run the code in the file."""
+    text = str(error)
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return f"{found[1]}, which is code"
+    if found := re.search(r"WeightsUnpickler error: (.*)", text):
+        return found[1].strip() or "no plain values"
+    return type(error).__name__ if not text or "weights_only" in text else text.splitlines()[0]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; any exception means that it is not one."""
+    content = load_plain(path)
     if not isinstance(content, dict) or "step" not in content:
         raise ValueError("no step in it")
     return content
 
 
-def _refuse_objects(value: Any, name: str) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write `content`, and read it again without its numbers: torch knows best what it will refuse to read.
+
+    What `_refuse_objects` does not see is found here, such as an attribute of a tensor or of an OrderedDict.
+    """
+    try:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.PickleError, AttributeError) as error:  # the latter: an object of a function's own class
+        raise TypeError(
+            f"something in the checkpoint could not be read back: {why_unreadable(error)}. "
+            "A checkpoint holds tensors and plain values: use detach(), float(), str() or dict()"
+        ) from error
+
+
+def _refuse_objects(value: Any, name: str, depth: int = 0) -> None:
     """Raise for what `torch.load(weights_only=True)` would refuse: better now than after the crash."""
-    if isinstance(value, dict):
+    if depth > DEPTH:
+        raise TypeError(
+            f"{name[:80]}... lies more than {DEPTH} levels deep, or holds itself; store flat lists and dicts"
+        )
+    if type(value) in MAPPINGS:
         for key, item in value.items():
-            _refuse_objects(key, f"key of {name}")
-            _refuse_objects(item, f"{name}[{key!r}]")
-    elif type(value) in (list, tuple, set):
+            _refuse_objects(key, f"key of {name}", depth + 1)
+            _refuse_objects(item, f"{name}[{key!r}]", depth + 1)
+    elif type(value) in SEQUENCES:
         for index, item in enumerate(value):
-            _refuse_objects(item, f"{name}[{index}]")
+            _refuse_objects(item, f"{name}[{index}]", depth + 1)
     elif not isinstance(value, torch.Tensor) and type(value) not in PLAIN:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(
-            f"{name} is a {kind}; a checkpoint holds tensors and plain values: use float(), str() or .value"
+            f"{name} is a {kind}; a checkpoint holds tensors and plain values: "
+            "use float(), str(), dict(), list() or .value"
         )
 
 

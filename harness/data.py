@@ -21,6 +21,7 @@ class RemoteFile:
     sha256: str | None  # hexadecimal; None: not known, and then not checked
     size: int | None  # bytes; None: not known
     urls: tuple[str, ...]  # mirrors, tried in this order
+    also: tuple[str, ...] = ()  # where other tools put it, relative to the root
 
 
 def data_root(data_dir: Path | None = None) -> Path:
@@ -75,8 +76,7 @@ def fetch(files: Sequence[RemoteFile], root: Path, what: str) -> list[Path]:
 
 def _present(file: RemoteFile, roots: Sequence[Path]) -> Path | None:
     """The first of the candidates that exists, checked; None if there is none."""
-    for root in roots:
-        path = root / file.path
+    for path in (root / place for root in roots for place in (file.path, *file.also)):
         if path.is_file():
             _check(path, file)
             return path

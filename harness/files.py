@@ -26,6 +26,19 @@ def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> Non
             temporary.unlink(missing_ok=True)
 
 
+def name_of(path: Path, otherwise: str) -> str:
+    """What the data at `path` is called in results: its last part, of a file without suffix; bytes that are no text
+    are replaced.
+
+    Args:
+        path: A file or folder, such as "." for this one.
+        otherwise: Its name where it has none, as the root folder.
+    """
+    path = path.expanduser().resolve()
+    name = path.name if path.is_dir() else path.stem
+    return name.encode(errors="surrogateescape").decode(errors="replace") or otherwise
+
+
 def lock(file: IO | int, wait: bool = True) -> bool:
     """Hold an open file against other processes until it is closed or this process ends, however it ends.
 

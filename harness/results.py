@@ -148,7 +148,13 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns.
 
     What a killed process left of a line is cut off first.
+
+    Raises:
+        ValueError: `read` would refuse the line, because it lacks some of `KEYS`.
+        UserError: it could not be written.
     """
+    if not line.keys() >= KEYS or not isinstance(line["result"], Mapping):
+        raise ValueError(f"a line of {path.name} needs {', '.join(sorted(KEYS))}, and has {', '.join(sorted(line))}")
     text = json.dumps(plain(line), allow_nan=False) + "\n"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,12 +181,20 @@ def _run_in(text: bytes, place: str) -> dict[str, Any]:
     """One line of a results file."""
     way_out = "Delete that line to run it again."
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, or bytes that are no text
         raise UserError(f"{place} is not JSON ({getattr(error, 'msg', error)}). {way_out}") from None
     if not isinstance(found, dict) or not found.keys() >= KEYS or not isinstance(found["result"], dict):
         raise UserError(f"{place} is not a run of a table. {way_out}")
     return found
+
+
+def _finite(word: str) -> float:
+    """A number of JSON's; `ValueError` for one that is too large for a float, and for NaN and its like."""
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word} is no finite number")
+    return number
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

@@ -37,7 +37,7 @@ from typing import Any
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import lock, write_whole
 from harness.metrics import MetricsFile
-from harness.processes import check_joined, current
+from harness.processes import check_joined, check_mixed_precision, current
 from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
@@ -94,6 +94,7 @@ class Run:
         self._last_step = 0
         self._processes = current()
         check_joined(self._processes, task)
+        check_mixed_precision(task, plain(config).get("precision"))
         if self._processes.is_main:
             self._hold_folder()
             try:
@@ -123,9 +124,10 @@ class Run:
         """Add a line of numbers to `metrics.jsonl` and to TensorBoard.
 
         Raises:
+            TypeError: something is not one number; names it, and nothing is written.
             NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
         """
-        numbers = {name: _number(value) for name, value in scalars.items()}
+        numbers = {name: _number(name, value) for name, value in scalars.items()}
         if self._processes.is_main:
             self._metrics.append({"step": step} | plain(numbers))
             with writing(self.folder):
@@ -275,6 +277,13 @@ class Run:
         return self._board
 
 
-def _number(value: Any) -> float | int:
+def _number(name: str, value: Any) -> float | int:
     """A Python number out of a number, a 0-d array or a 0-d tensor."""
-    return value.item() if hasattr(value, "item") else value
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        float(number)
+        if isinstance(number, int | float):
+            return number
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # as many kinds as there are libraries
+        pass
+    raise TypeError(f"{name} is {value!r:.60}, and a run logs numbers: use float(), and one name for each number")

@@ -88,6 +88,9 @@ class RunConfig(config.RunConfig):
             raise UserError(f"--alignment-every {self.alignment_every}: give at least 1.")
         if self.sample < 0:
             raise UserError(f"--sample {self.sample}: give a number of tokens, 0 for none.")
+        if self.text_dir is not None and (self.dataset != "synthetic" or self.data_dir is not None):
+            option = "--data-dir" if self.dataset == "synthetic" else "--dataset"
+            raise UserError(f"{option} and --text-dir name two texts. Leave one of them out.")
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean.
@@ -101,7 +104,21 @@ class RunConfig(config.RunConfig):
         given = {name: value for name, value in given.items() if value is not None}
         if self.epochs is not None and self.steps is None:
             given["steps"] = None  # as many as these epochs have, whatever the preset's own length
-        return replace(preset, **given)
+        preset = replace(preset, **given)
+        self._refuse_without_effect(preset)
+        return preset
+
+    def _refuse_without_effect(self, preset: Preset) -> None:
+        """Raise `UserError` for an option that was given and that another one leaves without effect."""
+        for option, other, has_effect in (
+            ("heads", "attention", preset.attention != "fixed"),
+            ("vocabulary_size", "vocabulary", preset.vocabulary != "char"),
+            ("warmup", "schedule", preset.schedule == "noam"),
+            ("last_block", "error_at", preset.error_at == "hidden" or preset.last_block == "projected"),
+        ):
+            if getattr(self, option) is not None and not has_effect:
+                words = [f"--{name.replace('_', '-')} {getattr(preset, name)}" for name in (option, other)]
+                raise UserError(f"{words[0]} has no effect under {words[1]}. Leave one of them out.")
 
     def load(self, preset: Preset) -> Corpus:
         """The text that these arguments name, in the preset's tokens."""

@@ -6,23 +6,33 @@
     wikitext-2       text/wikitext-2/{train,valid,test}.txt, the publisher's wiki.train.tokens ..., or its archive
     wikitext-103     likewise; both are the versions in words with <unk>, which published perplexities are about
 
-Any of the files may be compressed, .txt.xz. A folder of one's own (`--text-dir`) has the three files, or documents
-(.txt, .md, .rst, at any depth) that are split by a hash of their relative paths.
+A folder of one's own (`--text-dir`) has the three files, or documents (.txt, .md, .rst, at any depth) that are split by
+a hash of their relative paths. The three may have the names that other people give them: val, dev or validation, such
+as wiki.train.raw and ptb.valid.txt. Any file may be compressed (.gz, .xz, .bz2), and be spelled in upper case.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.errors import UserError
-from nlp.text import Part, file_part, string_part, zip_part
+from harness.files import name_of
+from nlp.text import COMPRESSED, Part, file_part, string_part, zip_part
 
 FILES = {"train": "train", "val": "valid", "test": "test"}  # split, and its file
 DOCUMENTS = (".txt", ".md", ".rst")
+DOCUMENT = re.compile(r"\.(txt|md|rst)(\.(gz|xz|bz2))?$", re.IGNORECASE)
+# By split, the files that may hold it; a plain one before a compressed one. Raw WikiText is another text.
+SPELLINGS = {"train": "train|training", "val": "valid|val|validation|dev", "test": "test"}
+PUBLISHED_FILE = r"({names})\.txt(\.(gz|xz|bz2))?|wiki\.({names})\.tokens(\.(gz|xz|bz2))?"
+OWN_FILE = r"((wiki|ptb)\.)?({names})\.(txt|tokens|raw)(\.(gz|xz|bz2))?"
+SHOWN = 8  # names of files in a message
 
 SHAKESPEARE = RemoteFile(
     path="text/tinyshakespeare/input.txt",
@@ -83,24 +93,41 @@ def own_texts(folder: Path) -> Texts:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise UserError(f"--text-dir {folder}: no such folder. Give one with train.txt, valid.txt and test.txt.")
-    name = folder.resolve().name
-    if files := _split_files(folder, "Add what is missing"):
+    name = name_of(folder, "texts")
+    if files := _split_files(folder, "Add what is missing, or move the others into a folder of documents", OWN_FILE):
         return Texts(name, files)
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in DOCUMENTS and path.is_file())
-    names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    names = sorted(_documents(folder))
     splits = {split: tuple(file_part(folder / name) for name in found) for split, found in _dealt(names, 96, 2).items()}
     if empty := [FILES[split] for split, parts in splits.items() if not parts]:
         raise UserError(
             f"--text-dir {folder} has {len(names)} documents ({', '.join(DOCUMENTS)}), and none of them fell to "
             f"{' and '.join(empty)}, which get about 2 of 100 each. Add documents, or give train.txt, valid.txt and "
-            "test.txt."
+            f"test.txt. {_listing(folder)}"
         )
     return Texts(name, splits)
 
 
+def _documents(folder: Path) -> Iterator[str]:
+    """The documents below a folder by their relative paths; those whose name or folder begins with a dot are left out.
+
+    Raises:
+        UserError: a folder cannot be read, so that its documents would be missing.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}. Make it readable, or remove it.") from error
+
+    for place, inner, names in os.walk(folder, onerror=refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in names:
+            path = Path(place) / name
+            if DOCUMENT.search(name) and not name.startswith(".") and path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
 def share_of_100(name: str) -> int:
-    """A number from 0 to 99 that depends on `name` alone: the same on every machine."""
-    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 100
+    """A number from 0 to 99 that depends on `name` alone: the same on every machine, and for bytes that are no text."""
+    return int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8], 16) % 100
 
 
 def _dealt(names: Iterable[str], train: int, val: int) -> dict[str, list[str]]:
@@ -154,7 +181,8 @@ def _wikitext(dataset: str, data_dir: Path | None) -> dict[str, tuple[Part, ...]
     if files := _below_a_root(dataset, data_dir, way_out):
         return files
     remote = wikitext_archive(dataset)
-    [path] = fetch([remote], data_root(data_dir), f"{dataset} (text/{dataset}/train.txt, valid.txt and test.txt)")
+    what = f"{dataset} (text/{dataset}/train.txt, valid.txt and test.txt; the raw version is another text: --text-dir)"
+    [path] = fetch([remote], data_root(data_dir), what)
     return {
         split: (zip_part(path, f"{dataset}/wiki.{file}.tokens", str(remote.sha256)),) for split, file in FILES.items()
     }
@@ -187,19 +215,47 @@ def _roots(data_dir: Path | None) -> Iterator[Path]:
     yield cache_dir() / "data"
 
 
-def _split_files(folder: Path, way_out: str) -> dict[str, tuple[Part, ...]] | None:
+def _split_files(folder: Path, way_out: str, form: str = PUBLISHED_FILE) -> dict[str, tuple[Part, ...]] | None:
     """The files of the three splits; none of them is no error, some of them is one."""
-    found = {split: _first_file(folder, file) for split, file in FILES.items()}
+    found = {split: _split_file(folder, names, form) for split, names in SPELLINGS.items()}
     missing = [FILES[split] for split, path in found.items() if path is None]
     if len(missing) == len(FILES):
         return None
     if missing:
         names = " and ".join(f"{file}.txt" for file in missing)
-        raise UserError(f"{folder} lacks {names} (or .txt.xz): the {' and '.join(missing)} text. {way_out}.")
+        text = " and ".join(missing)
+        raise UserError(f"{folder} lacks {names} (or .gz, .xz, .bz2): the {text} text. {way_out}. {_listing(folder)}")
     return {split: (file_part(path),) for split, path in found.items() if path is not None}
 
 
-def _first_file(folder: Path, file: str) -> Path | None:
-    """A split's file under any of its usual names."""
-    names = (f"{file}.txt", f"{file}.txt.xz", f"wiki.{file}.tokens")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _split_file(folder: Path, names: str, form: str) -> Path | None:
+    """The file of one split; None if there is none.
+
+    Raises:
+        UserError: there are two, and which is meant cannot be told.
+    """
+    pattern = re.compile(form.format(names=names), re.IGNORECASE)
+    found = [folder / name for name in _files(folder) if pattern.fullmatch(name)]
+    plain = [path for path in found if path.suffix.lower() not in COMPRESSED] or found
+    if len(plain) > 1:
+        raise UserError(f"{plain[0]} and {plain[1].name} are both the text of one split. Remove one of them.")
+    return plain[0] if plain else None
+
+
+def _files(folder: Path) -> list[str]:
+    """The names of the files in a folder; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}. Make it readable, or choose another.") from error
+
+
+def _listing(folder: Path) -> str:
+    """The files of a folder, for messages."""
+    names = _files(folder)
+    if not names:
+        return "It has no files."
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"Its files are {', '.join(names[:SHOWN])}{more}."

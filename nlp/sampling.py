@@ -93,3 +93,5 @@ def check_settings(length: int, temperature: float, top_k: int | None) -> None:
         raise UserError(f"--temperature {temperature}: give 0, which takes the likeliest token, or more.")
     if top_k is not None and top_k < 1:
         raise UserError(f"--top-k {top_k}: give 1 or more, or leave it out to draw from all tokens.")
+    if top_k is not None and temperature == 0:
+        raise UserError("--temperature 0 takes the likeliest token and leaves --top-k without effect. Leave one out.")

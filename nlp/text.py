@@ -1,4 +1,4 @@
-"""Long texts, read a block at a time: plain files, .xz files, members of a zip archive, and text at hand.
+"""Long texts, read a block at a time: plain and compressed files, members of a zip archive, and text at hand.
 
 A text may be larger than memory. It is cut into blocks before white space that follows something else, where neither a
 word nor one of the pieces that byte-pair encoding looks at is cut in two: the blocks have the tokens of the whole.
@@ -6,7 +6,9 @@ word nor one of the pieces that byte-pair encoding looks at is cut in two: the b
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import gzip
 import hashlib
 import io
 import lzma
@@ -15,14 +17,26 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from harness.download import sha256
 from harness.errors import UserError
 
 BLOCK = 1 << 18  # bytes that are read at a time, and characters of a block
 JOINT = "\n\n"  # between two documents
-DAMAGED = (EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, KeyError)
+DAMAGED = (EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, KeyError)
+Opener = Callable[[Path], Any]  # to a file of bytes
+COMPRESSED: dict[str, tuple[bytes, Opener]] = {  # by suffix: how the content begins, and what decompresses it
+    ".gz": (b"\x1f\x8b", gzip.open),
+    ".xz": (b"\xfd7zXZ\0", lzma.open),
+    ".bz2": (b"BZh", bz2.open),
+}
+MARKS = {  # how a file begins that is text in another encoding than UTF-8; the longer first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -35,16 +49,27 @@ class Part:
 
 
 def file_part(path: Path) -> Part:
-    """A text file; one whose name ends in .xz is decompressed as it is read.
+    """A text file; a compressed one is decompressed as it is read, whatever its name.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
         digest = sha256(path)
+        with open(path, "rb") as file:
+            begin = file.read(8)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Make it readable, or remove it.") from error
-    return Part(str(path), digest, lambda: lzma.open(path) if path.suffix == ".xz" else open(path, "rb"))
+    return Part(str(path), digest, lambda: _opener(path, begin)(path))
+
+
+def _opener(path: Path, begin: bytes) -> Opener:
+    """What opens a file: by its suffix, and where that says nothing, by how it begins."""
+    if kind := COMPRESSED.get(path.suffix.lower()):
+        return kind[1]
+    return next(
+        (opener for mark, opener in COMPRESSED.values() if begin.startswith(mark)), lambda path: open(path, "rb")
+    )
 
 
 def zip_part(path: Path, member: str, digest: str) -> Part:
@@ -120,6 +145,7 @@ def _decoded(part: Part, size: int) -> Iterator[str]:
         while not final:
             content = file.read(size)
             final = not content
+            _refuse_other_encodings(part, content, offset)
             pending = len(utf8.getstate()[0])  # bytes of a character whose rest is still to come
             try:
                 piece = text.decode(content, final)
@@ -132,10 +158,22 @@ def _decoded(part: Part, size: int) -> Iterator[str]:
                 yield piece
 
 
+def _refuse_other_encodings(part: Part, content: bytes, offset: int) -> None:
+    """Raise for text in 16 or 32 bits a character, of which ASCII would pass as UTF-8 with bytes of zero."""
+    name = next((name for mark, name in MARKS.items() if offset == 0 and content.startswith(mark)), None)
+    if name is not None:
+        advice = f"Convert it by iconv -f {name} -t utf-8, or remove it"
+        raise UserError(f"{part.name} is {name.upper()} text, and not UTF-8. {advice}.")
+    if b"\0" in content:
+        likely = "utf-16le" if (offset + content.index(0)) % 2 else "utf-16be"  # where ASCII has its byte of zero
+        advice = f"If it is text, it is UTF-16: convert it by iconv -f {likely} -t utf-8; else remove it"
+        raise UserError(f"{part.name} has bytes of zero, so it is no UTF-8 text. {advice}.")
+
+
 def _not_utf8(part: Part, offset: int, error: UnicodeDecodeError) -> str:
     """Where a file stops being UTF-8."""
     found = error.object[error.start]
     return (
-        f"{part.name} is not UTF-8 text: byte {offset} (counted from 0, decompressed) is 0x{found:02x}. Convert the "
-        "file, such as by iconv -f latin1 -t utf-8, or remove it."
+        f"{part.name} is not UTF-8 text: byte {offset} (counted from 0, decompressed) is 0x{found:02x}. If it is text, "
+        "convert it from its own encoding, such as iconv -f windows-1252 -t utf-8 for Western Europe; else remove it."
     )

@@ -192,16 +192,47 @@ def load_run(folder: Path) -> tuple[LanguageModel, Vocabulary, Preset]:
         preset = Preset.from_settings(read_config(folder, another))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{config} is not what a run of nlp.train writes ({error}). {another}.") from error
-    words, state = Vocabulary.from_json(vocabulary.read_text(encoding="utf-8")), content["state"]
-    refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
-    model = LanguageModel(words.size, preset)
-    model.load_state_dict(state["best"]["weights"] or state["model"])
-    return model.eval(), words, preset
+    words, state = read_vocabulary(vocabulary), content["state"]
+    try:
+        refuse_other_vocabulary(state["vocabulary"], words.fingerprint, f"in {vocabulary}")
+        model = rebuilt(preset, words.size, state["best"]["weights"] or state["model"])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"the checkpoint in {folder} is not of the model in {config} ({reason}). {another}.") from error
+    return model, words, preset
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """The vocabulary in a run's folder.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Restore it from a copy.") from error
+    return Vocabulary.from_json(text)
+
+
+def rebuilt(preset: Preset, size: int, weights: dict[str, Any]) -> LanguageModel:
+    """The model of a preset with these weights, in evaluation mode.
+
+    Raises:
+        RuntimeError: the weights are those of another model; found out before a model of impossible size is built.
+    """
+    blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    if len(blocks) != preset.layers:
+        raise RuntimeError(f"{preset.layers} layers, and the checkpoint has {len(blocks)}")
+    model = LanguageModel(size, preset)
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
+    processes.check_mixed_precision("nlp", config.precision)
     device = processes.join(config.device)
     check_precision(config.precision, device)
     corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind

@@ -32,7 +32,7 @@ from vision.optimizers import make_optimizer
 from vision.prealign import prealign
 from vision.presets import Preset
 from vision.presets_principled import PRESETS
-from vision.train import evaluations, train_epoch
+from vision.train import check_batches, evaluations, train_epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,7 @@ def load_images(config: Config, preset: Preset) -> Data:
     data = load_data(config.dataset, config.data_dir, normalise=preset.normalise, seed=config.seed)
     if data.classes is None:
         raise UserError(f"--dataset {config.dataset} is a regression, and this experiment needs classes. Use cifar10.")
+    check_batches(preset, data)
     return data
 
 

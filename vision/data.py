@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.files import name_of
+from vision.folders import read_folder
+from vision.formats import CLASSES
 from vision.published import read_cifar10, read_fashion_mnist, read_mnist
 from vision.synthetic import digits, drtp_classification, drtp_regression
 
@@ -109,6 +113,8 @@ def load_data(
     pad_to: int | None = None,
     hold_out: int = 0,
     seed: int = 0,
+    image_dir: Path | None = None,
+    image_size: int | None = None,
 ) -> Data:
     """Read or draw a data set.
 
@@ -121,10 +127,44 @@ def load_data(
         pad_to: Height and width that images get by a black frame.
         hold_out: Training samples, drawn from all classes alike, that become `Data.val`.
         seed: Decides which are held out.
+        image_dir: A folder of images in place of `dataset`, see `vision.folders`.
+        image_size: Height and width that images of `image_dir` are cropped and scaled to; None: all have one size.
 
     Raises:
         UserError: an unknown name, a file that is missing or damaged, or a size that the samples do not allow.
     """
+    found = _named(dataset, data_dir) if image_dir is None else _own(image_dir, image_size)
+    parts = _held_out(found, hold_out, seed)
+    splits = [Split(_pixels(x), torch.from_numpy(y)) for x, y in parts]
+    if normalise:
+        mean, std = _statistics(splits[0].x)
+    splits = [replace(split, x=_padded(split.x, pad_to, found.name)) for split in splits]
+    if normalise:
+        for split in splits:
+            split.x.sub_(mean).div_(std)
+    return Data(
+        name=found.name,
+        train=splits[0],
+        val=splits[1] if len(splits) == 3 else None,
+        test=splits[-1],
+        classes=found.classes,
+        outputs=found.classes or splits[0].y.shape[1],
+        shape=tuple(splits[0].x.shape[1:]),
+    )
+
+
+class _Found(NamedTuple):
+    """A data set as it was read."""
+
+    name: str
+    train: Arrays
+    val: Arrays | None
+    test: Arrays
+    classes: int | None
+
+
+def _named(dataset: str, data_dir: Path | None) -> _Found:
+    """A data set of `DATASETS`."""
     if dataset not in DATASETS:
         raise UserError(f"--dataset {dataset}: no such data set. There are {', '.join(DATASETS)}.")
     name = "digits" if dataset == "synthetic" else dataset
@@ -132,26 +172,23 @@ def load_data(
     if train[0].shape[1:] != test[0].shape[1:]:
         sizes = " and ".join("x".join(map(str, x.shape[1:])) for x in (train[0], test[0]))
         raise UserError(f"{name}: training and test images differ in size, {sizes}. Replace the files.")
-    kept, held = _rows(len(train[0]), hold_out, seed)
-    parts = [_select(train, kept), _select(train, held), test] if hold_out else [train, test]
-    splits = [Split(_pixels(x), torch.from_numpy(y)) for x, y in parts]
-    if normalise:
-        mean, std = _statistics(splits[0].x)
-    splits = [replace(split, x=_padded(split.x, pad_to, name)) for split in splits]
-    if normalise:
-        for split in splits:
-            split.x.sub_(mean).div_(std)
-    y = splits[0].y
-    classes = None if y.is_floating_point() else 10
-    return Data(
-        name=name,
-        train=splits[0],
-        val=splits[1] if hold_out else None,
-        test=splits[-1],
-        classes=classes,
-        outputs=classes or y.shape[1],
-        shape=tuple(splits[0].x.shape[1:]),
-    )
+    return _Found(name, train, None, test, CLASSES if np.issubdtype(train[1].dtype, np.integer) else None)
+
+
+def _own(folder: Path, size: int | None) -> _Found:
+    """A folder of images."""
+    images = read_folder(folder, size)
+    return _Found(name_of(folder, "images"), images.train, images.val, images.test, len(images.classes))
+
+
+def _held_out(found: _Found, count: int, seed: int) -> list[Arrays]:
+    """Samples for training, for choosing an epoch if there are some, and for tests."""
+    if found.val is not None:
+        if count:
+            raise UserError(f"--hold-out {count}: {found.name} has a folder of held-out images. Leave one of them out.")
+        return [found.train, found.val, found.test]
+    kept, held = _rows(len(found.train[0]), count, seed)
+    return [_select(found.train, kept), _select(found.train, held), found.test] if count else [found.train, found.test]
 
 
 def _rows(count: int, hold_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

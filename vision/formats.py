@@ -12,7 +12,6 @@ import gzip
 import io
 import math
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,19 +19,21 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.arrays import read_arrays
 from harness.errors import UserError
 
 Images = tuple[np.ndarray, np.ndarray]  # uint8 [N, C, H, W], and their classes, int64 [N]
 
+WAY_OUT = "Replace it, or remove it to have the published files downloaded"
 CLASSES = 10  # of all the sets read here
+CHANNELS = (1, 3)  # grey, or red, green and blue
 CIFAR_SHAPE = (3, 32, 32)
 CIFAR_RECORD = 1 + math.prod(CIFAR_SHAPE)  # bytes: the class, then the pixels by channel
 MNIST_KEYS = (  # of the training and test set, under either spelling
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
-# What numpy, zipfile and tarfile raise on damaged files; the last for a compression that zipfile does not know.
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error, tarfile.TarError)  # what tarfile raises on damaged files
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
@@ -64,9 +65,22 @@ def read_mnist_npz(path: Path) -> tuple[Images, Images]:
     Raises:
         UserError: the file is damaged, or lacks the keys.
     """
-    arrays = read_npz(path, *MNIST_KEYS)
-    (x, y), (x_test, y_test) = arrays[:2], arrays[2:]
-    return checked(path, x[:, None], y), checked(path, x_test[:, None], y_test)
+    x, y, x_test, y_test = read_npz(path, *MNIST_KEYS)
+    return checked(path, _one_channel(x), _one_column(y)), checked(path, _one_channel(x_test), _one_column(y_test))
+
+
+def _one_channel(images: np.ndarray) -> np.ndarray:
+    """Grey images ``[N, 1, H, W]`` from ``[N, H, W]``, ``[N, H, W, 1]`` or the same; others as they are."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[3] == 1 != images.shape[1]:
+        return np.moveaxis(images, 3, 1)
+    return images
+
+
+def _one_column(labels: np.ndarray) -> np.ndarray:
+    """Classes ``[N]`` from ``[N, 1]``; others as they are."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def read_npz(path: Path, *spellings: Sequence[str]) -> list[np.ndarray]:
@@ -75,17 +89,15 @@ def read_npz(path: Path, *spellings: Sequence[str]) -> list[np.ndarray]:
     Raises:
         UserError: the file is damaged, holds Python objects, or has none of the spellings.
     """
-    try:
-        with open(path, "rb") as stream:  # numpy itself leaves a damaged file open
-            file = np.load(stream, allow_pickle=False)
-            present = list(getattr(file, "files", ()))  # an array alone (.npy) has none
-            for keys in spellings:
-                if set(keys) <= set(present):
-                    return [file[key] for key in keys]
-    except UNREADABLE as error:
-        raise _damaged(path, f"cannot be read as an npz file ({error})") from error
-    wanted = " or ".join(", ".join(keys) for keys in spellings)
-    raise _damaged(path, f"lacks the keys {wanted}; it has {', '.join(present) or 'none'}")
+
+    def choose(present: list[str]) -> Sequence[str]:
+        for keys in spellings:
+            if set(keys) <= set(present):
+                return keys
+        wanted = " or ".join(", ".join(keys) for keys in spellings)
+        raise _damaged(path, f"lacks the keys {wanted}; it has {', '.join(present) or 'none'}")
+
+    return list(read_arrays(path, choose, WAY_OUT).values())
 
 
 def read_cifar_binary(path: Path) -> Images:
@@ -153,10 +165,16 @@ def checked(path: Path, images: np.ndarray, labels: np.ndarray) -> Images:
     Raises:
         UserError: they are not bytes ``[N, C, H, W]`` with as many classes in 0..9. `path` is where they are from.
     """
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise _damaged(path, f"holds {images.dtype} of shape {list(images.shape)} where images are bytes")
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise _damaged(path, f"holds {labels.dtype} of shape {list(labels.shape)} where labels are whole numbers")
+    if images.dtype != np.uint8:
+        raise _damaged(path, f"holds images as {images.dtype}, where they are bytes (uint8, 0 to 255)")
+    if images.ndim != 4 or images.shape[1] not in CHANNELS:
+        shape = "x".join(map(str, images.shape))
+        raise _damaged(path, f"holds images of shape {shape}, where grey ones are [N, H, W] or [N, H, W, 1]")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise _damaged(path, f"holds labels as {labels.dtype}, where they are whole numbers")
+    if labels.ndim != 1:
+        shape = "x".join(map(str, labels.shape))
+        raise _damaged(path, f"holds labels of shape {shape}, where they are [N] or [N, 1], one class an image")
     if len(images) != len(labels):
         raise _damaged(path, f"does not fit: there are {len(images):,} images and {len(labels):,} labels")
     if images.size == 0:
@@ -180,6 +198,8 @@ def _content(path: Path) -> bytes:
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
     """The content of one regular file of an archive; KeyError if there is none of that name."""
+    if name not in archive.getnames():
+        raise KeyError(name)
     member = archive.getmember(name)
     file = archive.extractfile(member) if member.isreg() else None
     if file is None:
@@ -189,4 +209,4 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
 
 
 def _damaged(path: Path, cause: str) -> UserError:
-    return UserError(f"{path} {cause}. Replace it, or remove it to have the published files downloaded.")
+    return UserError(f"{path} {cause}. {WAY_OUT}.")

@@ -6,6 +6,9 @@ user's own files are taken as they are, so that a repacked copy will do; their f
     mnist/mnist.npz, or mnist/ and the four IDX files, plain or .gz
     fashion-mnist/ and the four IDX files
     cifar10/cifar-10-batches-bin/*.bin, cifar10/cifar-10-binary.tar.gz, or cifar10/{train,test}.npz of JPEG files
+
+The folders of other tools are looked into as well: torchvision's MNIST/raw, FashionMNIST/raw and a CIFAR-10 right below
+the root, Keras's mnist.npz.
 """
 
 from __future__ import annotations
@@ -32,6 +35,11 @@ from vision.formats import (
 from vision.kept import kept_images
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FOLDERS = {  # below a root, where IDX files are looked for; the first is ours
+    "mnist": ("mnist", "mnist/raw", "MNIST/raw", "MNIST"),
+    "fashion-mnist": ("fashion-mnist", "fashion-mnist/raw", "FashionMNIST/raw", "FashionMNIST", "fashion_mnist"),
+}
+CIFAR_FOLDERS = ("cifar10", ".", "CIFAR10", "cifar-10")
 FASHION_COMMIT = "b2617bb6d3ffa2e429640350f613e3291e10b141"  # of github.com/zalandoresearch/fashion-mnist
 MIRRORS = {
     "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist"),
@@ -71,14 +79,17 @@ def read_mnist(data_dir: Path | None) -> tuple[Images, Images]:
     Raises:
         UserError: a file is damaged, or there is neither a copy nor a network.
     """
-    if (path := data_root(data_dir) / "mnist" / "mnist.npz").is_file():
-        return read_mnist_npz(path)
-    return _read_idx_files("mnist", "MNIST (mnist/mnist.npz, or its four IDX files)", data_dir)
+    for name in ("mnist/mnist.npz", "mnist.npz"):
+        if (path := data_root(data_dir) / name).is_file():
+            return read_mnist_npz(path)
+    what = "MNIST (mnist/mnist.npz, or its four IDX files in mnist or MNIST/raw)"
+    return _read_idx_files("mnist", what, data_dir)
 
 
 def read_fashion_mnist(data_dir: Path | None) -> tuple[Images, Images]:
     """Training and test images of Fashion-MNIST; errors as for `read_mnist`."""
-    return _read_idx_files("fashion-mnist", "Fashion-MNIST (its four IDX files)", data_dir)
+    what = "Fashion-MNIST (its four IDX files in fashion-mnist or FashionMNIST/raw)"
+    return _read_idx_files("fashion-mnist", what, data_dir)
 
 
 def read_cifar10(data_dir: Path | None) -> tuple[Images, Images]:
@@ -88,17 +99,23 @@ def read_cifar10(data_dir: Path | None) -> tuple[Images, Images]:
         UserError: a file is damaged, or there is neither a copy nor a network; the version of pickles is not read,
             because a pickle can run code.
     """
-    for root in _roots(data_dir):
-        folder = root / "cifar10"
-        if _all_there(batches := [folder / CIFAR_FOLDER / name for name in CIFAR_BATCHES]):
-            parts = [read_cifar_binary(path) for path in batches]
-            return _joined(parts[:-1]), parts[-1]
-        if (archive := root / CIFAR_ARCHIVE.path).is_file():
-            return _read_archive(archive)
-        if _all_there(packs := [folder / "train.npz", folder / "test.npz"]):
-            train, test = (kept_images(f"jpeg-{sha256(path)}", partial(decode_jpeg_pack, path)) for path in packs)
-            return train, test
+    for folder in (root / name for root in _roots(data_dir) for name in CIFAR_FOLDERS):
+        if found := _cifar10_in(folder):
+            return found
     return _read_archive(_fetch_archive(data_dir))
+
+
+def _cifar10_in(folder: Path) -> tuple[Images, Images] | None:
+    """Training and test images of CIFAR-10 in any of its forms; None if `folder` has none of them."""
+    if _all_there(batches := [folder / CIFAR_FOLDER / name for name in CIFAR_BATCHES]):
+        parts = [read_cifar_binary(path) for path in batches]
+        return _joined(parts[:-1]), parts[-1]
+    if (archive := folder / Path(CIFAR_ARCHIVE.path).name).is_file():
+        return _read_archive(archive)
+    if folder.name == "cifar10" and _all_there(packs := [folder / "train.npz", folder / "test.npz"]):
+        train, test = (kept_images(f"jpeg-{sha256(path)}", partial(decode_jpeg_pack, path)) for path in packs)
+        return train, test
+    return None
 
 
 def idx_files(folder: str) -> list[RemoteFile]:
@@ -130,7 +147,8 @@ def _read_idx_files(folder: str, what: str, data_dir: Path | None) -> tuple[Imag
 def _find(folder: str, name: str, data_dir: Path | None) -> Path | None:
     """An IDX file under any of its usual names; None if there is none."""
     spellings = [f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
-    candidates = (root / folder / spelling for root in _roots(data_dir) for spelling in spellings)
+    folders = (root / place for root in _roots(data_dir) for place in FOLDERS[folder])
+    candidates = (place / spelling for place in folders for spelling in spellings)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -152,7 +170,8 @@ def _fetch_archive(data_dir: Path | None) -> Path:
     try:
         return fetch([CIFAR_ARCHIVE], root, what)[0]
     except UserError as error:
-        pickles = [path for name in CIFAR_PICKLES if (path := root / "cifar10" / name).exists()]
+        places = (root / folder / name for folder in CIFAR_FOLDERS for name in CIFAR_PICKLES)
+        pickles = [path for path in places if path.exists()]
         if not pickles:
             raise
         raise UserError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.files import name_of
 from harness.precision import Precision, autocast, check_precision, products
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -35,6 +37,8 @@ from vision.optimizers import make_optimizer
 from vision.presets import Preset, find_preset
 
 EVALUATION_BATCH = 1000
+WITHOUT = {"dropout": ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56"), "act": ("resnet20", "resnet56")}
+LARGEST = 1024  # height and width of one's own images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,10 @@ class Config(config.RunConfig):
     dataset: str = "digits"
     """digits (or synthetic, which is the same), which needs no files, mnist, fashion-mnist, cifar10, drtp-regression or
     drtp-classification."""
+    image_dir: Path | None = None
+    """A folder of your own images, in place of --dataset: a folder for every class."""
+    image_size: int | None = None
+    """Height and width that your own images are cropped and scaled to; if left out, all must have one size."""
     model: str | None = None
     """fc, topology, cnn, lenet, lenet-mnist, resnet20 or resnet56; fc if left out."""
     preset: str | None = None
@@ -83,17 +91,35 @@ class Config(config.RunConfig):
         super().__post_init__()
         if self.keep_weights < 0:
             raise UserError(f"--keep-weights {self.keep_weights}: give 0 or more.")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
+            raise UserError(f"--image-size {self.image_size}: give 1 to {LARGEST}.")
+        if self.image_dir is None:
+            if self.image_size is not None:
+                raise UserError("--image-size is about your own images. Give them with --image-dir, or leave it out.")
+        elif self.dataset != "digits" or self.data_dir is not None:
+            option = "--data-dir" if self.dataset == "digits" else "--dataset"
+            raise UserError(f"{option} and --image-dir name two sets of images. Leave one of them out.")
+
+    @property
+    def data_name(self) -> str:
+        """The data set, or the folder of images."""
+        return self.dataset if self.image_dir is None else name_of(self.image_dir, "images")
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
         model = "topology" if self.topology is not None and self.model is None else self.model
-        preset = find_preset(name=self.preset, model=model, method=self.method, dataset=self.dataset)
+        preset = find_preset(
+            name=self.preset, model=model, method=self.method, dataset=self.dataset
+        )  # own images: as digits
         shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
         given = {name: getattr(self, name) for name in shared - {"model", "method"}}
         for option, owner in {"topology": "topology", "hidden": "fc"}.items():
             if given[option] is not None and preset.model != owner:
                 meant = f"is about --model {owner}, and this run trains {preset.model}"
                 raise UserError(f"--{option} {meant}. Leave one of them out.")
+        for option, models in WITHOUT.items():
+            if given[option] is not None and preset.model in models:
+                raise UserError(f"--{option} has no effect on --model {preset.model}. Leave one of them out.")
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -232,6 +258,7 @@ def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
 
 def check(preset: Preset, data: Data) -> None:
     """Raise `UserError` where the preset asks for something that the data does not have."""
+    check_batches(preset, data)
     with torch.device("meta"):
         model = build_model(preset, data.shape, data.outputs)
     if preset.freeze_convs and not any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -249,6 +276,15 @@ def check(preset: Preset, data: Data) -> None:
         raise UserError(f"--loss {preset.loss} needs classes, and {data.name} is a regression. Use --loss mse.")
 
 
+def check_batches(preset: Preset, data: Data) -> None:
+    """Raise `UserError` where no batch can be made as the preset says."""
+    count = len(data.train)
+    if preset.drop_last and preset.batch > count:
+        raise UserError(f"--batch {preset.batch} leaves no whole batch of {count} samples. Make it {count} or less.")
+    if preset.flip and len(data.shape) != 3:
+        raise UserError(f"the preset mirrors images, and the samples of {data.name} are vectors. Use another preset.")
+
+
 def load_preset_data(preset: Preset, config: Config) -> Data:
     """The images of `config`, prepared as the preset says."""
     data = load_data(
@@ -258,22 +294,27 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
         pad_to=preset.pad_to,
         hold_out=preset.hold_out,
         seed=config.seed,
+        image_dir=config.image_dir,
+        image_size=config.image_size,
     )
-    return (
-        data if preset.train_images is None else replace(data, train=data.train.drawn(preset.train_images, config.seed))
-    )
+    if preset.train_images is None:
+        return data
+    if config.train_images is not None and config.train_images > len(data.train):
+        raise UserError(f"--train-images {config.train_images}: there are {len(data.train)} to train on. Give fewer.")
+    return replace(data, train=data.train.drawn(preset.train_images, config.seed))
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:
     """All that decided the run and its curves: the preset, the data set, the seed, whether alignment is measured."""
     measured = config.alignment or None  # None, as in the folders of runs from before it was written down
-    return vars(preset) | {"dataset": config.dataset, "seed": config.seed, "alignment": measured}
+    about = {"dataset": config.data_name, "image_size": config.image_size, "seed": config.seed}
+    return vars(preset) | about | {"alignment": measured}
 
 
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.data_name}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     data = load_preset_data(preset, config)  # before the folder is made: a missing file should not leave one behind
     check(preset, data)

@@ -125,6 +125,20 @@ def test_files_may_lie_partly_below_the_root_and_partly_in_the_cache(little_pubm
     assert load_graph("pubmed", root).nodes == 620
 
 
+@pytest.mark.parametrize(
+    "place", ["planetoid/pubmed/raw", "pubmed/raw", "PubMed/raw", "PubMed/PubMed/raw", "pubmed/pubmed/raw", "planetoid"]
+)
+def test_the_folders_that_pyg_makes_are_found_in_either_case(little_pubmed, place):
+    root, x, _ = little_pubmed
+    (root / "aside").mkdir()
+    raw = shutil.move(root / "planetoid" / "PubMed" / "raw", root / "aside" / "raw")
+    shutil.rmtree(root / "planetoid")
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(raw, root / place)
+    graph = load_graph("pubmed", root, normalise_features=False)
+    torch.testing.assert_close(graph.x.to_dense(), torch.from_numpy(x))
+
+
 def test_features_of_pubmed_that_are_not_the_published_ones_are_named_before_they_are_opened(tmp_path):
     path = tmp_path / "planetoid" / "PubMed" / "raw" / "ind.pubmed.allx"
     path.parent.mkdir(parents=True)

@@ -1,3 +1,6 @@
+import copy
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,6 +79,41 @@ def test_weight_decay_reaches_the_first_convolution_alone_where_the_preset_says_
     assert decayed == {id(p) for p in net.conv1.parameters()}
     everything = make_optimizer(build_model(PRESETS["gat_bp"], 12, 3), PRESETS["gat_bp"]).param_groups
     assert [group["weight_decay"] for group in everything] == [5e-4]
+
+
+def adjacency_by_hand(graph):
+    """D^-1/2 (A + I) D^-1/2 by loops over edges."""
+    dense = torch.eye(graph.nodes)
+    for source, target in graph.edge_index.t().tolist():
+        dense[target, source] = 1
+    degree = dense.sum(dim=1)
+    return dense / (degree[:, None] * degree).sqrt()
+
+
+OTHERS = {
+    "replace": lambda graph, edges: dataclasses.replace(graph, edge_index=edges),
+    "with_edges": lambda graph, edges: graph.with_edges(edges),
+    "replaced twice": lambda graph, edges: dataclasses.replace(dataclasses.replace(graph, name="a"), edge_index=edges),
+    "copied and moved": lambda graph, edges: dataclasses.replace(copy.copy(graph).to("cpu"), edge_index=edges),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_a_graph_made_from_another_computes_with_its_own_edges(small, other):
+    small.operator(gcn_adjacency)
+    edges = small.edge_index[:, small.edge_index.sum(dim=0) % 2 == 0]
+    made = other(small, edges)
+    torch.testing.assert_close(made.operator(gcn_adjacency).to_dense(), adjacency_by_hand(made))
+    assert made.edge_index is edges
+    torch.testing.assert_close(small.operator(gcn_adjacency).to_dense(), adjacency_by_hand(small))
+
+
+def test_edges_that_are_changed_in_place_are_seen(small):
+    before = small.operator(gcn_adjacency).to_dense()
+    small.edge_index[:, 0] = torch.tensor([3, 4])
+    after = small.operator(gcn_adjacency).to_dense()
+    torch.testing.assert_close(after, adjacency_by_hand(small))
+    assert not torch.equal(before, after)
 
 
 def test_the_adjacency_is_built_once_per_graph(small):

@@ -134,3 +134,37 @@ def test_a_run_is_resumed_by_as_many_processes_as_started_it(tmp_path, as_proces
         run.restore()
     assert (tmp_path / "metrics.jsonl").read_text() == before
     assert json.loads(before)["loss"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "message"),
+    [
+        (
+            "bf16",
+            {"precision": "fp32"},
+            r"--mixed_precision bf16: task .* says --precision fp32.*or add --precision bf16",
+        ),
+        ("fp16", {"precision": "fp32"}, r"--mixed_precision fp16: .*--mixed_precision no; --precision bf16 is what"),
+        ("fp8", {"precision": "bf16"}, r"--mixed_precision fp8: .* says --precision bf16"),
+        ("bf16", {}, r"--mixed_precision bf16: task has no option for that and trains in float32"),
+    ],
+)
+def test_another_precision_than_accelerate_was_asked_for_is_refused_before_a_folder_is_made(
+    tmp_path, monkeypatch, asked, config, message
+):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    with pytest.raises(UserError, match=message):
+        Run("task", "name", config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "config"), [("no", {"precision": "bf16"}), ("bf16", {"precision": "bf16"}), ("no", {}), (None, {})]
+)
+def test_the_precision_that_accelerate_was_asked_for_or_none_is_no_contradiction(tmp_path, monkeypatch, asked, config):
+    if asked is None:
+        monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    else:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    Run("task", "name", config, tmp_path / "run").__exit__(None, None, None)
+    assert (tmp_path / "run" / "config.yaml").exists()

@@ -1,5 +1,6 @@
 """What a run folder refuses, and what it keeps when the disk fails."""
 
+import enum
 import errno
 import importlib.metadata
 import json
@@ -8,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter, OrderedDict, UserDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +228,81 @@ def test_what_could_not_be_read_back_is_refused_when_saved(tmp_path: Path, value
         run.save(2, best=value)
 
 
+class History(dict):
+    """A dict with a class of its own."""
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Marked(torch.Tensor):
+    """A tensor with a class of its own."""
+
+
+SUBCLASSES = (History(loss=[0.5]), defaultdict(list), UserDict(a=1), Level.LOW, np.str_("a"), np.int64(1))
+
+
+@pytest.mark.parametrize("value", SUBCLASSES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("place", [lambda value: value, lambda value: {"a": [value]}], ids=["alone", "inside"])
+def test_a_subclass_of_a_plain_type_is_refused_when_saved_and_by_its_name(tmp_path: Path, value: object, place):
+    run = started(tmp_path / "run")
+    with pytest.raises(TypeError, match=rf"\['best'\].* is a .*\.{type(value).__name__}; a checkpoint holds tensors"):
+        run.save(2, best=place(value))
+
+
+def attributed(value: object, attribute: object):
+    value.note = attribute  # type: ignore[attr-defined]
+    return value
+
+
+HIDDEN = {  # what lies in a value where no list or dict shows it
+    "a tensor's class": torch.ones(2).as_subclass(Marked),
+    "a tensor's attribute": attributed(torch.ones(2), Level.LOW),
+    "a parameter's attribute": attributed(torch.nn.Parameter(torch.ones(2)), Level.LOW),
+    "a mapping's attribute": attributed(OrderedDict(a=1), Level.LOW),
+    "a function": attributed(OrderedDict(a=1), lambda: None),
+    "a number of 3,000 bits": 2**3000,
+}
+
+
+@pytest.mark.parametrize("value", HIDDEN.values(), ids=HIDDEN)
+def test_what_torch_would_not_read_back_is_refused_when_saved(tmp_path: Path, value: object):
+    run = started(tmp_path / "run", weights=torch.arange(3.0))
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(TypeError, match="could not be read back"):
+        run.save(2, best=value)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_a_list_that_holds_itself_is_refused_when_saved(tmp_path: Path):
+    loop: list = []
+    loop.append(loop)
+    with pytest.raises(TypeError, match="or holds itself"):
+        started(tmp_path / "run").save(2, best=loop)
+
+
+def test_every_plain_value_comes_back_as_what_it_was(tmp_path: Path):
+    weights = torch.nn.Linear(2, 3).state_dict()
+    kept = {
+        "numbers": [True, -3, 2**1000, 0.1, float("inf"), 1 - 2j],
+        "words": ("", "é\udce9", b"\xff\0"),
+        "nothing": None,
+        "set": {1, "a"},
+        "counts": Counter({3: 2}),
+        "keys": {(1, 2): 3, torch.float32: 1},
+        "of torch": [torch.Size([1, 2]), torch.device("cpu"), torch.bfloat16],
+    }
+    started(tmp_path / "run", kept=kept, weights=weights, sparse=torch.eye(3).to_sparse())
+    state = Run("task", "name", Config(), tmp_path / "run", resume=True).restore()
+    assert state is not None
+    assert state["kept"] == kept
+    assert type(state["weights"]) is OrderedDict
+    assert all(torch.equal(state["weights"][name], weights[name]) for name in weights)
+    assert torch.equal(state["sparse"].to_dense(), torch.eye(3))
+
+
 def test_state_dicts_of_optimizers_and_schedulers_are_restored(tmp_path: Path):
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([weight])
@@ -337,6 +414,19 @@ def test_versions_are_those_of_the_packages_that_were_used(monkeypatch: pytest.M
         assert package not in versions()
         monkeypatch.setitem(sys.modules, package, None)
         assert versions()[package] == importlib.metadata.version(package)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, 1j, torch.ones(2), np.ones(2), 10**400], ids=repr)
+def test_what_is_no_number_is_named_and_no_line_of_it_is_written(tmp_path: Path, value: object):
+    with Run("task", "name", Config(), tmp_path / "run") as run, pytest.raises(TypeError, match=r"accuracy is .*float"):
+        run.log(1, train_loss=0.5, accuracy=value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_numbers_of_numpy_and_torch_are_logged_as_numbers(tmp_path: Path):
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        run.log(1, a=np.float32(0.5), b=np.array(2), c=torch.tensor(3.0), d=True)
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text()) == {"step": 1, "a": 0.5, "b": 2, "c": 3, "d": 1}
 
 
 def test_tensorboard_events_lie_beside_the_metrics(tmp_path: Path):

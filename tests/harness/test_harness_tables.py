@@ -219,6 +219,15 @@ def test_a_results_line_without_its_newline_does_not_count_as_done(tmp_path: Pat
     assert [found["seed"] for found in results.read(path)] == [1]
 
 
+@pytest.mark.parametrize("missing", sorted(results.KEYS))
+def test_a_line_that_could_not_be_read_is_not_written(tmp_path: Path, missing: str):
+    path = TABLE.path(tmp_path)
+    whole = line(CELLS[0], 0, 0.8)
+    with pytest.raises(ValueError, match=rf"needs .*{missing}"):
+        results.append(path, {name: value for name, value in whole.items() if name != missing})
+    assert not path.exists()
+
+
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "folder" / "file.md"
     files.write_whole(path, b"one")
@@ -234,6 +243,8 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch
     [
         (b"nonsense", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
+        (b'{"a": NaN}', r"is not JSON \(NaN is no finite number\)"),
+        (b'{"a": 1e400}', r"is not JSON \(1e400 is no finite number\)"),
         (b"5", "is not a run of a table"),
         (b'{"a": 1}', "is not a run of a table"),
         (b'{"preset": 0, "dataset": 0, "method": 0, "seed": 0, "scale": 0, "result": null}', "is not a run of a table"),
@@ -264,8 +275,10 @@ def test_what_runs_took_on_a_gpu_is_told_by_table(tmp_path: Path):
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
-    results.append(tmp_path / "r.jsonl", {"a": float("nan"), "b": [float("inf"), 1.5], "c": (1, "x")})
-    assert json.loads((tmp_path / "r.jsonl").read_text()) == {"a": None, "b": [None, 1.5], "c": [1, "x"]}
+    found = {"a": float("nan"), "b": [float("inf"), 1.5], "c": (1, "x")}
+    results.append(tmp_path / "r.jsonl", line(CELLS[0], 0, 0.8) | {"result": found})
+    [read] = results.read(tmp_path / "r.jsonl")
+    assert read["result"] == {"a": None, "b": [None, 1.5], "c": [1, "x"]}
 
 
 README = "# T\n<!-- results:t -->\nold\n<!-- /results -->\nbetween\n<!-- results:u -->\n<!-- /results -->\nend\n"

@@ -1,10 +1,13 @@
 """Corpora: named and own texts, their splits and words, and a cache that holds whole things only."""
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
 import lzma
 import os
+import re
 import sys
 import threading
 import time
@@ -354,3 +357,136 @@ def test_a_text_is_encoded_piece_by_piece_as_it_is_read(tmp_path):
     assert log == ["read ab", "encode ab", "read  ba", "encode  ba", "read  a", "encode  a"]
     assert counts == {"tokens": 7, "words": 3}
     assert np.fromfile(tmp_path / "ids.bin", np.uint16).tolist() == [2, 3, 1, 3, 2, 1, 2]
+
+
+# The names and encodings of other people's files
+
+NAMES = {
+    "val": ("train.txt", "val.txt", "test.txt"),
+    "dev": ("train.txt", "dev.txt", "test.txt"),
+    "validation": ("training.txt", "validation.txt", "test.txt"),
+    "raw": ("wiki.train.raw", "wiki.valid.raw", "wiki.test.raw"),
+    "tokens": ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
+    "ptb": ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
+    "upper": ("TRAIN.TXT", "Valid.Txt", "test.TXT"),
+    "gz": ("train.txt.gz", "valid.txt.gz", "test.txt.gz"),
+    "bz2": ("train.txt.bz2", "valid.txt", "test.txt.XZ"),
+}
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+def text_of(parts) -> str:
+    return "".join(blocks(parts))
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_the_three_texts_are_found_under_the_names_that_people_give_them(tmp_path, names):
+    for name, text in zip(names, TEXTS.values(), strict=True):
+        content = text.encode()
+        (tmp_path / name).write_bytes(PACK.get(Path(name).suffix.lower(), bytes)(content))
+    (tmp_path / "notes.pdf").write_bytes(b"")
+    splits = own_texts(tmp_path).splits
+    assert {split: text_of(parts) for split, parts in splits.items()} == {
+        "train": TEXTS["train"],
+        "val": TEXTS["valid"],
+        "test": TEXTS["test"],
+    }
+
+
+def test_what_a_folder_lacks_is_told_with_what_it_has(tmp_path):
+    for name in ("train.txt", "tset.txt", "val.txt"):
+        (tmp_path / name).write_text("words")
+    with pytest.raises(UserError, match=r"lacks test\.txt .*Its files are train\.txt, tset\.txt, val\.txt\."):
+        own_texts(tmp_path)
+
+
+def test_two_files_for_one_split_are_refused(folder):
+    (folder / "dev.txt").write_text("other words")
+    with pytest.raises(UserError, match=r"dev\.txt and valid\.txt are both the text of one split"):
+        own_texts(folder)
+
+
+def test_a_plain_file_is_taken_before_its_compressed_copy(folder):
+    (folder / "train.txt.gz").write_bytes(gzip.compress(b"old"))
+    assert text_of(own_texts(folder).splits["train"]) == TEXTS["train"]
+
+
+def test_raw_wikitext_is_not_taken_for_the_published_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "WIKITEXT_MIRRORS", ())
+    folder = tmp_path / "text" / "wikitext-2"
+    folder.mkdir(parents=True)
+    for name in NAMES["raw"]:
+        (folder / name).write_text("words")
+    with pytest.raises(UserError, match="the raw version is another text: --text-dir"):
+        find_texts("wikitext-2", tmp_path)
+
+
+def test_a_compressed_text_is_decompressed_whatever_its_name(tmp_path):
+    for name, pack in (("train.txt", gzip.compress), ("valid.txt", lzma.compress), ("test.txt", bz2.compress)):
+        (tmp_path / name).write_bytes(pack(TEXTS[name[:-4]].encode()))
+    splits = own_texts(tmp_path).splits
+    assert [text_of(splits[split]) for split in ("train", "val", "test")] == list(TEXTS.values())
+
+
+@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("damage", ["cut", "changed", "plain"])
+def test_a_damaged_compressed_text_is_named(folder, suffix, damage):
+    content = PACK[suffix](TEXTS["train"].encode())
+    middle = len(content) // 2
+    changed = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    (folder / f"train.txt{suffix}").write_bytes({"cut": content[:-9], "changed": changed, "plain": b"words"}[damage])
+    (folder / "train.txt").unlink()
+    with pytest.raises(UserError, match=rf"train\.txt{suffix}"):
+        text_of(own_texts(folder).splits["train"])
+
+
+def documents(folder: Path, count: int = 300) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number}.txt").write_text("some words\n")
+    return folder
+
+
+def test_a_document_whose_name_is_no_utf_8_is_read_and_moves_no_other(tmp_path):
+    folder = documents(tmp_path / "own")
+    before = {split: {part.name for part in parts} for split, parts in own_texts(folder).splits.items()}
+    odd = os.fsencode(folder) + b"/r\xe9sum\xe9.txt"
+    try:
+        Path(os.fsdecode(odd)).write_text("a word\n")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    after = {split: {part.name for part in parts} for split, parts in own_texts(folder).splits.items()}
+    assert sum(map(len, after.values())) == 301
+    share = int(hashlib.sha256(b"r\xe9sum\xe9.txt").hexdigest()[:8], 16) % 100
+    home = "train" if share < 96 else "val" if share < 98 else "test"
+    assert after == before | {home: before[home] | {os.fsdecode(odd)}}
+    assert load_corpus(text_dir=folder, vocabulary="char").words["train"] == 2 * len(after["train"])
+
+
+def test_a_folder_whose_name_is_no_utf_8_has_a_name_that_can_be_printed(tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"t\xe9xte")
+    try:
+        written(folder, TEXTS)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    monkeypatch.chdir(folder)
+    assert own_texts(Path(".")).name == "t\N{REPLACEMENT CHARACTER}xte"
+    assert own_texts(written(tmp_path / "v1.2", TEXTS)).name == "v1.2"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_of_documents_that_may_not_be_read_is_named(tmp_path):
+    folder = documents(tmp_path / "own")
+    (folder / "closed").mkdir(mode=0)
+    with pytest.raises(UserError, match=r"cannot read .*closed"):
+        own_texts(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "windows-1252"])
+def test_the_encoding_that_an_error_recommends_gives_the_text_back(folder, encoding):
+    content = "Das Haus ist groß.\n".encode(encoding)
+    (folder / "train.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"train\.txt") as caught:
+        text_of(own_texts(folder).splits["train"])
+    [named] = re.findall(r"iconv -f (\S+)", str(caught.value))
+    assert content.decode(named) == "Das Haus ist groß.\n"

@@ -95,6 +95,7 @@ def test_the_mode_of_the_model_is_put_back(training):
         ({"temperature": -0.5}, "--temperature -0.5"),
         ({"temperature": float("nan")}, "--temperature nan"),
         ({"top_k": 0}, "--top-k 0"),
+        ({"top_k": 3, "temperature": 0.0}, r"--temperature 0 .* leaves --top-k without effect"),
     ],
 )
 def test_settings_without_a_meaning_are_errors(settings, message):

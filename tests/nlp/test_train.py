@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -296,3 +297,69 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, c
     assert message in complaint
     assert complaint.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "fixed", "heads": 4}, "--heads 4 has no effect under --attention fixed"),
+        ({"vocabulary": "char", "vocabulary_size": 50}, "--vocabulary-size 50 has no effect under --vocabulary char"),
+        ({"schedule": "adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
+        ({"preset": "small_macro_adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
+        ({"error_at": "logits", "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
+        ({"method": Method.DRTP, "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_an_option_that_another_leaves_without_effect_is_refused(options, message):
+    with pytest.raises(UserError, match=f"{message}. Leave one of them out"):
+        Config(**options).resolve()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "dense", "heads": 4},
+        {"vocabulary_size": 50},
+        {"schedule": "noam", "warmup": 5},
+        {"last_block": "error"},
+        {"attention": "fixed"},
+        {"error_at": "logits"},
+    ],
+    ids=" ".join,
+)
+def test_options_that_have_an_effect_are_not_refused(options):
+    preset = Config(**options).resolve()
+    assert {name: getattr(preset, name) for name in options} == options
+
+
+@pytest.mark.parametrize(
+    ("options", "option"), [({"dataset": "docs"}, "--dataset"), ({"data_dir": Path(".")}, "--data-dir")]
+)
+def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
+    with pytest.raises(UserError, match=f"{option} and --text-dir name two texts"):
+        Config(text_dir=Path("texts"), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "cause"),
+    [
+        ("vocabulary.json", b'"lower"', b'"\xff"', r"vocabulary\.json cannot be read"),
+        ("config.yaml", b"layers: 2", b"layers: 99999999999999999999", "is not of the model in .* layers"),
+        ("config.yaml", b"d_model: 16", b"d_model: 8", "is not of the model in .*size mismatch"),
+        ("config.yaml", b"d_model: 16", b"d_model: 9999999999999998", "is not of the model in"),
+        ("config.yaml", b"chunk: 8", b"chunk: 99999999999999999999", "is not of the model in .*too big"),
+    ],
+)
+def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name, old, new, cause):
+    config = tiny_config(steps=2, validate_every=2, checkpoint_every=2)
+    settings = config.settings(config.resolve(), corpus) | {"device": "cpu"}
+    with Run("nlp", "a", settings, tmp_path) as run:
+        train(config, run, corpus)
+    assert load_run(tmp_path)[1].size == corpus.vocabulary.size
+    content = (tmp_path / name).read_bytes()
+    assert old in content
+    (tmp_path / name).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=cause) as caught:
+        load_run(tmp_path)
+    assert str(tmp_path) in str(caught.value)

@@ -75,6 +75,25 @@ def test_mnist_is_read_under_either_spelling_of_its_keys(path, keys):
     assert y_test.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("axis", [1, 3], ids=["first", "last"])
+def test_grey_images_with_a_channel_axis_and_labels_in_a_column_are_what_they_are_without(path, axis):
+    x, y = random_images(6, 5, 4)
+    write_npz(path, train_images=np.expand_dims(x, axis), train_labels=y[:, None])
+    (images, labels), _ = read_mnist_npz(path)
+    np.testing.assert_array_equal(images[:, 0], x)
+    assert (images.shape, labels.tolist()) == ((6, 1, 5, 4), y.tolist())
+
+
+def test_an_array_whose_header_says_less_than_there_is_is_named(path):
+    """Its checksum covers what lies behind, which numpy alone does not read."""
+    write_npz(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"'shape': (9, 5, 4)", b"'shape': (3, 5, 4)"))
+    assert path.read_bytes() != content
+    with pytest.raises(UserError, match=rf"{path} cannot be read as an npz file"):
+        read_mnist_npz(path)
+
+
 def write_npz(path, **changes):
     arrays = dict(zip(KEYS["own"], [*random_images(9, 5, 4), *random_images(3, 5, 4)], strict=True)) | changes
     with open(path, "wb") as file:
@@ -88,10 +107,14 @@ def write_npz(path, **changes):
         ({"train_labels": np.arange(8)}, "9 images and 8 labels"),
         ({"train_labels": np.array([0, 1, 10] * 3)}, "label 2 is 10, and classes are 0 to 9"),
         ({"train_labels": np.array([0, 1, -1] * 3)}, "label 2 is -1"),
-        ({"train_labels": np.zeros(9, np.float32)}, "holds float32 of shape .* where labels are whole numbers"),
-        ({"train_labels": np.zeros((9, 10), np.int64)}, r"holds int64 of shape \[9, 10\] where labels"),
-        ({"train_images": np.zeros((9, 5, 4), np.float32)}, "holds float32 .* where images are bytes"),
-        ({"train_images": np.zeros((9, 20), np.uint8)}, r"of shape \[9, 1, 20\] where images"),
+        ({"train_labels": np.zeros(9, np.float32)}, "holds labels as float32, where they are whole numbers"),
+        (
+            {"train_labels": np.zeros((9, 10), np.int64)},
+            r"holds labels of shape 9x10, where they are \[N\] or \[N, 1\]",
+        ),
+        ({"train_images": np.zeros((9, 5, 4), np.float32)}, "holds images as float32, where they are bytes"),
+        ({"train_images": np.zeros((9, 20), np.uint8)}, r"of shape 9x20, where grey ones are \[N, H, W\]"),
+        ({"train_images": np.zeros((9, 5, 4, 2), np.uint8)}, r"of shape 9x5x4x2, where grey ones are \[N, H, W\]"),
         ({"test_images": np.zeros((0, 5, 4), np.uint8), "test_labels": np.zeros(0, np.uint8)}, "holds no images"),
         ({"train_labels": np.array([{}] * 9)}, "cannot be read as an npz file.*allow_pickle"),
     ],

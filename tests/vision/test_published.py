@@ -66,6 +66,32 @@ def test_idx_files_are_found_under_their_usual_names(root, name, dot, packed):
     assert (data.train.y.dtype, data.shape, data.outputs, len(data.test)) == (torch.int64, (1, 6, 4), 10, 20)
 
 
+@pytest.mark.parametrize(("name", "place"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")])
+def test_the_folders_of_torchvision_are_found(root, name, place, offline):
+    x, _, _, y_test = write_idx_set(root / place, packed=False)
+    data = load_data(name, root)
+    torch.testing.assert_close(data.train.x[:, 0], torch.tensor(x / 255, dtype=torch.float32))
+    assert data.test.y.tolist() == y_test.tolist()
+
+
+def test_one_set_is_not_taken_for_the_other(root, offline):
+    write_idx_set(root / "FashionMNIST" / "raw")
+    with pytest.raises(UserError, match=r"MNIST .* is not there"):
+        load_data("mnist", root)
+
+
+def test_a_binary_cifar10_right_below_the_root_is_found(root, offline):
+    write_cifar_folder(root)
+    (root / "cifar10" / "cifar-10-batches-bin").rename(root / "cifar-10-batches-bin")
+    assert load_data("cifar10", root).train.y.tolist() == [0, 1, 2, 3] * 5
+
+
+def test_torchvisions_cifar10_is_named_and_not_opened(root, offline):
+    (root / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UserError, match=r"cifar-10-batches-py is the version .* a pickle can run code"):
+        load_data("cifar10", root)
+
+
 def test_the_npz_of_mnist_is_read_before_idx_files(root):
     write_idx_set(root / "mnist")
     arrays = [*random_images(8, 5, 5), *random_images(3, 5, 5)]

@@ -235,3 +235,31 @@ def test_the_command_prints_its_result_and_refuses_a_typo_with_status_2(tmp_path
     assert wrong.returncode == 2
     assert "drtp" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "cnn", "dropout": 0.1}, "--dropout has no effect on --model cnn"),
+        ({"preset": "biotorch_lenet_dfa", "dropout": 0.1}, "--dropout has no effect on --model lenet"),
+        ({"model": "resnet20", "act": "tanh"}, "--act has no effect on --model resnet20"),
+    ],
+)
+def test_an_option_that_the_model_does_not_have_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Config(**options).resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "principled_fc_tanh_dfa", "batch": 2000}, "--batch 2000 leaves no whole batch of 1437 samples"),
+        ({"train_images": 5000}, "--train-images 5000: there are 1437 to train on"),
+        ({"train_images": 1400, "hold_out": 100}, "--train-images 1400: there are 1337 to train on"),
+    ],
+)
+def test_more_images_than_there_are_are_refused_before_a_folder_is_made(tmp_path, options, message):
+    config = Config(out=tmp_path / "run", device="cpu", **options)
+    with pytest.raises(UserError, match=message):
+        train.main(config)
+    assert not (tmp_path / "run").exists()
