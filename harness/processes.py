@@ -107,25 +107,6 @@ def check_joined(group: Processes, task: str) -> None:
         )
 
 
-def check_mixed_precision(task: str, precision: str | None) -> None:
-    """Raise `UserError` if `accelerate launch` was asked for another precision than the task trains in.
-
-    Args:
-        task: The task's folder.
-        precision: What its --precision says; None: it has no such option.
-    """
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked in ("no", precision):
-        return
-    if precision is None:
-        reason, way_out = f"{task} has no option for that and trains in float32", "Launch it with --mixed_precision no"
-    else:
-        reason = f"{task} takes its precision from its own option, and that says --precision {precision}"
-        way_out = "Launch it with --mixed_precision no"
-        way_out += ", or add --precision bf16" if asked == "bf16" else "; --precision bf16 is what there is"
-    raise UserError(f"accelerate launch --mixed_precision {asked}: {reason}. {way_out}.")
-
-
 def join(device: str = "auto") -> "torch.device":
     """Join the processes that were started with this one.
 

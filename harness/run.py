@@ -36,8 +36,9 @@ from typing import Any
 
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import lock, write_whole
+from harness.launch import check_launch
 from harness.metrics import MetricsFile
-from harness.processes import check_joined, check_mixed_precision, current
+from harness.processes import check_joined, current
 from harness.results import PLACES, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
@@ -94,7 +95,8 @@ class Run:
         self._last_step = 0
         self._processes = current()
         check_joined(self._processes, task)
-        check_mixed_precision(task, plain(config).get("precision"))
+        settings = plain(config)
+        check_launch(task, settings.get("precision"), settings.get("compile"))
         if self._processes.is_main:
             self._hold_folder()
             try:

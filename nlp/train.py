@@ -25,6 +25,7 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
+from harness.launch import check_launch
 from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss, read_config
@@ -232,7 +233,7 @@ def rebuilt(preset: Preset, size: int, weights: dict[str, Any]) -> LanguageModel
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    processes.check_mixed_precision("nlp", config.precision)
+    check_launch("nlp", config.precision, config.compile)
     device = processes.join(config.device)
     check_precision(config.precision, device)
     corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind

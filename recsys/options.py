@@ -70,6 +70,12 @@ def check_preset_options(config: RunConfig, preset: Preset) -> None:
         )
 
 
+def check_share(batch: int, processes: int) -> None:
+    """Raise `UserError` if a batch has not a row for every process."""
+    if batch < processes:
+        raise UserError(f"--batch {batch}: {processes} processes share its rows. Give at least {processes}.")
+
+
 def small_log_hint(config: RunConfig, preset: Preset, rows: int) -> str:
     """What to say where the published settings meet a log of few training rows, on which they learn little."""
     chosen = config.preset is not None or config.lr is not None

@@ -22,6 +22,7 @@ from harness import processes
 from harness.config import conclude
 from harness.device import pick_device
 from harness.files import write_whole
+from harness.launch import check_launch
 from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -30,8 +31,7 @@ from recsys.batches import Batch, batch_count, batches
 from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
-from recsys.launch import check_launch, check_share
-from recsys.options import small_log_hint
+from recsys.options import check_share, small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
 
 ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
@@ -148,7 +148,7 @@ def last_batch(training: Training, clicks: Clicks, config: RunConfig) -> Batch:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    check_launch(config.precision, config.compile)
+    check_launch("recsys", config.precision, config.compile)
     device = processes.join(config.device)
     check_share(preset.batch, processes.current().size)
     check_precision(config.precision, device)

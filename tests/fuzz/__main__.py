@@ -11,7 +11,6 @@ half-written. Status 1 if there is one.
 import argparse
 import faulthandler
 import importlib
-import importlib.util
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,7 @@ MODULES = ("scenes", "tables", "images", "texts", "graphs", "runs")
 
 def formats() -> dict[str, Format]:
     """All formats by name."""
-    present = [name for name in MODULES if importlib.util.find_spec(f"tests.fuzz.{name}")]
-    found = [importlib.import_module(f"tests.fuzz.{name}").FORMATS for name in present]
+    found = [importlib.import_module(f"tests.fuzz.{name}").FORMATS for name in MODULES]
     return {name: known[name] for known in found for name in known}
 
 

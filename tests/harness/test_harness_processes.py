@@ -142,11 +142,11 @@ def test_a_run_is_resumed_by_as_many_processes_as_started_it(tmp_path, as_proces
         (
             "bf16",
             {"precision": "fp32"},
-            r"--mixed_precision bf16: task .* says --precision fp32.*or add --precision bf16",
+            r"mixed_precision bf16, and this run for --precision fp32.*Add --precision",
         ),
-        ("fp16", {"precision": "fp32"}, r"--mixed_precision fp16: .*--mixed_precision no; --precision bf16 is what"),
-        ("fp8", {"precision": "bf16"}, r"--mixed_precision fp8: .* says --precision bf16"),
-        ("bf16", {}, r"--mixed_precision bf16: task has no option for that and trains in float32"),
+        ("fp16", {"precision": "fp32"}, r"mixed_precision fp16, .*Use no or bf16: launch with --mixed_precision no"),
+        ("fp8", {"precision": "bf16"}, r"mixed_precision fp8, and this run for --precision bf16"),
+        ("bf16", {}, r"mixed_precision bf16, and task, which has no option for that, trains in float32"),
     ],
 )
 def test_another_precision_than_accelerate_was_asked_for_is_refused_before_a_folder_is_made(

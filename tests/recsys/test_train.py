@@ -14,12 +14,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from harness import cli
 from harness.errors import NonFiniteLoss, UserError
+from harness.launch import check_launch
 from harness.run import Run
 from recsys import train as module
 from recsys.clicks import Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
-from recsys.launch import check_launch, check_share
+from recsys.options import check_share
 from recsys.presets import PRESETS, PUBLISHED, find_preset
 from recsys.train import Config, main, train
 from recsys.training import Training
@@ -295,8 +296,8 @@ def test_alignment_is_the_same_with_sparse_embeddings_and_leaves_them_sparse(mod
 
 
 @pytest.mark.parametrize(("asked", "options", "message"), [
-    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run .*fp32.*add --precision"),
-    ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16"}, "mixed_precision fp16, .*--mixed_precision bf16"),
+    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run .*fp32.*Add --precision"),
+    ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16"}, "mixed_precision fp16, .*--mixed_precision no"),
     ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "dynamo_backend inductor, .*Add --compile"),
     ({"ACCELERATE_USE_FSDP": "true"}, {}, "--use_fsdp"),
     ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "--use_deepspeed"),
@@ -313,7 +314,7 @@ def test_a_launcher_that_asks_for_something_else_is_told_so(asked, options, mess
 def test_a_launcher_that_asks_for_the_same_or_for_nothing_is_followed(precision, asked, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
-    check_launch(precision, compiled=False)
+    check_launch("recsys", precision, compiled=False)
 
 
 def test_published_settings_on_few_rows_are_not_silent(two_logs, tmp_path, capsys):
