@@ -105,11 +105,11 @@ GRID = {
     for dropout in DROPOUTS
 }
 BEST = {  # weight decay and dropout
-    "gcn_bp": (5e-4, 0.5),
-    "gcn_dfa": (1e-4, 0.1),
-    "gcn_dfa_spread": (1e-4, 0.1),
-    "cheb_bp": (5e-4, 0.5),
-    "cheb_dfa": (1e-4, 0.0),
+    "gcn_bp": (5e-4, 0.1),
+    "gcn_dfa": (1e-4, 0.5),
+    "gcn_dfa_spread": (1e-4, 0.5),
+    "cheb_bp": (1e-4, 0.5),
+    "cheb_dfa": (0.0, 0.5),
 }
 TUNED = {
     f"{name}_tuned": replace(TUNED_BASES[name], weight_decay=decay, dropout=dropout)
