@@ -29,6 +29,7 @@ from benchmarks.environment import save
 from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
+from harness.methods import rule_of
 from tinydfa import Method, attach
 
 
@@ -44,7 +45,7 @@ class Case:
     limit: float  # DFA over backpropagation, counting products
     target: float  # what we hold ourselves to
     rounds: int
-    methods: tuple[Method, ...] = tuple(Method)
+    methods: tuple[str, ...] = tuple(Method)
 
 
 def mlp_case(batch: int, *widths: int, target: float, rounds: int) -> Case:
@@ -123,19 +124,19 @@ class Config:
     """Write the numbers to this JSON file as well."""
 
 
-def stepper(case: Case, method: Method, config: Config) -> Callable[[], None]:
+def stepper(case: Case, method: str, config: Config) -> Callable[[], None]:
     """One training step of `case` by `method`, ready to be called again and again."""
     torch.manual_seed(0)
     model = case.build().to(config.device)
     inputs, targets = (tensor.to(config.device) for tensor in case.batch())
-    points = case.points if method.cuts else ()
+    points = case.points if rule_of(method).cuts else ()
     if method is not Method.BP:  # the reference is the model as it is, with nothing of ours on it
         attachment = attach(model, method, points=points or None, output=case.output if points else None)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)  # too small to blow up at any width
     runner: Any = torch.compile(model) if config.compile else model
 
     def step() -> None:
-        if method is Method.DRTP:
+        if method is not Method.BP:
             attachment.target = targets
         sgd_step(runner, optimizer, inputs, targets)
 
@@ -152,8 +153,8 @@ def measure(case: Case, config: Config) -> list[dict[str, Any]]:
             "method": name,
             "ms a step": round(statistics.median(times[name]) * 1e3, 2),
             "ratio to BP": round(ratio(times, name, "bp"), 3),
-            "limit": round(case.limit, 3) if Method(name).broadcasts else None,
-            "target": case.target if name == "dfa" else 1.05 if Method(name).layerwise else None,
+            "limit": round(case.limit, 3) if rule_of(name).broadcasts else None,
+            "target": case.target if name == "dfa" else 1.05 if rule_of(name).layerwise else None,
             "peak MiB": round(peak_bytes(step, config.device) / 2**20, 1),
         }
         for name, step in steps.items()

@@ -23,9 +23,10 @@ from graphs.presets import PRESETS, Preset, find_preset
 from harness.config import Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import rule_of, slug
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Method, measure_alignment
+from tinydfa import measure_alignment
 
 EVERY = 10  # epochs
 
@@ -40,7 +41,7 @@ class Config(train.Config):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
-        if self.method is Method.DRTP:
+        if rule_of(self.method).needs_target:
             reason = "projects the classes of labelled nodes, and the alignment is of the loss over all nodes"
             raise UserError(f"--method drtp {reason}. Use dfa or sdfa.")
         if self.model == "dna" and self.preset is None:
@@ -117,7 +118,7 @@ def mean(values: Any) -> float:
 def main(config: Config) -> None:
     """Run the command. A run is short, so it starts over if interrupted."""
     preset = config.resolve()
-    name = f"alignment_{preset.model}_{preset.method.value}-{config.dataset}-{config.seed}"
+    name = f"alignment_{preset.model}_{slug(preset.method)}-{config.dataset}-{config.seed}"
     settings = train.resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = train.load_preset_graph(preset, config)
     pick_device(config.device)

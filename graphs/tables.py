@@ -10,9 +10,9 @@ from typing import Any
 
 from graphs import alignment, autoencoder, embed, train
 from graphs.presets import MODELS
+from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from tinydfa import Method
 
 DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SOURCE = "arXiv 2006.12878"
@@ -25,7 +25,7 @@ QUICK_EPOCHS_OTHERS = 100
 def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str, Any]:
     length = {"epochs": context.epochs or epochs} if context.epochs or context.scale == "quick" else {}
     place = {"data_dir": context.data_dir, "device": context.device}
-    return {"dataset": cell.dataset, "method": Method(cell.method), "seed": seed} | place | length
+    return {"dataset": cell.dataset, "method": named(cell.method), "seed": seed} | place | length
 
 
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

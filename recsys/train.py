@@ -20,6 +20,7 @@ from harness import processes
 from harness.config import conclude
 from harness.device import pick_device
 from harness.files import write_whole
+from harness.methods import slug
 from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -146,7 +147,7 @@ def main(config: Config) -> None:
     preset = config.resolve()
     device = processes.join(config.device)
     check_precision(config.precision, device)
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.dataset}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.dataset}-{config.seed}"
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.data_dir}
     data = config.load()  # before the folder is made: a missing file should not leave one behind
     with Run("recsys", name, settings, config.out, config.resume) as run:

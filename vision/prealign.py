@@ -20,9 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinydfa import Attachment, DFALayer, Method
-
-DIRECT = (Method.DFA, Method.SDFA, Method.TDFA, Method.DRTP)
+from tinydfa import Attachment, DFALayer
 
 
 class Passage(NamedTuple):
@@ -49,14 +47,14 @@ def prealign(
     Raises:
         ValueError: the method has no signal of its own, or a signal is not as wide as the layer above it.
     """
-    if attachment.method not in DIRECT:
+    if not attachment.rule.broadcasts:
         raise ValueError(
-            f"{attachment.method} sends no signal of its own that weights could be aligned with. Use one of "
-            f"{', '.join(DIRECT)}."
+            f"{attachment.method} sends no signal of its own that weights could be aligned with. Use a rule that "
+            "broadcasts: dfa, sdfa, tdfa, drtp."
         )
 
     def forward() -> tuple[Tensor, list[Passage]]:
-        if attachment.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = y
         output, passages = observed(model, x)
         return loss_fn(output, y), passages
