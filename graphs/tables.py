@@ -31,14 +31,14 @@ def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 3 or A.4."""
     model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset, QUICK_EPOCHS_OTHERS))
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
     return slim(train.train(train.Config(model=model, preset=cell.preset, **common)))
 
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table A.2."""
     model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset, QUICK_EPOCHS_OTHERS))
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
     return slim(alignment.measure(alignment.Config(model=model, preset=cell.preset, **common)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.aggregate import RunKey, Summary, key_of, summarise
 from harness.methods import label
-from harness.results import PLACES
+from harness.results import PLACES, given
 from harness.tables import Cell, Table
 
 NOTHING = "–"
@@ -84,13 +84,6 @@ def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
         names[cell] = f"{line['row']} {label(line['method'])} on {line['dataset']}"
         settings.setdefault(cell, set()).add(json.dumps(deciding, sort_keys=True))
     return [names[cell] for cell, found in settings.items() if len(found) > 1]
-
-
-def given(settings: Any) -> Any:
-    """Settings without those that are None, in all depths: to have a setting that is None is not to have it."""
-    if not isinstance(settings, dict):
-        return settings
-    return {name: given(value) for name, value in settings.items() if value is not None}
 
 
 def provenance(lines: Sequence[dict[str, Any]]) -> str:

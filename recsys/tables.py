@@ -52,7 +52,8 @@ def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[s
     preset = options.pop("preset", cell.preset)
     if context.scale == "quick":
         length = dict(QUICK)
-        preset = "_".join(preset.split("_")[:2]) + "_synthetic"
+        of_preset, plus, method = preset.partition("+")
+        preset = "_".join(of_preset.split("_")[:2]) + f"_synthetic{plus}{method}"
     if context.epochs is not None:
         length["epochs"] = context.epochs
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
