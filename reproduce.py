@@ -53,8 +53,7 @@ class Config:
     datasets: tuple[str, ...] = ()
     """Cells on these data sets only."""
     methods: tuple[str, ...] = ()
-    """These methods only, also ones that a table lacks: names, or rules of your own, file.py:Class. A method that a table
-    lacks has the settings of DFA."""
+    """These methods only: names, or file.py:Class. One that a table lacks has the settings of DFA."""
     scale: Literal["paper", "quick"] = "paper"
     """paper: the published setting; quick: small, on embedded data, nothing downloaded."""
     epochs: int | None = None

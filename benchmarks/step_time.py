@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.environment import save
 from benchmarks.memory import peak_bytes
-from benchmarks.models import PostNormTransformer, mlp, sgd_step
+from benchmarks.models import PostNormTransformer, PreNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
 from harness.methods import rule_of
 from tinydfa import Method, attach
@@ -102,11 +102,50 @@ def transformer_limit(vocabulary: int, width: int, blocks: int, length: int) -> 
     return dfa / backprop
 
 
+PRE_NORM = {
+    "usual": ("blocks.*",),
+    "norms": ("blocks.*.ln_1", "blocks.*.ln_2", "blocks.*.up", "blocks.*"),
+}
+
+
+def gpt2_case(rounds: int, points: str, vocabulary: int = 8000, width: int = 512, blocks: int = 4) -> Case:
+    """GPT-2's shape, with a point a block, as is usual, or one before each layer that can be spared its product."""
+    batch, length = 8, 64
+    return Case(
+        name=f"GPT-2 {blocks} x {width}, vocabulary {vocabulary}, {batch} x {length} tokens, points: {points}",
+        build=lambda: PreNormTransformer(vocabulary, width, blocks),
+        batch=lambda: (torch.randint(0, vocabulary, (batch, length)), torch.randint(0, vocabulary, (batch, length))),
+        points=PRE_NORM[points],
+        output="ln_f",
+        limit=gpt2_limit(vocabulary, width, blocks, length, points),
+        target=0.85,
+        rounds=rounds,
+        methods=(Method.BP, Method.DFA),
+    )
+
+
+def gpt2_limit(vocabulary: int, width: int, blocks: int, length: int, points: str) -> float:
+    """As `transformer_limit`. A point at a block's end alone leaves all input gradients inside the block to compute.
+
+    With one at each norm's output and at the activation too, attention's output projection is the only one left.
+    """
+    square, attention, top = width**2, 6 * length * width, 3 * vocabulary * width
+    backprop = blocks * (3 * 12 * square + attention) + top
+    inside = 12 if points == "usual" else 1
+    projection = (1 if points == "usual" else 4) * square
+    return (blocks * ((2 * 12 + inside) * square + attention) + top + projection) / backprop
+
+
 CASES = {
     "wide": mlp_case(256, 784, 2048, 2048, 2048, 2048, 10, target=0.75, rounds=20),
     "medium": mlp_case(128, 784, 1000, 1000, 1000, 10, target=0.88, rounds=60),
     "small": mlp_case(128, 784, 256, 256, 10, target=1.0, rounds=400),
+    "three small": mlp_case(128, 784, 256, 256, 256, 10, target=0.95, rounds=400),
+    "tiny": mlp_case(32, 784, 64, 64, 64, 10, target=1.15, rounds=2000),
+    "one hidden": mlp_case(100, 784, 1000, 10, target=1.0, rounds=200),
     "transformer": transformer_case(rounds=10),
+    "gpt2": gpt2_case(rounds=10, points="usual"),
+    "gpt2 norms": gpt2_case(rounds=10, points="norms"),
 }
 
 
@@ -115,7 +154,7 @@ class Config:
     """Measure step times of all methods."""
 
     cases: tyro.conf.Positional[tuple[str, ...]] = tuple(CASES)
-    """wide, medium, small, transformer."""
+    """wide, medium, small, "three small", tiny, "one hidden", transformer, gpt2, "gpt2 norms"."""
     threads: int = 2
     device: str = "cpu"
     compile: bool = False

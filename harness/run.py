@@ -261,7 +261,9 @@ class Run:
         now = plain(self.config)
         names = sorted((set(before) | set(now)) - PLACES)
         changed = [
-            f"{name}: {before.get(name)} -> {now.get(name)}" for name in names if given(before.get(name)) != given(now.get(name))
+            f"{name}: {before.get(name)} -> {now.get(name)}"
+            for name in names
+            if given(before.get(name)) != given(now.get(name))
         ]
         if changed:
             way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"

@@ -54,7 +54,9 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same, and measure the alignment at every validation."""
-    every = QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.preset.partition("+")[0]].validate_every
+    every = (
+        QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.preset.partition("+")[0]].validate_every
+    )
     result = _train(cell, seed, context, alignment_every=every)
     found = [value for name, value in result["metrics"].items() if name.startswith("alignment ")]
     result["metrics"]["alignment"] = sum(found) / len(found)

@@ -66,9 +66,13 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     around = examined.around_points() if rule.cuts else {}
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = {point.label: point.width for point in examined.points}
+    projector = link.settings.feedback.projector
+    diagnosis.projector = "" if projector is None else repr(projector)
+    diagnosis.input_gradients = examined.input_gradients(attachment)
     diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
     diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, rule, eager, below, around), *unfed(eager)]
+    diagnosis.findings += not_run(attachment, examined)
     if compile:
         compare_compiled(diagnosis, examined, model, ours)
     if autocast:
@@ -103,6 +107,29 @@ class Examination:
             found = self._of(torch.stack(values).sum()) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
 
+    def input_gradients(self, attachment: Attachment | None) -> tuple[int, int]:
+        """How many layers compute the gradient of their input: by backpropagation, and by the method."""
+        with attachment.backprop() if attachment is not None else self.link.backprop():
+            before = self._asked_for()
+        return before, self._asked_for()
+
+    def _asked_for(self) -> int:
+        asked: set[nn.Module] = set()
+
+        def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+                asked.add(module)
+
+        layers = [module for module in self.model.modules() if multiplies(module)]
+        handles = [layer.register_forward_pre_hook(look) for layer in layers]
+        try:
+            with state_kept(self.model), torch.enable_grad():
+                self.loss_fn(self.model, self.batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return len(asked)
+
     def around_points(self) -> Gradients:
         """What is left of the gradients when the head feeds nothing."""
         rule = self.link.rule
@@ -115,6 +142,24 @@ class Examination:
     def _of(self, loss: Tensor) -> Gradients:
         found = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
         return dict(zip(self.trained, found, strict=True))
+
+
+def multiplies(module: nn.Module) -> bool:
+    """Whether a module multiplies its input by a matrix of weights."""
+    matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
+    return matrices and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+
+
+def not_run(attachment: Attachment | None, examined: Examination) -> Iterator[Finding]:
+    """Points that the batch did not pass: nothing is cut there, and nothing is fed."""
+    if attachment is None or attachment.head is None:
+        return
+    ran = {point.label for point in examined.points}
+    names = tuple(name for name in attachment.points if name not in ran)
+    if names:
+        yield Finding(
+            Fault.NOT_RUN, names, "Its module is never called, or not in this pass: choose another, such as its parts."
+        )
 
 
 def status(name: str, ours: Gradients, truth: Gradients) -> Status:

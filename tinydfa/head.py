@@ -20,7 +20,16 @@ from tinydfa.errors import PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.learner import Learner
 from tinydfa.node import Node, Plan, fitted
-from tinydfa.passes import BatchDims, Link, Record, Settings, in_backward
+from tinydfa.passes import (
+    BatchDims,
+    Link,
+    Record,
+    Settings,
+    has_rows,
+    in_backward,
+    is_output,
+    through_points,
+)
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule
 from tinydfa.shapes import (
@@ -28,12 +37,15 @@ from tinydfa.shapes import (
     batch_first,
     check_rows,
     error_of,
+    index_tensors,
     measure,
     own_columns,
     sample_dims,
-    sample_index,
     slots_for,
-)  # fmt: skip
+)
+from tinydfa.signals import autocast_type, widest
+
+Dims = tuple[Error, list[tuple[int, ...]], bool]  # of the outputs; of the points; whether all stand in front already
 
 REDRAW = "set feedback_matrix = None on the head (attachment.head)"
 
@@ -83,7 +95,7 @@ class Head(nn.Module):
         self.link = Link(Settings(feedback=feedback or Feedback(), batch_dims=batch_dims))
         self.learner: Learner | None = None
         self.size: tuple[int, int] | None = None  # c and D, known after the first pass
-        self._planned: Any = (None, None, None, None, None)
+        self._planned: Any = (None, None, None, None)
         self.register_buffer("feedback_matrix", None)
         for number, layer in enumerate(self.points):
             layer.name = layer.name or f"dfa_layers.{number}"
@@ -130,7 +142,7 @@ class Head(nn.Module):
         target = current.take_target()
         if training:
             self._note_skipped(records, outputs)
-        if records and not self.feeds_the_output:
+        if not self.feeds_the_output and is_output(records, outputs):
             outputs = through_points(records, outputs)
         if not broadcasts:
             return outputs
@@ -153,7 +165,7 @@ class Head(nn.Module):
                 f"{self._names()}. Place them in the model's forward, below the head, or attach with other points."
             )
         for record in records:
-            if record.point.skipped == record.graded:  # rarely: setting an attribute of a module is slow
+            if record.point.skipped is record.graded:  # rarely: setting an attribute of a module is slow
                 record.point.skipped = not record.graded
 
     def _join(
@@ -171,37 +183,39 @@ class Head(nn.Module):
         waits = target is None and settings.rule.needs_target
         if waits and torch.compiler.is_compiling():
             raise missing_target(settings.rule.name)
-        error, points = dims
+        error, points, in_front = dims
+        current = self.link.current if waits else None
+        if in_front:  # nothing to turn, here and after
+            joined = Node.apply(plan, current, matrix, target, *outputs, *indices, *[record.value for record in fed])
+            return [joined] if len(outputs) == 1 else list(joined)
         rows = [batch_first(output, own) for output, own in zip(outputs, error.dims, strict=True)]
         values = [batch_first(record.value, own) for record, own in zip(fed, points, strict=True)]  # type: ignore[arg-type]
-        joined = Node.apply(plan, self.link.current if waits else None, matrix, target, *rows, *indices, *values)
-        if len(outputs) == 1:
-            joined = (joined,)
+        joined = Node.apply(plan, current, matrix, target, *rows, *indices, *values)
         return [
             found if row is output else found.movedim(tuple(range(len(own))), own)
-            for found, row, output, own in zip(joined, rows, outputs, error.dims, strict=True)
+            for found, row, output, own in zip(
+                [joined] if len(outputs) == 1 else joined, rows, outputs, error.dims, strict=True
+            )
         ]
 
     def _plan(
         self, settings: Settings, outputs: list[Tensor], records: list[Record], fed: list[Record]
-    ) -> tuple[Plan, tuple[Error, list[tuple[int, ...]]], Tensor | None, list[Tensor]]:
+    ) -> tuple[Plan, Dims, Tensor | None, list[Tensor]]:
         """What the node needs of this pass; what was found for the pass before, where nothing it depends on changed."""
         dtype = autocast_type(outputs[0])
         if torch.compiler.is_compiling() or has_rows(fed):
             return self._made(settings, outputs, records, fed, dtype)
-        shapes = [(record.point, record.shape, record.value is None or record.value.dtype) for record in records]
-        key = (dtype, [(output.shape, output.device) for output in outputs], shapes, self.link.still)
-        known, made, settings_then, dims_then, matrix = self._planned
-        if (
-            settings_then is settings
-            and known == key
-            and dims_then == [record.point.batch_dims for record in records]
-            and matrix is self.feedback_matrix
-        ):
+        key = (
+            dtype,
+            self.link.still,
+            [(output.shape, output.device) for output in outputs],
+            [(r.point, r.point.batch_dims, r.shape, r.value is None or r.value.dtype) for r in records],
+        )
+        settings_then, matrix, known, made = self._planned
+        if settings_then is settings and matrix is self.feedback_matrix and known == key:
             return made
         made = self._made(settings, outputs, records, fed, dtype)
-        dims = [record.point.batch_dims for record in records]
-        self._planned = (key, made, settings, dims, self.feedback_matrix)
+        self._planned = (settings, self.feedback_matrix, key, made)
         return made
 
     def _made(
@@ -211,7 +225,7 @@ class Head(nn.Module):
         records: list[Record],
         fed: list[Record],
         dtype: torch.dtype | None,
-    ) -> tuple[Plan, tuple[Error, list[tuple[int, ...]]], Tensor | None, list[Tensor]]:
+    ) -> tuple[Plan, Dims, Tensor | None, list[Tensor]]:
         error = error_of(settings.batch_dims, outputs)
         sizes, starts, columns, largest = self._columns(settings, error, outputs[0], records)
         of_fed = [size for size, record in zip(sizes, records, strict=True) if record.value is not None]
@@ -225,7 +239,8 @@ class Head(nn.Module):
             slots = list(fitted(slots, [batch_first(r.value, own) for r, own in zip(fed, dims, strict=True)]))  # type: ignore[arg-type]
         matrix = self._matrix_for(settings)
         plan = self._plan_of(settings, error, columns, slots, dtype, len(indices))
-        return plan, (error, dims), matrix, indices
+        in_front = all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
+        return plan, (error, dims, in_front), matrix, indices
 
     def _plan_of(
         self, settings: Settings, error: Error, columns: int, slots: list[Any], dtype: torch.dtype | None, indices: int
@@ -244,8 +259,9 @@ class Head(nn.Module):
             must_know_scale=settings.must_know_scale,
             check_finite=feedback.check_finite,
             names=", ".join([slot.name for slot in slots]),
-            dtype=dtype,
+            dtype=dtype or (widest(slots) if slots else None),
             projector=feedback.projector,
+            carries_scale=getattr(feedback.projector, "carries_scale", True),
             learner=self.learner.handle if settings.rule.learns and self.learner and not self.link.still else None,
             indices=indices,
         )
@@ -373,59 +389,3 @@ class Head(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rule={self.link.rule}, points=[{self._names()}], feedback={self.feedback}"
-
-
-def through_points(records: list[Record], outputs: list[Tensor]) -> list[Tensor]:
-    """Outputs that are points themselves, as they were before the point: such a point feeds nothing, it is the output.
-
-    Their records are dropped.
-    """
-    found = []
-    for output in outputs:
-        place = next((i for i, record in enumerate(records) if record.passed is output), None)
-        if place is None:
-            found.append(output)
-            continue
-        record = records.pop(place)
-        assert record.value is not None
-        found.append(record.value)
-        if not record.point.is_output:
-            record.point.is_output = True
-    return found
-
-
-def has_rows(records: Sequence[Record]) -> bool:
-    """Whether any point was told which samples its rows belong to."""
-    return any(record.rows is not None for record in records)
-
-
-def index_tensors(
-    fed: Sequence[Record], rows: Sequence[int], samples: int
-) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """The different index tensors of some points, and which of them are each point's sample and group index."""
-    found: list[Tensor] = []
-
-    def number(tensor: Tensor | None) -> int:
-        if tensor is None:
-            return -1
-        for place, other in enumerate(found):
-            if other is tensor:
-                return place
-        found.append(tensor)
-        return len(found) - 1
-
-    which = []
-    for record, count in zip(fed, rows, strict=True):
-        own = record.rows
-        which.append((-1, -1) if own is None else (number(sample_index(own, count, samples)), number(own.group)))
-    return found, which
-
-
-def autocast_type(output: Tensor) -> torch.dtype | None:
-    """bfloat16 under its autocast, where the projection is a product like any other, even if a point is float32.
-
-    Not float16, whose range may be too small for what comes of an error times a loss scale.
-    """
-    kind = output.device.type
-    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
-    return torch.bfloat16 if bf16 else None

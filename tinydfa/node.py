@@ -36,6 +36,7 @@ class Plan(NamedTuple):
     names: str  # of the points
     dtype: torch.dtype | None  # of the product; None: that of the points
     projector: Any  # None: the matrix
+    carries_scale: bool  # twice the encoded error is projected to twice as much
     learner: int | None  # the handle of what learns
     indices: int  # how many tensors of them there are
 
@@ -63,7 +64,7 @@ class Node(torch.autograd.Function):
             ctx.save_for_backward(matrix, target, *kept)
         else:  # a recomputed pass has neither target nor points, and must save as many tensors as the first
             ctx.save_for_backward(matrix)
-            ctx.kept = (target, *[tensor.detach() for tensor in kept])
+            ctx.kept = (target, *[tensor.detach() for tensor in kept]) if kept else (target,)
         if first == 1:
             return tensors[0].view_as(tensors[0])
         return tuple([output.view_as(output) for output in tensors[:first]])
@@ -75,7 +76,7 @@ class Node(torch.autograd.Function):
         target, *others = kept or ctx.kept
         if target is None and plan.rule.needs_target:
             target = ctx.current.take_target() if ctx.current is not None else None
-        indices = others[: plan.indices]
+        indices = others[: plan.indices] if others else []
         encoded = encode(plan, rows_of(gradients, plan.widths), target)
         if plan.check_finite and indices:
             refuse_strange_indices(plan.slots, indices, encoded.shape[0])
@@ -84,8 +85,9 @@ class Node(torch.autograd.Function):
             if plan.learner is not None:
                 encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots)
             feedback = matrix if plan.projector is None else plan.projector
+            scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
             found = signals(
-                encoded, feedback, ctx.slots, columns=plan.columns, scale=plan.scale, dtype=plan.dtype, indices=indices
+                encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices
             )
         return (None, None, None, None, *gradients, *[None] * plan.indices, *found)
 
@@ -97,10 +99,16 @@ def fitted(slots: Sequence[Slot], values: Sequence[Tensor]) -> tuple[Slot, ...]:
     )
 
 
+def lost_factors(plan: Plan, encoded: Tensor) -> float:
+    """The factors of an encoded error that a projector does not carry."""
+    return (plan.loss_scale or 1.0) * (encoded.shape[0] if plan.error_sum else 1)
+
+
 def rows_of(gradients: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
     """The error ``[B, c]``: the gradients at the outputs, side by side."""
     if len(widths) == 1:
-        return gradients[0].reshape(-1, widths[0])
+        (error,) = gradients
+        return error if error.dim() == 2 and error.shape[1] == widths[0] else error.reshape(-1, widths[0])
     return torch.cat([gradient.reshape(-1, width) for gradient, width in zip(gradients, widths, strict=True)], dim=1)
 
 

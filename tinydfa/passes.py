@@ -5,7 +5,7 @@ Plain objects, no modules: they are no part of the model's tree, and a copy of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -187,3 +187,32 @@ class Link:
 def in_backward() -> bool:
     """Whether a backward pass is running: a forward pass seen then is a recomputation (`torch.utils.checkpoint`)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def is_output(records: list[Record], outputs: list[Tensor]) -> bool:
+    """Whether some output is a point itself: then it is what passed one of the last points, one for every output."""
+    return any([record.passed is output for record in records[-len(outputs) :] for output in outputs])  # noqa: C419
+
+
+def through_points(records: list[Record], outputs: list[Tensor]) -> list[Tensor]:
+    """Outputs that are points themselves, as they were before the point: such a point feeds nothing, it is the output.
+
+    Their records are dropped.
+    """
+    found = []
+    for output in outputs:
+        place = next((i for i, record in enumerate(records) if record.passed is output), None)
+        if place is None:
+            found.append(output)
+            continue
+        record = records.pop(place)
+        assert record.value is not None
+        found.append(record.value)
+        if not record.point.is_output:
+            record.point.is_output = True
+    return found
+
+
+def has_rows(records: Sequence[Record]) -> bool:
+    """Whether any point was told which samples its rows belong to."""
+    return any(record.rows is not None for record in records)

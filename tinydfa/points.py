@@ -85,11 +85,18 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
+        current = link.current
+        rows = None if current.rows is None else current.rows_of(self)
         if index is not None:
-            rows: Rows | None = Rows(index)
+            rows = Rows(index)
+        if wanted:
+            record = Record(self, input.shape, input, passed, rows, True)
         else:
-            rows = None if link.current.rows is None else link.current.rows_of(self)
-        link.write(Record(self, input.shape, input if wanted else None, passed if wanted else None, rows, recording))
+            record = Record(self, input.shape, None, None, rows, recording)
+        if link.scoped and current.open:
+            current.records.append(record)
+        else:
+            link.write(record)
         return passed
 
     def _reentrant(self) -> PointError:

@@ -201,6 +201,28 @@ def sample_index(own: Rows, rows: int, samples: int) -> Tensor | None:
     return torch.where(given.reshape(-1), in_order, -1)
 
 
+def index_tensors(
+    fed: Sequence[Record], rows: Sequence[int], samples: int
+) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """The different index tensors of some points, and which of them are each point's sample and group index."""
+    found: list[Tensor] = []
+
+    def number(tensor: Tensor | None) -> int:
+        if tensor is None:
+            return -1
+        for place, other in enumerate(found):
+            if other is tensor:
+                return place
+        found.append(tensor)
+        return len(found) - 1
+
+    which = []
+    for record, count in zip(fed, rows, strict=True):
+        own = record.rows
+        which.append((-1, -1) if own is None else (number(sample_index(own, count, samples)), number(own.group)))
+    return found, which
+
+
 def batch_first(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
     """`tensor` with its batch dimensions in front; itself when they are there already."""
     front = tuple(range(len(dims)))

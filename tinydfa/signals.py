@@ -57,7 +57,8 @@ def signals(
         feedback: F, ``[c, D]``, or a projector: a callable of ``[B, c]`` and the number of columns.
         slots: The points.
         columns: D.
-        scale: Factor on every signal. It is applied to s, the small side of the product.
+        scale: Factor on every signal. It is applied to s, the small side of the product; behind a projector, which
+            may not carry it.
         dtype: Type of the product; None: the widest of the points' types.
         indices: int64 tensors that the slots refer to.
 
@@ -72,7 +73,7 @@ def signals(
         >>> [signal.tolist() for signal in signals(error, feedback, slots, columns=4, scale=0.5)]
         [[[0.5, -0.5], [0.0, 1.0]], [[0.5, -0.5, 0.5, 0.0], [0.0, 1.0, 1.0, 1.0]]]
     """
-    projection = project(encoded * scale, feedback, columns, dtype or widest(slots))
+    projection = project(encoded, feedback, columns, scale, dtype or widest(slots))
     parts: list[Tensor] = []
     found = []
     for number, slot in enumerate(slots):
@@ -84,12 +85,13 @@ def signals(
     return found
 
 
-def project(encoded: Tensor, feedback: Any, columns: int, dtype: torch.dtype) -> Tensor:
-    """``s @ F``, ``[B, D]``, by the matrix or by the projector in its place."""
+def project(encoded: Tensor, feedback: Any, columns: int, scale: float, dtype: torch.dtype) -> Tensor:
+    """``scale * s @ F``, ``[B, D]``, by the matrix or by the projector in its place."""
     if isinstance(feedback, Tensor):
-        return cast(encoded, dtype, feedback.device) @ cast(feedback, dtype, feedback.device)
+        small = encoded if scale == 1.0 else encoded * scale
+        return cast(small, dtype, feedback.device) @ cast(feedback, dtype, feedback.device)
     with torch.no_grad():
-        projected: Tensor = feedback(encoded.detach(), columns)
+        projected: Tensor = feedback(encoded.detach(), columns) * scale
     return projected
 
 
@@ -196,3 +198,13 @@ def widest(slots: Sequence[Slot]) -> torch.dtype:
 def cast(tensor: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`tensor` itself where it has the type and place already; asking first is cheaper than `Tensor.to`."""
     return tensor if tensor.dtype is dtype and tensor.device == device else tensor.to(device=device, dtype=dtype)
+
+
+def autocast_type(output: Tensor) -> torch.dtype | None:
+    """bfloat16 under its autocast, where the projection is a product like any other, even if a point is float32.
+
+    Not float16, whose range may be too small for what comes of an error times a loss scale.
+    """
+    kind = output.device.type
+    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+    return torch.bfloat16 if bf16 else None
