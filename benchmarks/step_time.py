@@ -184,7 +184,7 @@ def stepper(case: Case, method: str, config: Config) -> Callable[[], None]:
 
 def measure(case: Case, config: Config) -> list[dict[str, Any]]:
     """One row per method."""
-    steps: dict[str, Step] = {method.value: stepper(case, method, config) for method in case.methods}
+    steps: dict[str, Step] = {str(method): stepper(case, method, config) for method in case.methods}
     times = interleave(steps, case.rounds, device=config.device)
     return [
         {

@@ -199,7 +199,7 @@ def find_preset(name: str | None, granularity: str | None, method: str | None, d
     granularity, method = granularity or "macro", method or Method.DFA
     if granularity not in GRANULARITIES:
         raise UserError(f"--granularity {granularity}: choose macro or micro.")
-    row = {Method.BP: "bp", Method.SHALLOW: "shallow"}.get(method, f"{granularity}_schedule")
+    row = {"bp": "bp", "shallow": "shallow"}.get(method, f"{granularity}_schedule")
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]
     error_at = "logits" if rule_of(method).needs_target else preset.error_at
     return replace(preset, method=method, granularity=granularity, error_at=error_at)

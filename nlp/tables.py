@@ -80,7 +80,7 @@ def _cells() -> tuple[Cell, ...]:
     cells = []
     for name, row in ROWS.items():
         small = f"small_{name}"
-        method = PRESETS[small].method.value
+        method = str(PRESETS[small].method)
         for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
             cells.append(
                 Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
@@ -148,7 +148,7 @@ GAP = Table(
         Cell(
             row=row,
             column="docs",
-            method=PRESETS[preset].method.value,
+            method=str(PRESETS[preset].method),
             preset=preset,
             dataset="docs",
             metric="val_perplexity",

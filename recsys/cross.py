@@ -28,12 +28,10 @@ class CrossNetwork(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """``[B, n] -> [B, n]``."""
-        cut = len(self.points) > 0 and self.points[0].cuts
-        layerwise = len(self.points) > 0 and self.points[0].layerwise
-        watched = len(self.points) > 0 and self.points[0].watched
-        if layerwise or (watched and not cut):
+        point: Any = self.points[0] if len(self.points) > 0 else DFALayer()
+        if point.layerwise or (point.watched and not point.cuts):
             return self.one_by_one(x0)
-        return self.at_once(x0, cut=cut and torch.is_grad_enabled())
+        return self.at_once(x0, cut=point.cuts and torch.is_grad_enabled())
 
     def one_by_one(self, x0: Tensor) -> Tensor:
         """Layer by layer, where the gradient of every x is asked for or the weights are not those of the layers."""

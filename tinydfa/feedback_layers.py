@@ -235,7 +235,8 @@ class _Linear(torch.autograd.Function):
         to_input = None
         if for_input:
             scaled = gradient if ctx.scale == 1.0 else gradient * ctx.scale
-            to_input = scaled @ backward_weight(*ctx.kind, weight, feedback)
+            follows_signs, fresh = ctx.kind
+            to_input = scaled @ backward_weight(follows_signs, fresh, weight, feedback)
         to_weight = rows.T @ input.reshape(-1, input.shape[-1]) if for_weight else None
         return None, None, None, to_input, to_weight, rows.sum(0) if for_bias else None, None
 
@@ -264,7 +265,8 @@ class _Conv(torch.autograd.Function):
         input, weight, feedback = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.shape
         wanted = [bool(flag) for flag in ctx.needs_input_grad[4:7]]
-        back = backward_weight(*ctx.kind, weight, feedback) if wanted[0] else weight
+        follows_signs, fresh = ctx.kind
+        back = backward_weight(follows_signs, fresh, weight, feedback) if wanted[0] else weight
         to_input, to_weight, to_bias = torch.ops.aten.convolution_backward(
             gradient,
             input,

@@ -134,12 +134,10 @@ def show(
 ) -> Tensor:
     """Let a learner see one pass; returns `encoded`. A compiler does not look into it."""
     names = "\n".join([slot.name for slot in slots])
-    widths, sample, group = ([slot[i] for slot in slots] for i in (2, 7, 8))
-    arguments = (encoded, list(values), list(indices), names, widths, sample, group, loss_scale or 1.0, handle)
-    if torch.compiler.is_compiling():
-        return _show(*arguments)
-    _see(*arguments)
-    return encoded
+    widths, sample, group = [s.width for s in slots], [s.sample for s in slots], [s.group for s in slots]
+    see = _show if torch.compiler.is_compiling() else _see
+    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, loss_scale or 1.0, handle)
+    return shown
 
 
 def _see(
@@ -152,7 +150,7 @@ def _see(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
-) -> None:
+) -> Tensor:
     learner = _LEARNERS[handle]
     with torch.no_grad():
         error = encoded.detach().to(learner.matrix) / loss_scale
@@ -161,6 +159,7 @@ def _see(
             own = gather(error, indices[group[place]]) if group[place] >= 0 else error
             own = spread(own, len(value), indices[sample[place]] if sample[place] >= 0 else None)
             learner.see(Seen(name, own, value))
+    return encoded
 
 
 @torch.library.custom_op("tinydfa::show", mutates_args=())
@@ -175,8 +174,7 @@ def _show(
     loss_scale: float,
     handle: int,
 ) -> Tensor:
-    _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle)
-    return encoded.clone()
+    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle).clone()
 
 
 @_show.register_fake

@@ -43,7 +43,7 @@ def swap(model: nn.Module, rule: Any, feedback: Feedback, state: dict[str, Tenso
         passes = state.get(f"{name}.passes", torch.zeros((), dtype=torch.int64))
         state[f"{name}.feedback"] = drawn
         any_layer.layer_feedback = LayerFeedback(rule, drawn, feedback, seed, passes, any_layer.weight)
-        layer.__class__ = swapped_class(layer)
+        any_layer.__class__ = swapped_class(layer)
     left = [name or type(model).__name__ for name, module in model.named_modules() if keeps_its_weights(module)]
     if left:
         warnings.warn(

@@ -37,7 +37,7 @@ from harness.config import RunConfig, Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
-from harness.methods import rule_of
+from harness.methods import rule_of, slug
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -263,7 +263,7 @@ def main(config: Config) -> None:
 
     method = config.method or Method.DFA
     start = f"_{config.init:g}" if config.init else ""
-    name = f"linear_{method.value}{start}-{config.seed}"
+    name = f"linear_{slug(method)}{start}-{config.seed}"
     pick_device(config.device)
     with Run("vision", name, resolved(config) | {"device": config.device}, config.out, config.resume) as run:
         result = train(config, run)
