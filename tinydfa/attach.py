@@ -177,13 +177,7 @@ def points_to_hook(model: nn.Module, rule: Rule, patterns: Sequence[str] | str |
 def new_head(model: nn.Module, places: Places) -> Head | None:
     """A head outside the model; None where there is nothing to feed."""
     points = [DFALayer(name) for name in places] or list(own_points(model).values())
-    linked = [(point, point.link, point.name) for point in points]
-    if not points:
-        return None
-    head = Head(points, batch_dims=None)
-    for point, link, name in linked:  # the model's own points are taken over later
-        point.link, point.name = (head.link, name) if places else (link, name)
-    return head
+    return Head(points, adopt=False) if points else None
 
 
 def point_hooks(head: Head, places: Places) -> list[tuple[nn.Module, Any]]:

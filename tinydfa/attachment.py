@@ -243,8 +243,8 @@ class Attachment:
         for point in head.points:
             if id(point) not in names:
                 self._remember(point, "name", "batch_dims")
-            point.link = head.link
             point.name = names.get(id(point), point.name)
+        head.adopt()
         if self.feedback != head.feedback:
             head.feedback, head.feedback_matrix = self.feedback, None
         if plan.batch_dims is not None:

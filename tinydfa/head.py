@@ -22,6 +22,7 @@ from tinydfa.learner import Learner
 from tinydfa.node import Node, Plan, fitted
 from tinydfa.passes import (
     BatchDims,
+    Known,
     Link,
     Record,
     Settings,
@@ -58,6 +59,7 @@ class Head(nn.Module):
         feedback: Distribution, scaling and seed of F, or what projects in its place.
         batch_dims: Dimensions that count samples, of the output and of every point that names none of its own. None:
             all but the output's last, and as many leading ones at the points.
+        adopt: Take the points over at once; False: when `adopt` is called.
 
     Shapes:
         output ``[*batch, c]``; a point ``[*batch, *features]``. A point with k times as many rows as the output
@@ -87,6 +89,7 @@ class Head(nn.Module):
         points: Sequence[DFALayer] | nn.ModuleList,
         feedback: Feedback | None = None,
         batch_dims: BatchDims = None,
+        adopt: bool = True,
     ) -> None:
         super().__init__()
         if len(points) == 0:
@@ -95,8 +98,13 @@ class Head(nn.Module):
         self.link = Link(Settings(feedback=feedback or Feedback(), batch_dims=batch_dims))
         self.learner: Learner | None = None
         self.size: tuple[int, int] | None = None  # c and D, known after the first pass
-        self._planned: Any = (None, None, None, None)
+        self._known: Known | None = None  # how the pass before was planned
         self.register_buffer("feedback_matrix", None)
+        if adopt:
+            self.adopt()
+
+    def adopt(self) -> None:
+        """Make the points this head's."""
         for number, layer in enumerate(self.points):
             layer.name = layer.name or f"dfa_layers.{number}"
             layer.link = self.link
@@ -203,20 +211,14 @@ class Head(nn.Module):
     ) -> tuple[Plan, Dims, Tensor | None, list[Tensor]]:
         """What the node needs of this pass; what was found for the pass before, where nothing it depends on changed."""
         dtype = autocast_type(outputs[0])
-        if torch.compiler.is_compiling() or has_rows(fed):
+        if torch.compiler.is_compiling():
             return self._made(settings, outputs, records, fed, dtype)
-        key = (
-            dtype,
-            self.link.still,
-            [(output.shape, output.device) for output in outputs],
-            [(r.point, r.point.batch_dims, r.shape, r.value is None or r.value.dtype) for r in records],
-        )
-        settings_then, matrix, known, made = self._planned
-        if settings_then is settings and matrix is self.feedback_matrix and known == key:
-            return made
-        made = self._made(settings, outputs, records, fed, dtype)
-        self._planned = (settings, self.feedback_matrix, key, made)
-        return made
+        known = self._known
+        if known is None or not known.holds(settings, self.feedback_matrix, dtype, self.link.still, outputs, records):
+            made = self._made(settings, outputs, records, fed, dtype)
+            known = Known(settings, self.feedback_matrix, dtype, self.link.still, outputs, records, made)
+            self._known = known if not has_rows(fed) else None
+        return known.made  # type: ignore[no-any-return]
 
     def _made(
         self,

@@ -76,6 +76,52 @@ class Record(NamedTuple):
     graded: bool  # gradients were being recorded
 
 
+class Known:
+    """How a pass was planned, and all that this depends on: the settings object in force, types, places and shapes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        matrix: Tensor | None,
+        dtype: torch.dtype | None,
+        still: int,
+        outputs: Sequence[Tensor],
+        records: Sequence[Record],
+        made: Any,
+    ) -> None:
+        self.settings, self.matrix, self.dtype, self.still, self.made = settings, matrix, dtype, still, made
+        self.outputs = [(output.shape, output.device) for output in outputs]
+        self.records = [(r.point, r.point.batch_dims, r.shape, dtype_of(r.value)) for r in records]
+
+    def holds(
+        self,
+        settings: Settings,
+        matrix: Tensor | None,
+        dtype: torch.dtype | None,
+        still: int,
+        outputs: Sequence[Tensor],
+        records: Sequence[Record],
+    ) -> bool:
+        """Whether a pass is like the one that was planned."""
+        if settings is not self.settings or matrix is not self.matrix or dtype is not self.dtype or still != self.still:
+            return False
+        if len(records) != len(self.records) or len(outputs) != len(self.outputs):
+            return False
+        for output, (shape, device) in zip(outputs, self.outputs, strict=True):
+            if output.shape != shape or output.device != device:
+                return False
+        for record, (point, batch_dims, shape, kind) in zip(records, self.records, strict=True):
+            if record.point is not point or record.shape != shape or record.rows is not None:
+                return False
+            if point.batch_dims != batch_dims or dtype_of(record.value) is not kind:
+                return False
+        return True
+
+
+def dtype_of(value: Tensor | None) -> torch.dtype | None:
+    return None if value is None else value.dtype
+
+
 class ForwardPass:
     """What one forward pass gathers; empty between two passes, apart from what was said about the next one."""
 

@@ -79,7 +79,7 @@ def signals(
     for number, slot in enumerate(slots):
         part = parts[slot.twin] if slot.twin < number else columns_of(projection, slot)
         parts.append(part)
-        if slot.sample >= 0 or part.shape != slot.shape:
+        if slot.sample >= 0 or slot.group >= 0 or part.shape != slot.shape:
             part = to_rows(part, slot, indices)
         found.append(part.clone() if slot.leaf else part)
     return found
