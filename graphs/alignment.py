@@ -41,9 +41,9 @@ class Config(train.Config):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
-        if rule_of(self.method).needs_target:
+        if self.method is not None and rule_of(self.method).needs_target:
             reason = "projects the classes of labelled nodes, and the alignment is of the loss over all nodes"
-            raise UserError(f"--method drtp {reason}. Use dfa or sdfa.")
+            raise UserError(f"--method {self.method} {reason}. Use dfa or sdfa.")
         if self.model == "dna" and self.preset is None:
             preset = replace(find_preset(model="dna", method=self.method), lr=PRESETS["dna_alignment"].lr)
             return preset if self.epochs is None else replace(preset, epochs=self.epochs)

@@ -38,8 +38,10 @@ class Config(RunConfig):
 
     def resolve(self) -> AutoencoderPreset:
         """The preset that these arguments mean."""
-        if rule_of(self.method).needs_target:
-            raise UserError("--method drtp needs a target per node, and link prediction has none. Use dfa or sdfa.")
+        if self.method is not None and rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} needs a target per node, and link prediction has none. Use dfa or sdfa."
+            )
         preset = find_autoencoder_preset(dataset=self.dataset, method=self.method)
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 

@@ -32,7 +32,7 @@ from harness.methods import label as label_of
 from harness.results import make_result
 from harness.seeds import check_seed, seed_everything
 
-TITLES = {"bp": "backpropagation", "shallow": "shallow"}
+TITLES = {"bp": "backpropagation", "dfa": "DFA", "shallow": "shallow"}
 PERPLEXITY, LEARNING_RATE = 20, 100
 CLASS_NAMES = {
     "cora": (

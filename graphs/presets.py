@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
-from harness.methods import known, rule_of
+from harness.methods import known, named, rule_of
 from harness.presets import named_preset
 from tinydfa import Method
 
 MODELS = {"cheb": "ChebConv", "gcn": "GraphConv", "spline": "SplineConv", "gat": "GATConv", "dna": "DNAConv"}
-METHODS = tuple(name for name in known() if not rule_of(name).layerwise)
+METHODS = tuple(named(name) for name in known() if not rule_of(name).layerwise)
 
 
 @dataclass(frozen=True, kw_only=True)

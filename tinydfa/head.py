@@ -218,7 +218,7 @@ class Head(nn.Module):
             made = self._made(settings, outputs, records, fed, dtype)
             known = Known(settings, self.feedback_matrix, dtype, self.link.still, outputs, records, made)
             self._known = known if not has_rows(fed) else None
-        return known.made  # type: ignore[no-any-return]
+        return known.made
 
     def _made(
         self,

@@ -100,22 +100,23 @@ class NeverStored:
 
     Args:
         seed: Names the feedback.
-        block: Columns that are made at once.
+        block: Columns that are made at once. None: as many as have 131,072 entries, which takes 3 MiB.
 
     Example:
         >>> NeverStored(seed=1, block=2)(torch.eye(2), 3).shape
         torch.Size([2, 3])
     """
 
-    def __init__(self, seed: int = 0, block: int = 256) -> None:
-        if block < 1:
+    def __init__(self, seed: int = 0, block: int | None = None) -> None:
+        if block is not None and block < 1:
             raise ValueError(f"block is a number of columns, at least 1; got {block}.")
         self.seed, self.block = seed, block
 
     def __call__(self, encoded: Tensor, columns: int) -> Tensor:
         projected = encoded.new_empty(encoded.shape[0], columns)
-        for start in range(0, columns, self.block):
-            end = min(start + self.block, columns)
+        block = self.block or max(ENTRIES // encoded.shape[1], 1)
+        for start in range(0, columns, block):
+            end = min(start + block, columns)
             torch.mm(encoded, self.columns(encoded.shape[1], start, end, encoded), out=projected[:, start:end])
         return projected
 
@@ -131,6 +132,7 @@ class NeverStored:
 
 
 MASK = 0xFFFF_FFFF
+ENTRIES = 131_072  # of a block
 
 
 def mixed(numbers: Tensor) -> Tensor:
@@ -139,9 +141,9 @@ def mixed(numbers: Tensor) -> Tensor:
     The multipliers are those of the finaliser of MurmurHash3 (Appleby, public domain).
     """
     numbers = numbers & MASK
-    numbers = ((numbers ^ (numbers >> 16)) * 0x85EB_CA6B) & MASK
-    numbers = ((numbers ^ (numbers >> 13)) * 0xC2B2_AE35) & MASK
-    return numbers ^ (numbers >> 16)
+    numbers.bitwise_xor_(numbers >> 16).mul_(0x85EB_CA6B).bitwise_and_(MASK)
+    numbers.bitwise_xor_(numbers >> 13).mul_(0xC2B2_AE35).bitwise_and_(MASK)
+    return numbers.bitwise_xor_(numbers >> 16)
 
 
 def effective(projector: Projector, rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:

@@ -68,8 +68,10 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if rule_of(self.method).needs_target:
-            raise UserError("--method drtp projects one-hot targets, and a linear map has none. Use another method.")
+        if self.method is not None and rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
+            )
         if not 0 <= self.init < math.inf:
             raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
         if not 1 <= self.hidden <= WIDEST:

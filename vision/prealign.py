@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa import Attachment, DFALayer
+from tinydfa.rules import registered
 
 
 class Passage(NamedTuple):
@@ -49,8 +50,8 @@ def prealign(
     """
     if not attachment.rule.broadcasts:
         raise ValueError(
-            f"{attachment.method} sends no signal of its own that weights could be aligned with. Use a rule that "
-            "broadcasts: dfa, sdfa, tdfa, drtp."
+            f"{attachment.method} sends no signal of its own that weights could be aligned with. Use one of "
+            f"{', '.join(name for name, rule in registered().items() if rule.broadcasts)}."
         )
 
     def forward() -> tuple[Tensor, list[Passage]]:
