@@ -103,6 +103,9 @@ class Head(nn.Module):
         if adopt:
             self.adopt()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_known": None}  # a copy learns for itself, and plans anew
+
     def adopt(self) -> None:
         """Make the points this head's."""
         for number, layer in enumerate(self.points):
@@ -342,6 +345,7 @@ class Head(nn.Module):
     def load_learner(self, rule: Rule, state: dict[str, Any] | None) -> None:
         """Take over a saved state of feedback that learns, also before the first pass."""
         self.learner = None if state is None else Learner.of(rule, state)
+        self._known = None
 
     def _check_columns(
         self,

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, mlp_rule
-from tinydfa import Broadcast, DFAError, Feedback, Method, attach, doctor, find_rule, measure_alignment
+from tinydfa import Broadcast, DFAError, Feedback, Method, attach, attachment_of, doctor, find_rule, measure_alignment
 from tinydfa.rules import DFA, DKP, registered
 
 SOURCE = """
@@ -183,6 +183,16 @@ def test_a_saved_state_goes_on_as_if_nothing_had_happened():
 
 class Averaging(DKP):
     """A rule of another name."""
+
+
+def test_a_deep_copy_learns_for_itself():
+    net, (x, y) = Mlp(), batch()
+    attachment = attach(net, "dkp")
+    cross_entropy(net(x), y).backward()
+    before, copied = attachment.effective_feedback(), copy.deepcopy(net)
+    cross_entropy(copied(x), y).backward()
+    assert torch.equal(attachment.effective_feedback(), before)
+    assert not torch.equal(attachment_of(copied).effective_feedback(), before)
 
 
 def test_feedback_that_learns_is_float32_under_bfloat16():
