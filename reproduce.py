@@ -52,6 +52,8 @@ class Config:
     """Runs per cell, with seeds 0, 1, ...; 10 at the published scale, 2 at the quick one."""
     datasets: tuple[str, ...] = ()
     """Cells on these data sets only."""
+    methods: tuple[str, ...] = ()
+    """These methods only: names, or file.py:Class. One that a table lacks has the settings of DFA."""
     scale: Literal["paper", "quick"] = "paper"
     """paper: the published setting; quick: small, on embedded data, nothing downloaded."""
     epochs: int | None = None
@@ -78,6 +80,7 @@ def main(config: Config) -> None:
     elif config.readme or config.check_readme:
         refresh_readmes(tables, config)
     else:
+        tables = {name: aggregate.with_methods(table, config.methods) for name, table in tables.items()}
         reproduce(choose(tables, config), tables, config)
 
 
@@ -110,7 +113,7 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
             raise UserError(
                 "--datasets has no meaning with --scale quick, which runs on embedded data alone. Drop one."
             )
-        return [aggregate.quick(table) for table in chosen if table.in_quick or not config.all]
+        return [aggregate.quick(table) for table in chosen if table.cells and (table.in_quick or not config.all)]
     aggregate.check_datasets(chosen, config.datasets)
     parts = [aggregate.only(table, config.datasets) for table in chosen]
     return [part for part in parts if part.cells]

@@ -20,6 +20,7 @@ from benchmarks.timing import Step
 from graphs.data import load_graph
 from graphs.train import train_epoch as train_graph
 from harness.allocator import keep_freed_memory
+from harness.methods import rule_of
 from tinydfa import Method, attach
 from vision.build import build_model
 from vision.data import Split
@@ -45,7 +46,7 @@ def core(scale: Scale) -> Iterator[Contest]:
 
 def broadcasting(limit: float) -> dict[str, float]:
     """The same limit for all methods that project a signal to every hidden layer."""
-    return {method.value: limit for method in SMALL_NETS if method.broadcasts}
+    return {method.value: limit for method in SMALL_NETS if rule_of(method).broadcasts}
 
 
 def vision(scale: Scale) -> Iterator[Contest]:

@@ -37,6 +37,43 @@ class Block(nn.Module):
         return self.norm2(x + self.down(self.up(x)))
 
 
+class PreNormBlock(nn.Module):
+    """A block as GPT-2 and ViT have it: the norms stand before attention and feed-forward."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"))
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.ln_1(x))
+        q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(self.up(self.ln_2(x)))
+
+
+class PreNormTransformer(nn.Module):
+    """Causal language model of GPT-2's shape, ``[B, T]`` to ``[B, T, vocabulary]``."""
+
+    def __init__(self, vocabulary: int = 8000, width: int = 512, blocks: int = 4, heads: int = 8) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(PreNormBlock(width, heads, 4 * width) for _ in range(blocks))
+        self.ln_f, self.vocabulary = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.vocabulary(self.ln_f(x))
+        return logits
+
+
 class PostNormTransformer(nn.Module):
     """Causal language model ``[B, T]`` to ``[B, T, vocabulary]``; the error is taken before the vocabulary (`body`)."""
 

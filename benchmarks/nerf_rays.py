@@ -108,7 +108,7 @@ def large_preset(config: Config) -> Preset:
     return replace(PRESETS["synthetic_bp_8x256"], depth=config.depth, width=config.width, precision=config.precision)
 
 
-def method_step(config: Config, scene: Scene, method: Method, compiled: bool = False) -> Callable[[], None]:
+def method_step(config: Config, scene: Scene, method: str, compiled: bool = False) -> Callable[[], None]:
     """A step on the large network by a method, ready to be called again and again."""
     preset = large_preset(config)
     torch.manual_seed(0)

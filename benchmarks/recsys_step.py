@@ -140,10 +140,10 @@ def our_step(preset: Preset, field_dims: tuple[int, ...], batch: Batch) -> Step:
     return partial(make_training(preset, field_dims, str(batch.fields.device)).step, batch)
 
 
-def find(model: str, method: Method, batch: int) -> Preset:
+def find(model: str, method: str, batch: int) -> Preset:
     """The published preset, with the dropout of backpropagation's and without clipping."""
     dropout = PUBLISHED[f"{model}_bp"].dropout
-    return replace(PUBLISHED[f"{model}_{method.value}"], batch=batch, dropout=dropout, clip_norm=None)
+    return replace(PUBLISHED[f"{model}_{method}"], batch=batch, dropout=dropout, clip_norm=None)
 
 
 def products(preset: Preset, field_dims: tuple[int, ...], rows: int = 8) -> int:

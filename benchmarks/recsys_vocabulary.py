@@ -33,7 +33,7 @@ class Config:
 
     model: str = "deepfm"
     """fm, deepfm, dcn, autoint, afn."""
-    method: Method = Method.BP
+    method: str = Method.BP
     """How hidden layers learn."""
     categories: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
     """Categories of all fields together, the smallest first."""
@@ -76,7 +76,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
     return [
         {
             "model": config.model,
-            "method": config.method.value,
+            "method": str(config.method),
             "embeddings": "sparse" if sparse else "dense",
             "categories": categories,
             "different in a batch": different(config, categories),

@@ -60,7 +60,7 @@ def epoch(preset: Preset, data: Data) -> Step:
     return run
 
 
-def share(method: Method, inputs: int, hidden: int, outputs: int) -> float:
+def share(method: str, inputs: int, hidden: int, outputs: int) -> float:
     """Products of a training step over those of backpropagation (per sample, in multiplications)."""
     first, second = inputs * hidden, hidden * outputs
     backprop = 2 * first + 3 * second

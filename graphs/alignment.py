@@ -23,9 +23,10 @@ from graphs.presets import PRESETS, Preset, find_preset
 from harness.config import Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import rule_of, slug
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Attachment, Method, measure_alignment
+from tinydfa import Attachment, measure_alignment
 
 EVERY = 10  # epochs
 TINY = 1e-8  # the release's "sensitivity"
@@ -41,9 +42,9 @@ class Config(train.Config):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean; DNAConv has its own here."""
-        if self.method is Method.DRTP:
+        if self.method is not None and rule_of(self.method).needs_target:
             reason = "projects the classes of labelled nodes, and the alignment is of the loss over all nodes"
-            raise UserError(f"--method drtp {reason}. Use dfa or sdfa.")
+            raise UserError(f"--method {self.method} {reason}. Use dfa or sdfa.")
         if self.model == "dna" and self.preset is None:
             preset = replace(find_preset(model="dna", method=self.method), lr=PRESETS["dna_alignment"].lr)
             return preset if self.epochs is None else replace(preset, epochs=self.epochs)
@@ -164,7 +165,7 @@ def mean(values: Any) -> float:
 def main(config: Config) -> None:
     """Run the command. A run is short, so it starts over if interrupted."""
     preset = config.resolve()
-    name = f"alignment_{preset.model}_{preset.method.value}-{config.data_name}-{config.seed}"
+    name = f"alignment_{preset.model}_{slug(preset.method)}-{config.data_name}-{config.seed}"
     settings = train.resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = train.load_preset_graph(preset, config)
     check(graph)

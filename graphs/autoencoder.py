@@ -25,10 +25,11 @@ from graphs.presets import AutoencoderPreset, find_autoencoder_preset
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import rule_of, slug
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Method, attach
+from tinydfa import attach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,10 @@ class Config(RunConfig):
 
     def resolve(self) -> AutoencoderPreset:
         """The preset that these arguments mean."""
-        if self.method is Method.DRTP:
-            raise UserError("--method drtp needs a target per node, and link prediction has none. Use dfa or sdfa.")
+        if self.method is not None and rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} needs a target per node, and link prediction has none. Use dfa or sdfa."
+            )
         preset = find_autoencoder_preset(dataset=self.dataset, method=self.method)
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 
@@ -136,7 +139,7 @@ def resolved(config: Config, preset: AutoencoderPreset) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"gae_{preset.method.value}-{config.dataset}-{config.seed}"
+    name = f"gae_{slug(preset.method)}-{config.dataset}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = load_graph(config.dataset, config.data_dir)
     pick_device(config.device)

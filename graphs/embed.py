@@ -28,11 +28,11 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.figures import canvas, png
 from harness.files import write_whole
+from harness.methods import label as label_of
 from harness.results import make_result
 from harness.seeds import check_seed, seed_everything
-from tinydfa import Method
 
-TITLES = {Method.BP: "backpropagation", Method.DFA: "DFA", Method.SHALLOW: "shallow"}
+TITLES = {"bp": "backpropagation", "dfa": "DFA", "shallow": "shallow"}
 PERPLEXITY, LEARNING_RATE = 20, 100
 CLASS_NAMES = {
     "cora": (
@@ -175,7 +175,7 @@ def draw(results: list[dict[str, Any]]) -> bytes:
             name = names[number] if number < len(names) else f"class {number}"
             axes.scatter(x[mine], y[mine], s=3, color=f"C{number}", label=name, linewidths=0)
         score = result["metrics"]["silhouette"]
-        axes.set_title(f"{TITLES[Method(result['method'])]}\nsilhouette {score:.2f}")
+        axes.set_title(f"{TITLES.get(result['method'], label_of(result['method']))}\nsilhouette {score:.2f}")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)

@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
+from harness.methods import known, named, rule_of
 from harness.presets import named_preset
 from tinydfa import Method
 
 MODELS = {"cheb": "ChebConv", "gcn": "GraphConv", "spline": "SplineConv", "gat": "GATConv", "dna": "DNAConv"}
-METHODS = (Method.BP, Method.DFA, Method.SHALLOW, Method.SDFA, Method.TDFA, Method.DRTP)
+METHODS = tuple(named(name) for name in known() if not rule_of(name).layerwise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Preset:
     """All that decides a number; the data set, paths and devices belong to the command line."""
 
     model: str
-    method: Method
+    method: str
     lr: float = 0.01  # Adam, constant
     weight_decay: float = 0.0  # L2, added to the gradient
     decay_top: bool = False  # False: weight decay on the first convolution only
@@ -145,7 +146,7 @@ PRESETS = {
 class AutoencoderPreset:
     """All that decides a link-prediction number (Table 4; code release, `autoencoder.py`)."""
 
-    method: Method
+    method: str
     lr: float = 0.01  # Adam, constant, no weight decay
     epochs: int = 400  # full batch
     width: int = 16  # of the embedding; the hidden layer is twice as wide
@@ -159,17 +160,16 @@ gae_bp_citeseer = replace(gae_bp, epochs=200)
 gae_dfa_citeseer = replace(gae_bp_citeseer, method=Method.DFA, lr=0.02)
 
 
-def check_method(method: Method) -> None:
+def check_method(method: str) -> None:
     """Raise `UserError` for a method that graph convolutions cannot be trained by."""
-    if method not in METHODS:
-        known = ", ".join(member.value for member in METHODS)
+    if rule_of(method).layerwise:
         raise UserError(
-            f"--method {method.value} replaces the weights of Linear and Conv layers in the backward pass, and graph "
-            f"convolutions are neither. Use one of {known}."
+            f"--method {method} replaces the weights of Linear and Conv layers in the backward pass, and graph "
+            f"convolutions are neither. Use one of {', '.join(METHODS)}."
         )
 
 
-def find_preset(*, name: str | None = None, model: str | None = None, method: Method | None = None) -> Preset:
+def find_preset(*, name: str | None = None, model: str | None = None, method: str | None = None) -> Preset:
     """The preset called `name`, or the one of a model (gcn if None) and a method (dfa if None).
 
     Raises:
@@ -185,7 +185,7 @@ def find_preset(*, name: str | None = None, model: str | None = None, method: Me
     return replace(base, method=method)
 
 
-def find_autoencoder_preset(*, dataset: str, method: Method | None = None) -> AutoencoderPreset:
+def find_autoencoder_preset(*, dataset: str, method: str | None = None) -> AutoencoderPreset:
     """The preset of a data set and a method (dfa if None); CiteSeer has its own."""
     method = method or Method.DFA
     check_method(method)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from graphs.embed import draw
 from graphs.presets import MODELS
-from harness.figures import COLOURS, band, png
+from harness.figures import band, png
+from harness.methods import colour
 from harness.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.report import Figure, Section
 from harness.tables import RunContext
@@ -54,7 +55,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
             runs = [run["result"]["curves"] for run in found]
             points = [name for name in runs[0] if name != "epoch" and not name.endswith("_std")]
             for number, point in enumerate(points):
-                shade = COLOURS["dfa"] if len(points) == 1 else str(0.75 * number / len(points))
+                shade = colour("dfa") if len(points) == 1 else str(0.75 * number / len(points))
                 band(axes, [run[point] for run in runs], point, shade, x=runs[0]["epoch"])
             axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
             axes.set(title=row, xlabel="epoch", ylim=(-0.3, 1.05))

@@ -9,9 +9,9 @@ from typing import Any
 
 from graphs import alignment, autoencoder, embed, published, train
 from graphs.presets import GRID, MODELS
+from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from tinydfa import Method
 
 DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SOURCE = "arXiv 2006.12878"
@@ -24,13 +24,13 @@ QUICK_EPOCHS_OTHERS = 100
 def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str, Any]:
     length = {"epochs": context.epochs or epochs} if context.epochs or context.scale == "quick" else {}
     place = {"data_dir": context.data_dir, "device": context.device}
-    return {"dataset": cell.dataset, "method": Method(cell.method), "seed": seed} | place | length
+    return {"dataset": cell.dataset, "method": named(cell.method), "seed": seed} | place | length
 
 
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 3 or A.4."""
     model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset, QUICK_EPOCHS_OTHERS))
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
     return slim(train.train(train.Config(model=model, preset=cell.preset, **common)))
 
 
@@ -43,7 +43,7 @@ def run_scores(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table A.2."""
     model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset, QUICK_EPOCHS_OTHERS))
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
     return slim(alignment.measure(alignment.Config(model=model, preset=cell.preset, **common)))
 
 
@@ -154,7 +154,7 @@ GAP_GRID = Table(
         Cell(
             row=row,
             column=f"{preset.weight_decay:g}, {preset.dropout:g}",
-            method=preset.method.value,
+            method=str(preset.method),
             preset=tried,
             dataset="cora",
             metric="val_accuracy",

@@ -26,10 +26,11 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
+from harness.methods import slug
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Attachment, Method, attach
+from tinydfa import Attachment, attach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
 
     epochs = range(done + 1, preset.epochs + 1)
     for epoch in epochs if run is None else track(epochs, f"{preset.model}, {preset.method}"):
-        if preset.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = training_target(graph)
         loss = train_epoch(model, graph, optimizer)
         val, test = evaluate(model, graph)
@@ -201,7 +202,7 @@ def resolved(config: Config, preset: Preset) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.data_name}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.data_name}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     graph = load_preset_graph(preset, config)  # before the folder is made: a missing file should not leave one behind
     pick_device(config.device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import UserError
+from harness.methods import named
 from harness.tables import Cell, Table
 
 
@@ -44,6 +45,27 @@ def quick(table: Table) -> Table:
 def only(table: Table, datasets: Sequence[str]) -> Table:
     """The table with the cells on `datasets` alone; all of them if none is given."""
     return replace(table, cells=tuple(cell for cell in table.cells if not datasets or cell.dataset in datasets))
+
+
+def with_methods(table: Table, methods: Sequence[str]) -> Table:
+    """The table with the rows of `methods` alone; a method that it lacks has the settings of DFA. All if none is given.
+
+    Raises:
+        UserError: no method has that name.
+    """
+    if not methods:
+        return table
+    wanted = [str(named(method)) for method in methods]
+    there = {(cell.row, cell.column, cell.metric, cell.method): cell for cell in table.cells}
+    cells: list[Cell] = []
+    for cell in table.cells:
+        if cell.method == "dfa":
+            for method in wanted:
+                other = replace(cell, method=method, preset=f"{cell.preset}+{method}", published=None, source="")
+                cells.append(there.get((cell.row, cell.column, cell.metric, method), other))
+        elif cell.method in wanted and (cell.row, cell.column, cell.metric, "dfa") not in there:
+            cells.append(cell)
+    return replace(table, cells=tuple(cells))
 
 
 def with_numbers(table: Table, lines: Sequence[dict[str, Any]]) -> Table:

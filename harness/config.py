@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from harness.errors import UserError
+from harness.methods import known, named
 from harness.results import make_result
 from harness.run import Run
 from harness.seeds import check_seed
-from tinydfa import Method
 
 # The type of an argument that a command inherits and has no use for: it is no option there.
 Unused = tyro.conf.Suppress[tyro.conf.Fixed[Any]]
+# A training method on the command line.
+MethodName = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="NAME",
+        help=f"How hidden layers learn: {', '.join(known())}, or a rule of your own, file.py:Class; dfa if left out.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The arguments of every `train` command. A task adds its own, and its data set and epochs with their meaning."""
 
-    method: Method | None = None
-    """How hidden layers learn; dfa if left out."""
+    method: MethodName = None
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""
     epochs: int | None = None
@@ -44,6 +51,8 @@ class RunConfig:
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: give at least 1.")
         check_seed(self.seed)
+        if self.method is not None:
+            object.__setattr__(self, "method", named(self.method))
 
 
 def conclude(

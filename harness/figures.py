@@ -1,6 +1,7 @@
-"""Pictures for the report, as PNG bytes: one colour per method in every figure, told apart by colour-blind readers too.
+"""Pictures for the report, as PNG bytes: one colour per method in every figure, which its rule says.
 
-Colours: Okabe and Ito's palette, https://jfly.uni-koeln.de/color/; backpropagation, the reference, is dark grey.
+Colours of the library's rules: Okabe and Ito's palette, https://jfly.uni-koeln.de/color/, which colour-blind readers
+can tell apart; backpropagation, the reference, is dark grey.
 """
 
 import io
@@ -11,25 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.aggregate import Summary, summarise
-from harness.render import METHODS
+from harness.methods import colour as colour_of
+from harness.methods import label as label_of
 from harness.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-COLOURS = {
-    "bp": "#444444",
-    "dfa": "#E69F00",
-    "shallow": "#56B4E9",
-    "sdfa": "#D55E00",
-    "tdfa": "#CC79A7",
-    "drtp": "#009E73",
-    "fa": "#0072B2",
-    "usf": "#8C6BB1",
-    "brsf": "#A6761D",
-    "frsf": "#666633",
-}
-OTHER = "#999999"
 WIDEST = 9.8  # inches: what the page has room for
 DPI = 200  # twice the 100 dots per inch at which a browser shows it
 
@@ -41,7 +30,7 @@ def band(axes: Any, runs: Sequence[Sequence[float | None]], label: str, colour: 
         axes: Where to draw.
         runs: Values per step of each run; None is a gap. They are cut to the shortest.
         label: For the legend.
-        colour: One of `COLOURS`, or any other.
+        colour: As matplotlib takes it; of a method `harness.methods.colour`.
         x: Positions of the values; 1, 2, ... if left out.
     """
     length = min(len(run) for run in runs)
@@ -75,7 +64,7 @@ def _draw_column(axes: Any, table: Table, column: str, rows: Sequence[str], line
     offsets = np.linspace(-0.22, 0.22, len(methods)) if len(methods) > 1 else [0.0]
     for cell in (cell for cell in table.cells if cell.column == column):
         height = rows.index(cell.row) + offsets[methods.index(cell.method)]
-        colour = COLOURS.get(cell.method, OTHER)
+        colour = colour_of(cell.method)
         ours: Summary = summarise(table, cell, lines)
         if cell.published is not None:
             axes.plot(cell.published, height, "D", color=colour, markersize=4.5, fillstyle="none")
@@ -87,7 +76,7 @@ def _legend(figure: "Canvas", table: Table) -> None:
     from matplotlib.lines import Line2D
 
     methods = dict.fromkeys(cell.method for cell in table.cells)
-    marks = [Line2D([], [], ls="", marker="o", color=COLOURS.get(m, OTHER), label=METHODS.get(m, m)) for m in methods]
+    marks = [Line2D([], [], ls="", marker="o", color=colour_of(m), label=label_of(m)) for m in methods]
     if any(cell.published is not None for cell in table.cells):
         marks.append(Line2D([], [], ls="", marker="D", color="black", fillstyle="none", label="published"))
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)

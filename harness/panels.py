@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import results
-from harness.figures import COLOURS, OTHER, band, canvas
-from harness.render import METHODS
+from harness.figures import band, canvas
+from harness.methods import colour, label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -61,7 +61,7 @@ def draw_methods(axes: Any, lines: Lines, curve: str, factor: float = 1.0, x: st
         if curves:
             values = [[None if value is None else factor * value for value in found[curve]] for found in curves]
             positions = None if x is None else min((found[x] for found in curves), key=len)
-            band(axes, values, METHODS.get(method, method), COLOURS.get(method, OTHER), x=positions)
+            band(axes, values, label(method), colour(method), x=positions)
 
 
 def legend(figure: Any, panels: Iterable[Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from harness.errors import UserError
+from harness.methods import named
 
 Preset = TypeVar("Preset")
 VERBS = {"method": "trains by", "model": "is about"}  # how a preset has a setting; others it "has"
@@ -16,7 +18,7 @@ def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Pres
 
     Args:
         presets: All of a task, by name.
-        name: What `--preset` says.
+        name: What `--preset` says: a preset, or a preset by another method, such as ``gcn_dfa+drtp``.
         **given: Other options by the names of the preset's fields; None where the option was left out.
 
     Raises:
@@ -29,9 +31,12 @@ def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Pres
             ...
         harness.errors.UserError: --preset a is about gcn and --model says gat. Leave one of them out.
     """
-    if name not in presets:
+    of_preset, plus, method = name.partition("+")
+    if of_preset not in presets:
         raise UserError(f"--preset {name}: no such preset. There are {', '.join(presets)}.")
-    preset = presets[name]
+    preset = presets[of_preset]
+    if plus:
+        preset = dataclasses.replace(preset, method=named(method))  # type: ignore[type-var]
     for option, value in given.items():
         own = getattr(preset, option)
         if value not in (None, own):

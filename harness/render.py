@@ -5,22 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.aggregate import RunKey, Summary, key_of, summarise
-from harness.results import PLACES
+from harness.methods import label
+from harness.results import PLACES, given
 from harness.tables import Cell, Table
 
 NOTHING = "–"
-METHODS = {
-    "bp": "BP",
-    "dfa": "DFA",
-    "shallow": "Shallow",
-    "sdfa": "sDFA",
-    "tdfa": "tDFA",
-    "drtp": "DRTP",
-    "fa": "FA",
-    "usf": "uSF",
-    "brsf": "brSF",
-    "frsf": "frSF",
-}
 
 
 def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -40,7 +29,7 @@ def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...]
         for column in columns:
             pair = _pair(table, cells.get((row, method, column)), lines)
             texts += pair if column in compared else pair[1:]
-        rows.append((row, METHODS.get(method, method), *texts))
+        rows.append((row, label(method), *texts))
     return tuple(header), rows
 
 
@@ -90,9 +79,9 @@ def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
     names: dict[RunKey, str] = {}
     for line in lines:
         config = line["result"].get("config") or {}
-        deciding = {name: value for name, value in config.items() if name not in PLACES and name != "seed"}
+        deciding = {name: value for name, value in given(config).items() if name not in PLACES and name != "seed"}
         cell = (*key_of(line)[:3], 0)
-        names[cell] = f"{line['row']} {METHODS.get(line['method'], line['method'])} on {line['dataset']}"
+        names[cell] = f"{line['row']} {label(line['method'])} on {line['dataset']}"
         settings.setdefault(cell, set()).add(json.dumps(deciding, sort_keys=True))
     return [names[cell] for cell, found in settings.items() if len(found) > 1]
 

@@ -14,15 +14,10 @@ from typing import Any
 from harness.aggregate import quick, summarise, with_numbers
 from harness.execute import lines_of
 from harness.files import write_whole
-from harness.render import METHODS, grid, remarks
+from harness.methods import colour, explained, known, label
+from harness.render import grid, remarks
 from harness.summary import Comparison, comparisons, headline
 from harness.tables import Table
-
-EXPLAINED = {
-    "bp": "The error e walks back through every layer, each waiting for the one above and using its weights.",
-    "dfa": "Every hidden layer gets the error at once, through one fixed random matrix F. No layer waits for another.",
-    "shallow": "Only the last layer learns; the others keep their random weights. A method must beat this.",
-}
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,6 @@ def write_report(
     """
     import jinja2
 
-    from harness.figures import COLOURS
     from harness.results import commit, versions
 
     environment = jinja2.Environment(
@@ -164,16 +158,17 @@ def write_report(
         "commit": commit() or "unknown",
         "python": versions()["python"],
     }
+    methods = dict.fromkeys([*known(), *(cell.method for table in tables for cell in table.cells)])
     page = environment.get_template("page.html.j2").render(
         title=title,
         lead=lead,
-        methods=[(METHODS[method], sentence) for method, sentence in EXPLAINED.items()],
+        methods=explained(),
         glances=glances(tables, results, small),
         groups=groups,
         summary=summary_table(tables, results, small),
         facts=facts,
-        names=METHODS,
-        dots={METHODS.get(method, method): colour for method, colour in COLOURS.items()},
+        names={method: label(method) for method in methods},
+        dots={label(method): colour(method) for method in methods},
     )
     write_whole(path, page)
 

@@ -90,6 +90,18 @@ def make_result(
     return result | ({"curves": plain(curves)} if curves else {})
 
 
+def given(settings: Any) -> Any:
+    """Settings without those that are None, in all depths: to have a setting that is None is not to have it.
+
+    Example:
+        >>> given({"lr": 0.1, "feedback": {"seed": 0, "threshold": None}})
+        {'lr': 0.1, 'feedback': {'seed': 0}}
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: given(value) for name, value in settings.items() if value is not None}
+
+
 def plain(value: Any) -> Any:
     """`value` in the words of JSON: dataclasses as dicts, enums by value, paths as strings, NaN and inf as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -28,6 +28,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 import weakref
 from pathlib import Path
@@ -39,7 +40,7 @@ from harness.files import lock, write_whole
 from harness.launch import check_launch
 from harness.metrics import MetricsFile
 from harness.processes import check_joined, current
-from harness.results import PLACES, make_result, plain
+from harness.results import PLACES, given, make_result, plain
 
 __all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
 
@@ -86,7 +87,7 @@ class Run:
 
     def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
         self.task, self.name, self.config, self.resume = task, name, config, resume
-        self.folder = Path(out) if out is not None else Path("runs") / task / name
+        self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
         self._let_go: weakref.finalize | None = None  # of the folder
@@ -264,7 +265,9 @@ class Run:
         now = plain(self.config)
         names = sorted((set(before) | set(now)) - PLACES)
         changed = [
-            f"{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)
+            f"{name}: {before.get(name)} -> {now.get(name)}"
+            for name in names
+            if given(before.get(name)) != given(now.get(name))
         ]
         if changed:
             way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.aggregate import summarise
-from harness.render import METHODS
+from harness.methods import label
 from harness.tables import Table
 
 HEADLINE = ("bp", "dfa", "shallow")
@@ -89,5 +89,5 @@ def headline(table: Table, lines: Lines) -> str:
     found = compare([(table, lines)], methods)
     if found is None or len(found.means) < len(methods):
         return ""
-    numbers = ", ".join(f"{METHODS.get(method, method)} {found.text(method)}" for method in found.means)
+    numbers = ", ".join(f"{label(method)} {found.text(method)}" for method in found.means)
     return f"{numbers}, averaged over {found.cells} cells." if found.cells > 1 else f"{numbers}."

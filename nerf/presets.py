@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.methods import rule_of
 from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.fields import Rendering
@@ -30,7 +31,7 @@ from tinydfa import Method
 class Preset:
     """All that decides a number; the scene, paths and devices belong to the command line."""
 
-    method: Method
+    method: str
     depth: int = 4  # hidden layers of the trunk
     width: int = 128
     skip_every: int = 4  # the position joins the trunk again after as many layers
@@ -70,10 +71,10 @@ class Preset:
             )
         if self.views and self.width < 2:
             raise UserError(f"width is {self.width}; the layer that sees the direction has half of it. Use at least 2.")
-        if self.method is Method.DRTP:
+        if rule_of(self.method).needs_target:
             raise UserError(
-                "method drtp projects the class of a sample, and a point in space has none. Use dfa, sdfa, tdfa, "
-                "shallow, bp, or one of the layer-wise methods."
+                f"method {self.method} projects the class of a sample, and a point in space has none. Use dfa, sdfa, "
+                "tdfa, shallow, bp, or one of the layer-wise methods."
             )
 
     def architecture(self) -> Architecture:
@@ -177,7 +178,7 @@ PRESETS["debug_dfa"] = debug_dfa
 _DEFAULTS = {"synthetic": "small", "blender": "synthetic", "llff": "real"}  # family of presets by data set
 
 
-def find_preset(*, name: str | None = None, method: Method | None = None, dataset: str) -> Preset:
+def find_preset(*, name: str | None = None, method: str | None = None, dataset: str) -> Preset:
     """The preset called `name`; without one, the published settings for a data set, or small ones for "synthetic".
 
     Args:

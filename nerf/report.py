@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.figures import canvas, png
+from harness.methods import label
 from harness.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
-from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
 from nerf.tables import SMALL
@@ -36,7 +36,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
 
 def strip(lines: Lines, released: Lines, dataset: str) -> Iterable[Figure]:
     """A test view beside its renderings, colour above depth, seed 0."""
-    shown = {METHODS.get(line["method"], line["method"]): line for line in lines if pictures(line)}
+    shown = {label(line["method"]): line for line in lines if pictures(line)}
     for line in released[:1]:
         shown["DFA, released 2020"] = line
     if not shown:

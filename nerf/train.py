@@ -21,6 +21,7 @@ from harness.checkpoint import read_checkpoint
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import named, slug
 from harness.precision import Precision, check_precision
 from harness.progress import track
 from harness.run import Run, check_loss, read_config
@@ -36,7 +37,7 @@ from nerf.rendering import render_view
 from nerf.scene import Scene
 from nerf.scores import evenly, means, score_views
 from nerf.training import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
-from tinydfa import Attachment, Feedback, Method, attach
+from tinydfa import Attachment, Feedback, attach
 
 CURVE_PIXELS = 1024  # of each of the two test views behind the curve of a run
 
@@ -188,7 +189,7 @@ def make_stateful(preset: Preset, scene: Scene, seed: int, device: torch.device)
     return stateful
 
 
-def attach_all(fields: Fields, method: Method, seed: int) -> dict[str, Attachment]:
+def attach_all(fields: Fields, method: str, seed: int) -> dict[str, Attachment]:
     """Make both networks learn by `method`, each with feedback of its own."""
     return {
         f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number))
@@ -258,7 +259,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
     names = {field.name for field in fields_of(Preset)}
     path = Path(folder) / "config.yaml"
     try:
-        preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": Method(settings["method"])})
+        preset = Preset(**{k: v for k, v in settings.items() if k in names} | {"method": named(settings["method"])})
         fields = Fields(preset.architecture(), preset.rendering(settings["white_background"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not what a run writes ({error}). Give the folder of another.") from error
@@ -281,7 +282,7 @@ def main(config: Config) -> None:
     preset = config.resolve()
     check_precision(preset.precision, pick_device(config.device))
     scene = load_preset_scene(preset, config)  # before the folder is made: a missing file should not leave one behind
-    name = f"{config.preset or preset.method.value}-{config.dataset}-{scene.name}-{config.seed}"
+    name = f"{config.preset or slug(preset.method)}-{config.dataset}-{scene.name}-{config.seed}"
     settings = resolved(config, preset, scene) | {"device": config.device, "data_dir": config.data_dir}
     with Run("nerf", name, settings, config.out, config.resume) as run:
         train(config, run, scene)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nlp.models import cross_entropy
-from tinydfa import Attachment, Method, measure_alignment
+from tinydfa import Attachment, measure_alignment
 
 
 def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> dict[str, float]:
@@ -19,7 +19,7 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
     """
 
     def loss(model: nn.Module) -> Tensor:
-        if attachment.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = y
         return cross_entropy(model(x), y)
 

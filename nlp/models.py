@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nlp.attention import build_attention
 from nlp.dropout import add_dropped, dropout, relu_dropout
 from nlp.presets import Preset
-from tinydfa import DFA, DFALayer
+from tinydfa import DFALayer, Head
 
 INITIAL = 0.1  # weights of embedding and decoder lie within +- this
 
@@ -77,7 +77,7 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(Block(preset) for _ in range(preset.layers))
         self.decoder = nn.Linear(width, vocabulary, bias=not preset.tied)
         points = [module for module in self.modules() if isinstance(module, DFALayer)]  # from below to above
-        self.head = DFA(points, batch_dims=None)
+        self.head = Head(points)
         nn.init.uniform_(self.embedding.weight, -INITIAL, INITIAL)
         if preset.tied:
             self.decoder.weight = self.embedding.weight

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.methods import named, rule_of
 from harness.presets import named_preset
 from nlp.attention import KINDS, PATTERNS
 from tinydfa import Feedback, Method
@@ -25,7 +26,7 @@ PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are 
 class Preset:
     """All that decides a number; the text, paths and devices belong to the command line."""
 
-    method: Method
+    method: str
     granularity: str = "macro"  # macro: a feedback point after every block; micro: three a block
     points_embedding: bool = False  # one more after the embedding
     error_at: str = "hidden"  # hidden: below the decoder, as published; logits: above it
@@ -56,7 +57,7 @@ class Preset:
     patience: int = 5  # validations without a better perplexity before training stops
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "method", Method(self.method))
+        object.__setattr__(self, "method", named(self.method))
         for what, known in (
             ("granularity", GRANULARITIES),
             ("error_at", ("hidden", "logits")),
@@ -80,10 +81,10 @@ class Preset:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas are {self.betas}; give two numbers from 0 to below 1, such as 0.9 0.999.")
         self._check_widths()
-        if self.method is Method.DRTP and self.error_at == "hidden":
+        if rule_of(self.method).needs_target and self.error_at == "hidden":
             raise UserError(
-                "drtp projects the next token, which is as wide as the vocabulary, and the error is taken below the "
-                "vocabulary. Use --error-at logits, or another method."
+                f"{self.method} projects the next token, which is as wide as the vocabulary, and the error is taken "
+                "below the vocabulary. Use --error-at logits, or another method."
             )
 
     @classmethod
@@ -202,7 +203,7 @@ RATES: dict[str, Preset] = _rates()
 PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP | RATES
 
 
-def find_preset(name: str | None, granularity: str | None, method: Method | None, dataset: str) -> Preset:
+def find_preset(name: str | None, granularity: str | None, method: str | None, dataset: str) -> Preset:
     """The preset called `name`; without one, the best published row of a method, small unless the text is the paper's.
 
     Args:
@@ -219,7 +220,7 @@ def find_preset(name: str | None, granularity: str | None, method: Method | None
     granularity, method = granularity or "macro", method or Method.DFA
     if granularity not in GRANULARITIES:
         raise UserError(f"--granularity {granularity}: choose macro or micro.")
-    row = {Method.BP: "bp", Method.SHALLOW: "shallow"}.get(method, f"{granularity}_schedule")
+    row = {"bp": "bp", "shallow": "shallow"}.get(method, f"{granularity}_schedule")
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]
-    error_at = "logits" if method is Method.DRTP else preset.error_at
+    error_at = "logits" if rule_of(method).needs_target else preset.error_at
     return replace(preset, method=method, granularity=granularity, error_at=error_at)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.figures import COLOURS, band, png
+from harness.figures import band, png
+from harness.methods import colour
 from harness.panels import Lines, grouped, lines_with_curves, side_by_side
 from harness.report import Excerpt, Figure, Section
 from harness.tables import RunContext
@@ -45,7 +46,7 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
             for shade, row in zip(SHADES, shown, strict=False):
                 draw(axes, rows[row], label(row, kind), shade)
             if "shallow" in rows:
-                draw(axes, rows["shallow"], "shallow", COLOURS["shallow"])
+                draw(axes, rows["shallow"], "shallow", colour("shallow"))
             axes.set(title=kind, xlabel="step", yscale="log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))

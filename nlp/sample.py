@@ -17,6 +17,7 @@ from rich.text import Text
 
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import slug
 from harness.seeds import check_seed
 from nlp.sampling import check_settings, generate
 from nlp.train import load_run
@@ -73,7 +74,7 @@ def write_sample(folder: Path, config: Config) -> Sample:
         generator=torch.Generator().manual_seed(config.seed),
         context=preset.chunk,
     )
-    title = f"{folder.resolve().name}: {preset.method.value}, {preset.granularity}"
+    title = f"{folder.resolve().name}: {slug(preset.method)}, {preset.granularity}"
     return Sample(title, vocabulary.decode(prompt), vocabulary.decode(ids[len(prompt) :]))
 
 

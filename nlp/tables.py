@@ -54,7 +54,9 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same, and measure the alignment at every validation."""
-    every = QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.preset].validate_every
+    every = (
+        QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.preset.partition("+")[0]].validate_every
+    )
     result = _train(cell, seed, context, alignment_every=every)
     found = [value for name, value in result["metrics"].items() if name.startswith("alignment ")]
     result["metrics"]["alignment"] = sum(found) / len(found)
@@ -78,7 +80,7 @@ def _cells() -> tuple[Cell, ...]:
     cells = []
     for name, row in ROWS.items():
         small = f"small_{name}"
-        method = PRESETS[small].method.value
+        method = str(PRESETS[small].method)
         for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
             cells.append(
                 Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
@@ -146,7 +148,7 @@ GAP = Table(
         Cell(
             row=row,
             column="docs",
-            method=PRESETS[preset].method.value,
+            method=str(PRESETS[preset].method),
             preset=preset,
             dataset="docs",
             metric="val_perplexity",
@@ -205,7 +207,7 @@ def _rate_cells(rows: dict[str, str], column: Callable[[Preset, float], str]) ->
         Cell(
             row=row,
             column=column(PRESETS[name], preset.lr),
-            method=preset.method.value,
+            method=str(preset.method),
             preset=tried,
             dataset="docs",
             metric="val_perplexity",

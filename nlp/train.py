@@ -26,6 +26,7 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.launch import check_launch
+from harness.methods import slug
 from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss, read_config
@@ -238,7 +239,7 @@ def main(config: Config) -> None:
     check_precision(config.precision, device)
     corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind
     check(preset, corpus)
-    row = config.preset or f"{preset.granularity}_{preset.method.value}"
+    row = config.preset or f"{preset.granularity}_{slug(preset.method)}"
     settings = config.settings(preset, corpus) | {"device": config.device, "data_dir": config.data_dir}
     with Run("nlp", f"{row}-{corpus.name}-{config.seed}", settings, config.out, config.resume) as run:
         train(config, run, corpus, device)

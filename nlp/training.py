@@ -21,7 +21,7 @@ from nlp.models import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from nlp.schedules import Schedule, make_optimizer
 from nlp.streams import Chunk, chunk_count, chunks
-from tinydfa import Method, attach
+from tinydfa import attach
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Training:
         self.attachment = attach(self.model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
         self.net: Any = self.model
         if self.group.size > 1:
-            self.net = processes.averaging(self.model, device, some_untouched=preset.method is Method.SHALLOW)
+            self.net = processes.averaging(self.model, device, some_untouched=not self.attachment.rule.reaches_all)
         if config.compile:
             self.net = torch.compile(self.net)
         self.optimizer = make_optimizer(preset, self.model.parameters())
@@ -101,7 +101,7 @@ class Training:
     def step(self, chunk: Chunk) -> None:
         """One step of the optimiser on this process's rows of a chunk."""
         self.net.train()
-        if self.preset.method is Method.DRTP:
+        if self.attachment.rule.needs_target:
             self.attachment.target = chunk.y
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(chunk.x)

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.batches import Batch
 from recsys.embeddings import dense_gradients
-from tinydfa import Method, measure_alignment
+from tinydfa import measure_alignment
 
 if TYPE_CHECKING:
     from recsys.training import Training
@@ -27,7 +27,7 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
     attachment = training.attachment
 
     def loss(model: nn.Module) -> Tensor:
-        if attachment.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = batch.labels
         return binary_cross_entropy_with_logits(model(batch.fields).squeeze(1), batch.labels)
 

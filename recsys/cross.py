@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa import DFALayer, Method
+from tinydfa import DFALayer
 
 
 class CrossNetwork(nn.Module):
@@ -28,12 +28,10 @@ class CrossNetwork(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """``[B, n] -> [B, n]``."""
-        tape: Any = self.points[0].tape if len(self.points) > 0 else None
-        method: Method = Method.BP if tape is None else tape.active_method
-        looked_at = tape is not None and tape.observed is not None
-        if method.layerwise or (looked_at and not method.cuts):
+        point: Any = self.points[0] if len(self.points) > 0 else DFALayer()
+        if point.layerwise or (point.watched and not point.cuts):
             return self.one_by_one(x0)
-        return self.at_once(x0, cut=method.cuts and torch.is_grad_enabled())
+        return self.at_once(x0, cut=point.cuts and torch.is_grad_enabled())
 
     def one_by_one(self, x0: Tensor) -> Tensor:
         """Layer by layer, where the gradient of every x is asked for or the weights are not those of the layers."""

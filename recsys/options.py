@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.methods import rule_of, slug
 from recsys.presets import PRESETS, Preset
 from tinydfa import Method
 
@@ -59,9 +60,9 @@ def check_preset_options(config: RunConfig, preset: Preset) -> None:
         ):
             if given:
                 raise UserError(f"--{option}: FM has no hidden layer. Leave the option out, or choose another --model.")
-    if config.embedding_feedback is not None and not preset.method.broadcasts:
+    if config.embedding_feedback is not None and not rule_of(preset.method).broadcasts:
         raise UserError(
-            f"--embedding-feedback {config.embedding_feedback}: {preset.method.value} sends no signal of its own to "
+            f"--embedding-feedback {config.embedding_feedback}: {preset.method} sends no signal of its own to "
             "the embeddings. Leave the option out, or choose dfa, sdfa, tdfa or drtp."
         )
     if config.alignment and preset.method is Method.BP:
@@ -81,7 +82,7 @@ def small_log_hint(config: RunConfig, preset: Preset, rows: int) -> str:
     chosen = config.preset is not None or config.lr is not None
     if chosen or not config.source.startswith("criteo") or rows >= FEW:
         return ""
-    name = f"{preset.model}_{preset.method.value}_{OWN}"
+    name = f"{preset.model}_{slug(preset.method)}_{OWN}"
     way_out = f"--preset {name}" if name in PRESETS else "--lr 0.003 --batch 128"
     return (
         f"{rows} rows to train on are few for the published settings (learning rate {preset.lr:g}), which are for 36 "

@@ -24,7 +24,7 @@ class Preset:
     """All that decides a number; the data set, paths and devices belong to the command line."""
 
     model: str
-    method: Method = Method.BP
+    method: str = Method.BP
     lr: float  # Adam, constant, no weight decay
     dropout: float = 0.0  # after every hidden layer; in AutoInt of the attention too
     batch: int = 2048
@@ -172,16 +172,16 @@ OWN_RATES: dict[str, tuple[float, ...]] = {
 PRESETS |= small_presets("own", OWN_RATES, batch=128)
 
 
-def check_method(model: str, method: Method) -> None:
+def check_method(model: str, method: str) -> None:
     """Raise `UserError` for a method that the model has no place for."""
     if model == "fm" and method is not Method.BP:
         raise UserError(
-            f"--method {method.value}: FM has no hidden layer, so there is nothing to feed. Train it by bp, or choose "
+            f"--method {method}: FM has no hidden layer, so there is nothing to feed. Train it by bp, or choose "
             "another --model."
         )
 
 
-def find_preset(*, model: str | None, method: Method | None, dataset: str, name: str | None = None) -> Preset:
+def find_preset(*, model: str | None, method: str | None, dataset: str, name: str | None = None) -> Preset:
     """The preset called `name`, or the one of a model (deepfm if None), a method (dfa if None) and a data set.
 
     A data set without presets of its own has the published ones. Methods other than bp and shallow use DFA's.
@@ -196,5 +196,5 @@ def find_preset(*, model: str | None, method: Method | None, dataset: str, name:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(model, method)
     base = method if method in (Method.BP, Method.SHALLOW) else Method.DFA
-    published = f"{model}_{base.value}"
+    published = f"{model}_{base}"
     return replace(PRESETS.get(f"{published}_{dataset}", PUBLISHED[published]), method=method)

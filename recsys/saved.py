@@ -12,12 +12,12 @@ from torch import nn
 
 from harness.checkpoint import read_checkpoint
 from harness.errors import UserError
+from harness.methods import named
 from harness.run import read_config
 from recsys.encode import Encoder
 from recsys.models import build_model
 from recsys.presets import MODELS, Preset
 from recsys.train import ENCODER
-from tinydfa import Method
 
 TRAIN = "Give the folder of a run that python -m recsys.train has finished"
 
@@ -73,7 +73,7 @@ def _preset(folder: Path, settings: dict[str, Any]) -> Preset:
     """The preset among a run's settings."""
     known = {field.name: settings[field.name] for field in fields(Preset) if field.name in settings}
     try:
-        return Preset(**known | {"method": Method(known["method"]), "mlp": tuple(known["mlp"])})
+        return Preset(**known | {"method": named(known["method"]), "mlp": tuple(known["mlp"])})
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{folder / 'config.yaml'} is not what a run writes ({error}). {TRAIN}.") from error
 

@@ -59,7 +59,8 @@ def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[s
     preset = options.pop("preset", cell.preset)
     if context.scale == "quick":
         length = dict(QUICK)
-        preset = "_".join(preset.split("_")[:2]) + "_synthetic"
+        of_preset, plus, method = preset.partition("+")
+        preset = "_".join(of_preset.split("_")[:2]) + f"_synthetic{plus}{method}"
     if context.epochs is not None:
         length["epochs"] = context.epochs
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
@@ -231,7 +232,7 @@ def _rate_cells() -> tuple[Cell, ...]:
             Cell(
                 row=f"{MODELS[preset.model]}, {preset.lr:g}",
                 column=column,
-                method=preset.method.value,
+                method=str(preset.method),
                 preset=name,
                 dataset=dataset,
                 metric="val_auc",

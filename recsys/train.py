@@ -23,6 +23,7 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.files import write_whole
 from harness.launch import check_launch
+from harness.methods import slug
 from harness.precision import check_precision
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -152,7 +153,7 @@ def main(config: Config) -> None:
     device = processes.join(config.device)
     check_share(preset.batch, processes.current().size)
     check_precision(config.precision, device)
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.source}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.source}-{config.seed}"
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
     data = config.load()  # before the folder is made: a missing file should not leave one behind
     if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):

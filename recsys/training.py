@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
+from harness.methods import rule_of
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from recsys.batches import Batch
@@ -20,7 +21,7 @@ from recsys.config import RunConfig
 from recsys.models import build_model
 from recsys.optimizers import clip_norm, make_optimizers
 from recsys.presets import Preset
-from tinydfa import Method, attach
+from tinydfa import attach
 
 
 @dataclass
@@ -64,10 +65,10 @@ class Training:
         self.group = processes.current()
         seed_everything(config.seed)
         self.model = build_model(preset, field_dims).to(device)
-        if preset.method.cuts and preset.embedding_feedback == "through":
+        if rule_of(preset.method).cuts and preset.embedding_feedback == "through":
             self.model.embedding_point = nn.Identity()  # no feedback point
         self.attachment = attach(self.model, preset.method, seed=config.seed)
-        if preset.method.cuts and preset.embedding_feedback == "off":
+        if rule_of(preset.method).cuts and preset.embedding_feedback == "off":
             withhold_feedback(self.model)
         self.net = self.model
         if self.group.size > 1:
@@ -82,7 +83,7 @@ class Training:
     def step(self, batch: Batch) -> Tensor:
         """One step of Adam; the loss before it, summed over this process's rows, in nats."""
         self.net.train()
-        if self.preset.method is Method.DRTP:
+        if self.attachment.rule.needs_target:
             self.attachment.target = batch.labels
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(batch.fields).squeeze(1)
@@ -154,5 +155,5 @@ def has_untouched(preset: Preset) -> bool:
 
     DeepFM's embeddings learn from its pairwise products, whatever the hidden layers say.
     """
-    withheld = preset.method.cuts and preset.embedding_feedback == "off"
-    return preset.method is Method.SHALLOW or (withheld and preset.model != "deepfm")
+    withheld = rule_of(preset.method).cuts and preset.embedding_feedback == "off"
+    return not rule_of(preset.method).reaches_all or (withheld and preset.model != "deepfm")

@@ -1,9 +1,12 @@
 """The README's code runs as it stands there."""
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from tinydfa import attachment_of
 
@@ -27,6 +30,26 @@ def test_the_readme_shows_no_more_than_ten_statements():
     (code,) = python_blocks(ROOT / "README.md")
     statements = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
     assert len(statements) <= 10
+
+
+@pytest.mark.parametrize("page", ["tinydfa/README.md", "docs/how-it-works.md"])
+def test_the_example_of_a_rule_runs_as_printed(page):
+    (code,) = [block for block in python_blocks(ROOT / page) if "class Clipped" in block]
+    model = nn.Sequential(OrderedDict(layers=nn.Sequential(nn.Linear(4, 6), nn.Tanh()), top=nn.Linear(6, 2)))
+    names = {"model": model}
+    exec(code, names)
+    model(torch.ones(3, 4)).sum().backward()
+    assert names["attachment"].method == "Clipped"
+    assert model.layers[0].weight.grad.any()
+
+
+def test_the_projection_by_hand_is_what_the_page_says():
+    (code,) = [block for block in python_blocks(ROOT / "docs/how-it-works.md") if "from tinydfa.signals" in block]
+    *lines, last = code.strip().splitlines()
+    names: dict = {}
+    exec("\n".join(lines), names)
+    call, _, said = last.partition("#")
+    assert eval(call, names)[0].tolist() == eval(said)
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-cuda.txt"])

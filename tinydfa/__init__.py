@@ -2,14 +2,18 @@
 
 from tinydfa.alignment import Alignment, measure_alignment
 from tinydfa.attach import attach
-from tinydfa.attachment import Attachment
-from tinydfa.dfa import DFA, DFALayer, FeedbackPointsHandling
+from tinydfa.attachment import Attachment, attachment_of
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.doctor import doctor
 from tinydfa.errors import DFAError
 from tinydfa.feedback import Distribution, Feedback, Scaling
-from tinydfa.hooks import attachment_of
-from tinydfa.methods import Method
+from tinydfa.feedback_layers import register_feedback_layer
+from tinydfa.head import Head
+from tinydfa.names import Method
+from tinydfa.points import DFALayer
+from tinydfa.projectors import Matrix, NeverStored, OpticalUnit, Projector
+from tinydfa.release2020 import DFA, FeedbackPointsHandling
+from tinydfa.rules import Broadcast, Layerwise, Learning, Rule, find_rule
 
 __version__ = "0.1.0"
 
@@ -17,6 +21,7 @@ __all__ = [
     "DFA",
     "Alignment",
     "Attachment",
+    "Broadcast",
     "DFAError",
     "DFALayer",
     "Diagnosis",
@@ -25,11 +30,21 @@ __all__ = [
     "Feedback",
     "FeedbackPointsHandling",
     "Finding",
+    "Head",
+    "Layerwise",
+    "Learning",
+    "Matrix",
     "Method",
+    "NeverStored",
+    "OpticalUnit",
+    "Projector",
+    "Rule",
     "Scaling",
     "Status",
     "attach",
     "attachment_of",
     "doctor",
+    "find_rule",
     "measure_alignment",
+    "register_feedback_layer",
 ]

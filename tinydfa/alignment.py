@@ -11,21 +11,20 @@ degrees). Source of the measure: `alignment.py` of the code release of arXiv 200
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tinydfa.attachment import Attachment
-from tinydfa.dfa import DFA
+from tinydfa.attachment import Attachment, attachment_of
 from tinydfa.errors import DFAError
-from tinydfa.hooks import attachment_of
-from tinydfa.layout import batch_first, count, leading
-from tinydfa.measured2020 import AlignmentMeasurement
-from tinydfa.points import DFALayer, Tape
-from tinydfa.state import state_kept
+from tinydfa.head import Head
+from tinydfa.passes import Link
+from tinydfa.points import DFALayer
+from tinydfa.release2020.alignment import AlignmentMeasurement
+from tinydfa.shapes import batch_first, count, leading
+from tinydfa.undisturbed import state_kept
 
 __all__ = ["Alignment", "AlignmentMeasurement", "measure_alignment"]
 
@@ -68,12 +67,12 @@ def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) 
         >>> measure_alignment(net, lambda net: net(torch.ones(3, 4)).square().sum())["1"].norm_ratio
         1.0
     """
-    attachment, tape = method_of(model)
+    attachment, link = method_of(model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with state_kept(model):
-        method = gradients(model, loss_fn, tape, parameters)
-    with state_kept(model), attachment.backprop() if attachment is not None else tape.backprop():
-        backprop = gradients(model, loss_fn, tape, parameters)
+    with state_kept(model), link.unlearning():
+        method = gradients(model, loss_fn, link, parameters)
+    with state_kept(model), attachment.backprop() if attachment is not None else link.backprop():
+        backprop = gradients(model, loss_fn, link, parameters)
     result = {}
     for name, (truth, rows) in backprop.items():
         ours = method[name][0] if name in method else None
@@ -81,36 +80,36 @@ def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) 
     return result
 
 
-def method_of(model: nn.Module) -> tuple[Attachment | None, Tape]:
-    """The attachment (if any) and the tape at work on a model."""
+def method_of(model: nn.Module) -> tuple[Attachment | None, Link]:
+    """The attachment (if any) and the link at work on a model."""
     inner = getattr(model, "module", model) if hasattr(model, "require_backward_grad_sync") else model
     attachment = attachment_of(inner)
     if attachment is not None:
-        return attachment, attachment.tape
-    heads = [module for module in inner.modules() if isinstance(module, DFA)]
+        return attachment, attachment.link
+    heads = [module for module in inner.modules() if isinstance(module, Head)]
     if not heads:
         raise DFAError(
             f"no method is at work on {type(inner).__name__}: it was not attached and has no DFA head. Call "
             'tinydfa.attach(model, "dfa", ...) first.'
         )
-    return None, heads[0].tape
+    return None, heads[0].link
 
 
 def gradients(
-    model: nn.Module, loss_fn: Callable[[nn.Module], Tensor], tape: Tape, parameters: dict[str, nn.Parameter]
+    model: nn.Module, loss_fn: Callable[[nn.Module], Tensor], link: Link, parameters: dict[str, nn.Parameter]
 ) -> dict[str, tuple[Tensor, int]]:
     """Gradients by name of point and parameter, with the number of rows each is compared over."""
-    with observed(tape) as seen, torch.enable_grad():
+    with link.observed() as seen, torch.enable_grad():
         loss = loss_fn(model)
     if loss.dim() != 0:
         raise DFAError(f"loss_fn returned a tensor of shape {tuple(loss.shape)}; alignment needs one number.")
-    points = {name: (point, value) for name, (point, value) in named(seen).items() if value.requires_grad}
+    points = {name: (point, value) for name, (point, value) in named(seen.seen).items() if value.requires_grad}
     places = {**{name: value for name, (_, value) in points.items()}, **parameters}
     found = torch.autograd.grad(loss, list(places.values()), allow_unused=True)
     result = {name: (gradient, 1) for name, gradient in zip(places, found, strict=True) if gradient is not None}
     for name, (point, value) in points.items():
         if name in result:
-            dims = leading(tape.sample_dims if point.batch_dims is None else point.batch_dims, value.dim())
+            dims = leading(seen.sample_dims if point.batch_dims is None else point.batch_dims, value.dim())
             rows, _ = count(value.shape, dims)
             result[name] = batch_first(result[name][0], dims), rows
     return result
@@ -139,13 +138,3 @@ def compare(ours: Tensor, truth: Tensor, rows: int, missing: bool) -> Alignment:
     cosine = product[counted]
     ratio = ours_size.norm() / truth_size.norm()
     return Alignment(float(cosine.mean()), float(cosine.std(correction=0)), float(ratio), samples)
-
-
-@contextmanager
-def observed(tape: Tape) -> Iterator[list[tuple[DFALayer, Tensor]]]:
-    """Inside this block every point notes what passes through it."""
-    tape.observed = []
-    try:
-        yield tape.observed
-    finally:
-        tape.observed = tape.at_head = None

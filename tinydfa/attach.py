@@ -1,55 +1,64 @@
-"""`attach` makes a model train by a method, without changing it.
+"""`attach` makes a model train by a rule, without changing it.
 
-Points are the model's own `DFALayer`s or any of its submodules, by name. Hooks bring the points' outputs to the tape
-and a `forward` on the instance the model's output to the head.
+Points are the model's own `DFALayer`s or entries of what any of its submodules returns, by name. Here it is found out
+what to do with a model; `tinydfa.attachment` does it, and undoes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
-from tinydfa.attachment import Attachment
-from tinydfa.dfa import DFA
+from tinydfa import entries
+from tinydfa.attachment import Attachment, Plan, attachment_of
 from tinydfa.errors import DFAError, PointError, UnregisteredPointError
 from tinydfa.feedback import Distribution, Feedback
-from tinydfa.hooks import HeadHook, PointHook, attachment_of
-from tinydfa.methods import Method
-from tinydfa.naming import find_modules, no_points, suggest
+from tinydfa.head import Head
+from tinydfa.hooks import HeadHook, PointHook
+from tinydfa.names import Method
+from tinydfa.naming import find_modules, matching, no_points, suggest
 from tinydfa.points import DFALayer
+from tinydfa.rules import Rule, find_rule
 
 BatchDims = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
+Places = dict[str, tuple[nn.Module, entries.Keys]]  # points by name: a submodule and an entry of what it returns
 
 
 def attach(
     model: nn.Module,
-    method: Method | str = Method.DFA,
+    method: Rule | type[Rule] | str = Method.DFA,
     points: Sequence[str] | str | None = None,
-    output: str | None = None,
-    feedback: Feedback | Distribution | str | None = None,
-    seed: int = 0,
+    output: Sequence[str] | str | None = None,
+    feedback: Feedback | Distribution | str | Callable[..., Any] | None = None,
+    seed: int | None = None,
     batch_dims: BatchDims = None,
 ) -> Attachment:
-    """Make `model` train by `method`; the training loop stays as it is.
+    """Make `model` train by a rule; the training loop stays as it is.
 
     Args:
         model: Any module. Its points and its output belong together within one call of it.
-        method: One of `Method`.
+        method: A rule: an object, a class, the name of one of the library's, or ``"file.py:Class"``.
         points: Names or patterns of submodules whose outputs are feedback points: ``*`` stands for anything between
-            two dots, ``**`` for anything. None: the model's own `DFALayer`s.
-        output: Name of the submodule at whose output the error is taken. None: the model's own `DFA` module, else
-            its return value (of a tuple or mapping: its first tensor).
-        feedback: A `Feedback`, or the name of a distribution.
-        seed: Of the feedback; ignored if `feedback` is a `Feedback`, which has its own.
-        batch_dims: Dimensions that count samples, for all points and the output, or by name of the point. None: all
-            but the last of the output, and as many leading ones at every point.
+            two dots, ``**`` for anything. Of a submodule that returns several tensors the first is the point, or the
+            entry that is named: ``"lstm[1][0]"``. None: the model's own `DFALayer`s.
+        output: Where the error is taken: the name of a submodule, an entry of what it returns (``"heads[actor]"``), an
+            entry of the model's return value (``"[pooler_output]"``), or several entries of one of them, whose errors
+            then stand side by side. None: the model's own head, else its return value (of a tuple or mapping: its
+            first tensor).
+        feedback: A `Feedback`, the name of a distribution, or a projector (`tinydfa.projectors`).
+        seed: Of the feedback; 0 if left out. A `Feedback` has its own.
+        batch_dims: Dimensions that count samples, for all points and the output, or by name or pattern of the point.
+            None: all but the last of the output, and as many leading ones at every point; an output of four dimensions
+            or more must say.
 
     Returns:
-        The attachment: switch its method, suspend it, save its feedback, detach it.
+        The attachment: switch its rule, suspend it, save its feedback, detach it.
 
     Raises:
-        DFAError: Unknown method, pattern or output; no points; points that no head would feed; already attached.
+        DFAError: Unknown rule, pattern or output; no points; points that no head would feed; already attached; a seed
+            beside a `Feedback`.
 
     Example:
         >>> import torch
@@ -59,45 +68,68 @@ def attach(
         >>> attachment.points
         {'1': 8, '3': 8}
     """
-    method = Method.parse(method)
+    rule = find_rule(method)
     model = getattr(model, "_orig_mod", model)
-    refuse_attached(model, method)
-    if not isinstance(feedback, Feedback):
-        feedback = Feedback(distribution=feedback or Distribution.UNIFORM, seed=seed)
-    attachment = Attachment(model, feedback)
-    for point in own_points(model).values():
-        attachment.remember(point, "name", "batch_dims", "tape")
-    try:
-        own = own_head(model)
-        if own is not None and (points is not None or output is not None):
+    refuse_attached(model, rule.name)
+    settled = settled_feedback(feedback, seed)
+    return Attachment(model, rule, settled, planned(model, rule, points, output, batch_dims))
+
+
+def planned(
+    model: nn.Module,
+    rule: Rule,
+    points: Sequence[str] | str | None,
+    output: Sequence[str] | str | None,
+    batch_dims: BatchDims,
+) -> Plan:
+    """What to do with `model`; nothing of it is touched."""
+    head, hooks, at_return = own_head(model), [], None
+    if head is not None and (points is not None or output is not None):
+        raise DFAError(
+            f"{type(model).__name__} has a DFA head of its own, which decides its points and its output. Leave out "
+            "points= and output=, or take the head out of the model."
+        )
+    if head is None:
+        places = points_to_hook(model, rule, points)
+        head = new_head(model, places)
+        if head is not None:
+            hooks = point_hooks(head, places)
+            module, hook = head_hook(model, head, output)
+            if module is model:
+                at_return = hook
+            else:
+                hooks.append((module, hook))
+    general, by_point = dims_by_point(head, model, batch_dims)
+    return Plan(head, hooks, at_return, own_points(model), general, by_point)
+
+
+def settled_feedback(feedback: Any, seed: int | None) -> Feedback:
+    """A `Feedback`, from what `attach` was given.
+
+    Raises:
+        DFAError: a seed is said twice.
+    """
+    if isinstance(feedback, Feedback):
+        if seed is not None:
             raise DFAError(
-                f"{type(model).__name__} has a DFA head of its own, which decides its points and its output. Leave out "
-                "points= and output=, or take the head out of the model."
+                f"seed={seed} is said beside a Feedback, which has a seed of its own ({feedback.seed}). Give it there: "
+                f"Feedback(..., seed={seed})."
             )
-        if own is not None:
-            attachment.head = own
-        else:
-            hooked = points_to_hook(model, method, points)
-            attachment.head = new_head(model, hooked)
-            hook_up(attachment, hooked, output)
-        take_over(attachment, batch_dims)
-        attachment.method = method
-    except DFAError:
-        attachment.detach()
-        raise
-    attachment.tape.scoped = True
-    at_return = own is None and output is None
-    attachment.enter(attachment.head if at_return else None)
-    return attachment
+        return feedback
+    if feedback is not None and not isinstance(feedback, str) and callable(feedback):
+        if seed is not None:
+            raise DFAError(f"seed={seed} has no meaning for a projector, which decides what it draws. Give it there.")
+        return Feedback(projector=feedback)
+    return Feedback(distribution=feedback or Distribution.UNIFORM, seed=seed or 0)
 
 
-def refuse_attached(model: nn.Module, method: Method) -> None:
+def refuse_attached(model: nn.Module, rule: str) -> None:
     """One attachment at a time, in the whole of a model."""
     for name, module in model.named_modules():
         if attachment_of(module) is not None:
             raise DFAError(
                 f"{name or type(model).__name__!r} is attached already. Switch it with attachment.method = "
-                f"{method.value!r}, or call attachment.detach() first."
+                f"{rule!r}, or call attachment.detach() first."
             )
 
 
@@ -105,9 +137,9 @@ def own_points(model: nn.Module) -> dict[str, DFALayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, DFALayer)}
 
 
-def own_head(model: nn.Module) -> DFA | None:
-    """The model's own `DFA` module, if it has one."""
-    heads = {name: module for name, module in model.named_modules() if isinstance(module, DFA)}
+def own_head(model: nn.Module) -> Head | None:
+    """The model's own head, if it has one."""
+    heads = {name: module for name, module in model.named_modules() if isinstance(module, Head)}
     if not heads:
         return None
     if len(heads) > 1:
@@ -126,56 +158,54 @@ def own_head(model: nn.Module) -> DFA | None:
     return head
 
 
-def points_to_hook(model: nn.Module, method: Method, patterns: Sequence[str] | str | None) -> dict[str, nn.Module]:
-    """The submodules that the patterns name; none where the model's own `DFALayer`s are the points."""
-    if patterns is not None:
-        return find_modules(model, [patterns] if isinstance(patterns, str) else patterns)
-    if method.cuts and not own_points(model):
-        raise PointError(no_points(model, method))
-    return {}
+def points_to_hook(model: nn.Module, rule: Rule, patterns: Sequence[str] | str | None) -> Places:
+    """The places that the patterns name; none where the model's own `DFALayer`s are the points."""
+    if patterns is None:
+        if rule.cuts and not own_points(model):
+            raise PointError(no_points(model, rule.name))
+        return {}
+    found: dict[tuple[int, entries.Keys], tuple[str, nn.Module]] = {}  # a module may be found under several names
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        module_pattern, keys = entries.parse(pattern)
+        for name, module in find_modules(model, [module_pattern]).items():
+            found.setdefault((id(module), keys), (name + entries.spelled(keys), module))
+    order = {id(module): number for number, module in enumerate(model.modules())}
+    in_order = sorted(found.items(), key=lambda item: order[item[0][0]])
+    return {name: (module, keys) for (_, keys), (name, module) in in_order}
 
 
-def new_head(model: nn.Module, hooked: Mapping[str, nn.Module]) -> DFA | None:
+def new_head(model: nn.Module, places: Places) -> Head | None:
     """A head outside the model; None where there is nothing to feed."""
-    points = [DFALayer(name) for name in hooked] or list(own_points(model).values())
-    return DFA(points, batch_dims=None) if points else None
+    points = [DFALayer(name) for name in places] or list(own_points(model).values())
+    return Head(points, adopt=False) if points else None
 
 
-def take_over(attachment: Attachment, batch_dims: BatchDims) -> None:
-    """Set the head and its points up as asked, remembering how they were."""
-    head = attachment.head
-    if head is None:
-        return
-    attachment.remember(head, "feedback", "feedback_matrix", "batch_dims")
-    attachment.remember(head.tape, "method", "scoped")
-    names = {id(point): name for name, point in own_points(attachment.model).items()}
-    for point in head.points:
-        if id(point) not in names:
-            attachment.remember(point, "name", "batch_dims")
-        point.name = names.get(id(point), point.name)
-    if attachment.feedback != head.feedback:
-        head.feedback, head.feedback_matrix = attachment.feedback, None
-    points = {point.label: point for point in head.points}
-    if isinstance(batch_dims, Mapping):
-        for name, dims in batch_dims.items():
-            if name not in points:
-                raise PointError(
-                    f"batch_dims names {name!r}, which is no feedback point. {suggest(name, list(points))}"
-                )
-            points[name].batch_dims = dims
-    elif batch_dims is not None:
-        head.batch_dims = batch_dims
+def point_hooks(head: Head, places: Places) -> list[tuple[nn.Module, Any]]:
+    """A hook for every place that is a point."""
+    hooks: list[tuple[nn.Module, Any]] = []
+    for point, (module, keys) in zip(head.points, places.values(), strict=False):
+        others = [other for same, other in places.values() if same is module and other != keys]
+        hooks.append((module, PointHook(point, keys or None, others)))
+    return hooks
 
 
-def hook_up(attachment: Attachment, hooked: Mapping[str, nn.Module], output: str | None) -> None:
-    """Bring the outputs of the hooked submodules to the tape, and that of a named one to the head."""
-    head, model = attachment.head, attachment.model
-    if head is None:
-        return
-    for point, submodule in zip(head.points, hooked.values(), strict=False):
-        attachment.hook(submodule, PointHook(point))
-    if output is not None:
-        attachment.hook(output_module(model, output), HeadHook(head, f"the output of {output!r}"))
+def head_hook(model: nn.Module, head: Head, output: Sequence[str] | str | None) -> tuple[nn.Module, HeadHook]:
+    """The module at whose output the error is taken, and the hook that takes it."""
+    if output is None:
+        return model, HeadHook(head, "the model's return value")
+    named = [entries.parse(name) for name in ([output] if isinstance(output, str) else output)]
+    modules = dict.fromkeys(module for module, _ in named)
+    if len(modules) != 1:
+        raise PointError(
+            f"output names {', '.join(map(repr, modules))}: the error is taken at entries of one module's output. "
+            "Name the module that returns them all."
+        )
+    (name,) = modules
+    keys = [keys for _, keys in named]
+    chosen = None if keys == [()] else keys
+    if name == "":
+        return model, HeadHook(head, "the model's return value", chosen)
+    return output_module(model, name), HeadHook(head, f"the output of {name!r}", chosen)
 
 
 def output_module(model: nn.Module, name: str) -> nn.Module:
@@ -183,6 +213,26 @@ def output_module(model: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         raise PointError(
             f"output {name!r} is no submodule of {type(model).__name__}. {suggest(name, modules)} Without output=, "
-            "the error is taken at the model's return value."
+            f"the error is taken at the model's return value; an entry of it is written '[{name}]'."
         )
     return modules[name]
+
+
+def dims_by_point(
+    head: Head | None, model: nn.Module, batch_dims: BatchDims
+) -> tuple[tuple[int, ...] | None, dict[str, tuple[int, ...]]]:
+    """The batch dimensions for all, and those of single points by label.
+
+    Raises:
+        PointError: a name or pattern matches no feedback point.
+    """
+    if not isinstance(batch_dims, Mapping):
+        return batch_dims, {}
+    if head is None:
+        return None, {}
+    names = {id(point): name for name, point in own_points(model).items()}
+    labels = [names.get(id(point), point.label) for point in head.points]
+    found = {}
+    for name, dims in batch_dims.items():
+        found.update(dict.fromkeys(matching(name, labels, "batch_dims"), dims))
+    return None, found

@@ -2,87 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd import Variable
 
 from tinydfa.errors import ErrorSignalError, MissingTargetError, ShapeError
-from tinydfa.methods import Method
+from tinydfa.signals import Slot
 
 LARGEST_ERROR = 64.0  # mean over samples of the sum of |e|; a loss of ordinary scale stays below 2
 
 
-def missing_target() -> MissingTargetError:
+def missing_target(rule: str) -> MissingTargetError:
     return MissingTargetError(
-        "drtp projects the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
+        f"{rule} projects the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
         "rows as wide as the output) before calling the model."
     )
 
 
-def refuse_half_precision(method: Method, output: Tensor) -> None:
-    """float16 comes with a loss scale, which a method that is not linear in e would lose."""
+def refuse_half_precision(rule: str, output: Tensor) -> None:
+    """float16 comes with a loss scale, which a rule that is not linear in e would lose."""
     device = output.device.type
     half = output.dtype is torch.float16 or (
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
     )
     if half:
         raise ErrorSignalError(
-            f"float16 needs a loss scale, and {method} does not carry it to the hidden layers: unscaling would shrink "
+            f"float16 needs a loss scale, and {rule} does not carry it to the hidden layers: unscaling would shrink "
             "their gradients to nothing. Use bfloat16, or tell the scale: attachment.loss_scale = scaler.get_scale()."
         )
 
 
 def refuse_large_ids(ids: Tensor, outputs: int) -> None:
-    def judge(largest: Tensor) -> None:
+    def refuse(largest: Tensor) -> None:
         if largest >= outputs:
             raise ShapeError(
                 f"drtp was given class id {int(largest)} for an output of {outputs} classes: 0 to {outputs - 1}, or "
                 "negative for no label."
             )
 
-    when_known(ids.max(), judge)
+    when_known(ids.max(), refuse)
 
 
-def checked(error: Tensor, name: str, method: Method, loss_scale: float | None) -> Tensor:
+def refuse_strange_indices(slots: Sequence[Slot], indices: Sequence[Tensor], samples: int) -> None:
+    """Refuse an index of a point's rows that is out of range; -1 means no sample."""
+    if torch.compiler.is_compiling():
+        return
+    for number in dict.fromkeys(number for slot in slots for number in (slot.sample, slot.group) if number >= 0):
+        index = indices[number]
+        if bool(((index < -1) | (index >= samples)).any()):
+            raise ShapeError(
+                f"the index that says which sample each row of a point belongs to has entries from {int(index.min())} "
+                f"to {int(index.max())}, but there are {samples} samples: 0 to {samples - 1}, or -1 for none."
+            )
+
+
+def checked(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor:
     """`error` ``[B, c]``, refused if it is not finite or, where a loss scale would be lost, if it seems to carry one.
 
     Args:
         error: The gradient at the output.
-        name: The points that are fed.
-        method: What it is made into.
-        loss_scale: The loss scale, if it was told.
+        names: The points that are fed.
+        rule: What it is made into.
+        scale_matters: A factor on the loss that nobody told would do harm.
     """
-    scale_matters = method.ignores_loss_scale and loss_scale is None
     if error.dtype is torch.float16:  # overflow is how a gradient scaler finds its scale: it skips such a step itself
         return error
     if torch.compiler.is_compiling():
-        return _checked(error, name, str(method), scale_matters)
-    check(error, name, str(method), scale_matters)
+        return _checked(error, names, rule, scale_matters)
+    check(error, names, rule, scale_matters)
     return error
 
 
-def check(error: Tensor, name: str, method: str, scale_matters: bool) -> None:
+def check(error: Tensor, names: str, rule: str, scale_matters: bool) -> None:
     if error.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph that is replayed raises nothing
         return
     if error.requires_grad:
         error = error.detach()
+    total = (error.abs() if scale_matters else error).sum()
     samples = error.shape[0]
-    known = error if error.device.type == "cpu" else None  # elsewhere it is not kept until the number is read
+    if error.is_cpu:
+        judge(total.item(), samples, names, rule, scale_matters, error)
+    else:  # the error itself is not kept until the number is read
+        when_known(total, lambda known: judge(float(known), samples, names, rule, scale_matters, None))
 
-    def judge(total: Tensor) -> None:
-        size = float(total)
-        if size - size != 0.0:  # infinite or not a number
-            refuse_broken(known, samples, name)
-        if scale_matters and size > LARGEST_ERROR * samples:
-            raise ErrorSignalError(
-                f"the error for feedback points {name} sums to {size / samples:.3g} a sample, which looks like a loss "
-                f"scale, and {method} does not carry it to the hidden layers. Tell it: attachment.loss_scale = "
-                "scaler.get_scale(); or, if the loss really is that large, attachment.loss_scale = 1.0."
-            )
 
-    when_known((error.abs() if scale_matters else error).sum(), judge)
+def judge(size: float, samples: int, names: str, rule: str, scale_matters: bool, error: Tensor | None) -> None:
+    """Refuse an error by its sum (of magnitudes, where a loss scale matters)."""
+    if size - size != 0.0:  # infinite or not a number
+        refuse_broken(error, samples, names)
+    if scale_matters and size > LARGEST_ERROR * samples:
+        raise ErrorSignalError(
+            f"the error for feedback points {names} sums to {size / samples:.3g} a sample, which looks like a loss "
+            f"scale, and {rule} does not carry it to the hidden layers. Tell it: attachment.loss_scale = "
+            "scaler.get_scale(); or, if the loss really is that large, attachment.loss_scale = 1.0."
+        )
 
 
 def refuse_broken(error: Tensor | None, samples: int, name: str) -> None:
@@ -99,14 +114,14 @@ def refuse_broken(error: Tensor | None, samples: int, name: str) -> None:
     )
 
 
-def when_known(number: Tensor, judge: Callable[[Tensor], None]) -> None:
-    """Call `judge` on `number`: at once on a CPU, else at the end of this backward pass.
+def when_known(number: Tensor, read: Callable[[Tensor], None]) -> None:
+    """Call `read` on `number`: at once on a CPU, else at the end of this backward pass.
 
-    Whoever reads a number from a GPU waits for all that the GPU was given before. So it is sent right away, and at the
-    end nothing but its arrival is waited for: the GPU has the layers' gradients to work on meanwhile.
+    Reading a value from the GPU synchronises with everything queued there. So it is sent right away, and at the end
+    nothing but its arrival is waited for: the GPU computes the layers' gradients meanwhile.
     """
     if number.device.type == "cpu":
-        judge(number)
+        read(number)
     elif number.is_cuda:
         sent = number.to("cpu", non_blocking=True)
         arrival = torch.cuda.Event()
@@ -114,19 +129,19 @@ def when_known(number: Tensor, judge: Callable[[Tensor], None]) -> None:
 
         def once_arrived() -> None:
             arrival.synchronize()
-            judge(sent)
+            read(sent)
 
         Variable._execution_engine.queue_callback(once_arrived)
     else:
-        Variable._execution_engine.queue_callback(lambda: judge(number))
+        Variable._execution_engine.queue_callback(lambda: read(number))
 
 
 @torch.library.custom_op("tinydfa::checked", mutates_args=())
-def _checked(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
-    check(error, name, method, scale_matters)
+def _checked(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor:
+    check(error, names, rule, scale_matters)
     return error.clone()
 
 
 @_checked.register_fake
-def _(error: Tensor, name: str, method: str, scale_matters: bool) -> Tensor:
+def _(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor:
     return torch.empty_like(error)

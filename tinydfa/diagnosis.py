@@ -23,6 +23,7 @@ class Fault(StrEnum):
     ZERO_GRADIENT = "gradient is zero"
     TRAINED_BY_BP = "trained by backpropagation"
     UNFED_POINT = "feedback point without a head"
+    NOT_RUN = "feedback point that did not run"
     COMPILE_DIFFERS = "compiled step differs from eager"
     COMPILE_FAILED = "does not compile"
     AUTOCAST_DIFFERS = "autocast changes the gradient"
@@ -55,6 +56,8 @@ class Diagnosis:
         agreement: Smallest cosine over parameters between the eager float32 gradients and those of a compiled step
             and of a bfloat16 autocast step (absent where not tried).
         feedback_bytes: Memory of all feedback matrices.
+        projector: What stands in the place of a feedback matrix; empty where there is a matrix.
+        input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
         findings: What to change; empty when all is well.
     """
 
@@ -64,6 +67,8 @@ class Diagnosis:
     at_output: tuple[str, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)
     feedback_bytes: int = 0
+    projector: str = ""
+    input_gradients: tuple[int, int] = (0, 0)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -73,9 +78,24 @@ class Diagnosis:
     def faults(self) -> set[Fault]:
         return {finding.fault for finding in self.findings}
 
+    def _saved(self) -> list[str]:
+        """What the points save of backpropagation's products."""
+        before, now = self.input_gradients
+        if now == before and not self.points:
+            return []
+        text = f"input gradients: {before} products by backpropagation, {now} by {self.method}"
+        if now < before or before == 0:
+            return [text]
+        return [
+            text + ": the points save none",
+            "a point saves the products of the layers right above it: in a pre-norm block place one at each norm's",
+            "output and one at the block's",
+        ]
+
     def __str__(self) -> str:
         width = max([len(name) for name in [*self.parameters, *self.points, "parameter"]])
-        lines = [f"method {self.method}; feedback {self.feedback_bytes / 2**20:.2f} MiB", ""]
+        feedback = self.projector or f"{self.feedback_bytes / 2**20:.2f} MiB"
+        lines = [f"method {self.method}; feedback {feedback}", ""]
         lines += [
             f"{'parameter':<{width}}  trained by",
             *(f"{n:<{width}}  {s}" for n, s in self.parameters.items()),
@@ -86,6 +106,7 @@ class Diagnosis:
             idle = dict.fromkeys(self.at_output, "is the output: feeds nothing")
             shown = {name: idle.get(name, size or "did not run") for name, size in self.points.items()}
             lines += [*(f"{name:<{width}}  {what}" for name, what in shown.items()), ""]
+        lines += [*self._saved(), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

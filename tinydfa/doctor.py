@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.alignment import method_of, observed
+from tinydfa.alignment import method_of
 from tinydfa.attachment import Attachment
-from tinydfa.dfa import DFA
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
-from tinydfa.layerwise import keeps_its_weights
-from tinydfa.methods import Method
-from tinydfa.points import DFALayer, Tape
-from tinydfa.state import state_kept
+from tinydfa.feedback_layers import LayerFeedback, keeps_its_weights
+from tinydfa.head import Head
+from tinydfa.passes import Link
+from tinydfa.points import DFALayer
+from tinydfa.rules import Rule, Shallow
+from tinydfa.undisturbed import state_kept
 
 ROUNDING = 1e-5  # of the largest gradient: less is what rounding leaves of 0
 
@@ -55,18 +56,23 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         ('method', 'bp', True)
     """
     eager = getattr(model, "_orig_mod", model)
-    attachment, tape = method_of(eager)
-    examined = Examination(eager, batch, loss_fn, tape)
-    diagnosis = Diagnosis(method=str(tape.method if attachment is None else attachment.method))
+    attachment, link = method_of(eager)
+    rule = link.rule if attachment is None else attachment.rule
+    examined = Examination(eager, batch, loss_fn, link)
+    diagnosis = Diagnosis(method=rule.name)
     ours = examined.gradients()
-    with attachment.backprop() if attachment is not None else tape.backprop():
+    with attachment.backprop() if attachment is not None else link.backprop():
         truth, below = examined.gradients(), examined.below_points()
-    around = examined.around_points() if tape.method.cuts else {}
+    around = examined.around_points() if rule.cuts else {}
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = {point.label: point.width for point in examined.points}
+    projector = link.settings.feedback.projector
+    diagnosis.projector = "" if projector is None else repr(projector)
+    diagnosis.input_gradients = examined.input_gradients(attachment)
     diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
-    diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, eager, below, around), *unfed(eager)]
+    diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, rule, eager, below, around), *unfed(eager)]
+    diagnosis.findings += not_run(attachment, examined)
     if compile:
         compare_compiled(diagnosis, examined, model, ours)
     if autocast:
@@ -78,40 +84,82 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
 class Examination:
     """One model, one batch, and the ways its gradients can be taken without leaving a trace."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFn, tape: Tape) -> None:
-        self.model, self.batch, self.loss_fn, self.tape = model, batch, loss_fn, tape
+    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFn, link: Link) -> None:
+        self.model, self.batch, self.loss_fn, self.link = model, batch, loss_fn, link
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        with observed(tape) as seen, state_kept(model), torch.no_grad(), tape.backprop():
+        with link.observed() as look, state_kept(model), torch.no_grad(), link.backprop():
             loss_fn(model, batch)
-            at_output = [point for point, value in seen if value is tape.at_head]
-        self.points = list(dict.fromkeys(point for point, _ in seen))
+            at_output = [point for point, value in look.seen if look.is_output(value)]
+        self.points = list(dict.fromkeys(point for point, _ in look.seen))
         self.at_output = tuple(dict.fromkeys(point.label for point in at_output))
 
     def gradients(self, runner: nn.Module | None = None) -> Gradients:
-        with state_kept(self.model), torch.enable_grad():
+        with state_kept(self.model), self.link.unlearning(), torch.enable_grad():
             loss = self.loss_fn(self.model if runner is None else runner, self.batch)
             return self._of(loss)
 
     def below_points(self) -> set[str]:
         """Parameters that some point depends on; to be called while nothing is cut."""
-        with state_kept(self.model), observed(self.tape) as seen, torch.enable_grad():
+        with state_kept(self.model), self.link.observed() as look, torch.enable_grad():
             self.loss_fn(self.model, self.batch)
-            inner = [value for _, value in seen if value is not self.tape.at_head]  # a point there feeds nothing
+            inner = [value for _, value in look.seen if not look.is_output(value)]  # a point there feeds nothing
             values = [value.float().sum() for value in inner if value.requires_grad]
             found = self._of(torch.stack(values).sum()) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
 
+    def input_gradients(self, attachment: Attachment | None) -> tuple[int, int]:
+        """How many layers compute the gradient of their input: by backpropagation, and by the method."""
+        with attachment.backprop() if attachment is not None else self.link.backprop():
+            before = self._asked_for()
+        return before, self._asked_for()
+
+    def _asked_for(self) -> int:
+        asked: set[nn.Module] = set()
+
+        def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+                asked.add(module)
+
+        layers = [module for module in self.model.modules() if multiplies(module)]
+        handles = [layer.register_forward_pre_hook(look) for layer in layers]
+        try:
+            with state_kept(self.model), torch.enable_grad():
+                self.loss_fn(self.model, self.batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return len(asked)
+
     def around_points(self) -> Gradients:
         """What is left of the gradients when the head feeds nothing."""
-        method, self.tape.method = self.tape.method, Method.SHALLOW
+        rule = self.link.rule
+        self.link.change(rule=Shallow())
         try:
             return self.gradients()
         finally:
-            self.tape.method = method
+            self.link.change(rule=rule)
 
     def _of(self, loss: Tensor) -> Gradients:
         found = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
         return dict(zip(self.trained, found, strict=True))
+
+
+def multiplies(module: nn.Module) -> bool:
+    """Whether a module multiplies its input by a matrix of weights."""
+    matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
+    return matrices and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+
+
+def not_run(attachment: Attachment | None, examined: Examination) -> Iterator[Finding]:
+    """Points that the batch did not pass: nothing is cut there, and nothing is fed."""
+    if attachment is None or attachment.head is None:
+        return
+    ran = {point.label for point in examined.points}
+    names = tuple(name for name in attachment.points if name not in ran)
+    if names:
+        yield Finding(
+            Fault.NOT_RUN, names, "Its module is never called, or not in this pass: choose another, such as its parts."
+        )
 
 
 def status(name: str, ours: Gradients, truth: Gradients) -> Status:
@@ -128,7 +176,7 @@ def status(name: str, ours: Gradients, truth: Gradients) -> Status:
 
 
 def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
-    if diagnosis.method == Method.SHALLOW:
+    if diagnosis.method == Shallow.name:
         return
     for kind, fault in ((Status.NONE, Fault.CUT_OFF), (Status.ZERO, Fault.ZERO_GRADIENT)):
         names = tuple(name for name, found in diagnosis.parameters.items() if found is kind)
@@ -140,10 +188,11 @@ def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
             )
 
 
-def backpropagated(diagnosis: Diagnosis, model: nn.Module, below: set[str], around: Gradients) -> Iterator[Finding]:
+def backpropagated(
+    diagnosis: Diagnosis, rule: Rule, model: nn.Module, below: set[str], around: Gradients
+) -> Iterator[Finding]:
     """Parameters that backpropagation trains although a method is in force; one layer above the last point may be."""
-    method = Method(diagnosis.method)
-    if method.cuts:
+    if rule.cuts:
         past = {name for name, gradient in around.items() if gradient is not None and bool(gradient.any())}
         leaks = tuple(name for name in diagnosis.parameters if name in past and name in below)
         if leaks:
@@ -152,17 +201,17 @@ def backpropagated(diagnosis: Diagnosis, model: nn.Module, below: set[str], arou
             )
         above = tuple(name for name, found in diagnosis.parameters.items() if found is Status.BP and name not in below)
         layers = list(dict.fromkeys(name.rpartition(".")[0] for name in above if is_matrix(model, name)))
-        if len(layers) > 1 and method is not Method.SHALLOW:
+        if len(layers) > 1 and not isinstance(rule, Shallow):
             yield Finding(
                 Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
             )
-    elif method.layerwise:
+    elif rule.layerwise:
         kept = [name for name, module in model.named_modules() if keeps_its_weights(module)]
         if kept:
             yield Finding(
                 Fault.TRAINED_BY_BP,
                 tuple(kept),
-                f"{method} replaces Linear and Conv layers; these go by their weights.",
+                f"{rule} replaces Linear and Conv layers; these go by their weights.",
             )
 
 
@@ -171,7 +220,7 @@ def is_matrix(model: nn.Module, name: str) -> bool:
 
 
 def unfed(model: nn.Module) -> Iterator[Finding]:
-    names = tuple(n for n, m in model.named_modules() if isinstance(m, DFALayer) and m.tape is None)
+    names = tuple(n for n, m in model.named_modules() if isinstance(m, DFALayer) and m.link is None)
     if names:
         yield Finding(Fault.UNFED_POINT, names, "Add it to the head's list, DFA([...]), or remove it from the model.")
 
@@ -228,10 +277,11 @@ def cosine(one: Tensor | None, other: Tensor | None) -> float:
 
 def feedback_of(model: nn.Module, attachment: Attachment | None) -> list[Tensor]:
     """Every feedback matrix at work."""
-    heads = [attachment.head] if attachment is not None else [m for m in model.modules() if isinstance(m, DFA)]
+    heads = [attachment.head] if attachment is not None else [m for m in model.modules() if isinstance(m, Head)]
     found = [head.feedback_matrix for head in heads if head is not None and head.feedback_matrix is not None]
-    walks = [getattr(module, "walk_feedback", None) for module in model.modules()]
-    return found + [tensor for tensor in walks if tensor is not None]
+    found += [head.learner.matrix for head in heads if head is not None and head.learner is not None]
+    layers = [module.matrix for module in model.modules() if isinstance(module, LayerFeedback)]
+    return found + [tensor for tensor in layers if tensor is not None]
 
 
 def ranks(feedback: list[Tensor]) -> Iterator[Finding]:

@@ -10,18 +10,19 @@ Letters: c width of the error, D the largest width of a point, d the width of on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinydfa.methods import _Choice
+from tinydfa.names import Choice
 
 # Seeds of feedback differ from the same numbers given to `torch.manual_seed` in these bits. Without them a model built
 # under the seed of its feedback would have the feedback's own numbers in its first weights.
 OWN = 0x7D0FA_5EED_F00D
 
 
-class Distribution(_Choice):
+class Distribution(Choice):
     """What the entries of a feedback matrix are drawn from; all have mean 0."""
 
     UNIFORM = "uniform"  # [-1, 1), as in the release of arXiv 2006.12878
@@ -30,7 +31,7 @@ class Distribution(_Choice):
     SPARSE = "sparse"  # standard normal, kept with probability `density`, else 0 (Crafton 2019)
 
 
-class Scaling(_Choice):
+class Scaling(Choice):
     """What the projection is multiplied by."""
 
     LARGEST = "largest"  # 1 / sqrt(D), the same for every point: arXiv 2006.12878
@@ -50,10 +51,11 @@ class Feedback:
         density: Fraction of the entries of a `sparse` matrix that are not zero.
         error_sum: Multiply the error by the number of samples, which turns a loss averaged over the batch into one
             that is summed, for the hidden layers alone (arXiv 1906.04554).
-        threshold: `tdfa` sends the sign of the entries of e larger than this, 0 for the others. None: the batch's
-            mean magnitude.
         check_finite: Look at every error before it is projected and refuse one that is not finite; so, too, class ids
             (`drtp`) and the index of a point that are out of range. On a GPU each look waits for the device.
+        seed: Names the random numbers.
+        projector: What projects in place of a matrix that is drawn, see `tinydfa.projectors`; distribution, density
+            and seed then have no meaning.
     """
 
     distribution: Distribution | str = Distribution.UNIFORM
@@ -61,15 +63,28 @@ class Feedback:
     shared: bool = True
     density: float = 0.1
     error_sum: bool = False
-    threshold: float | None = None
     check_finite: bool = True
     seed: int = 0
+    projector: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distribution", Distribution.parse(self.distribution))
         object.__setattr__(self, "scaling", Scaling.parse(self.scaling))
         if not 0.0 < self.density <= 1.0:
             raise ValueError(f"density is the fraction of entries kept, above 0 and at most 1; got {self.density}.")
+        if self.projector is not None:
+            self._refuse_what_a_projector_decides()
+
+    def _refuse_what_a_projector_decides(self) -> None:
+        if not callable(self.projector):
+            raise TypeError(
+                f"a projector is a callable of an error [B, c] and a number of columns; got {self.projector!r}."
+            )
+        if self.distribution is not Distribution.UNIFORM or self.density != 0.1 or self.seed != 0:
+            raise ValueError(
+                "distribution, density and seed describe a matrix that is drawn, and a projector stands in its place. "
+                "Leave them out, or give them to the projector."
+            )
 
     def draw(self, rows: int, columns: int) -> Tensor:
         """The matrix ``[rows, columns]`` of this seed: float32, on the CPU.

@@ -1,162 +1,146 @@
-"""How `attach` reaches into a model: callable objects, so that a copied or pickled model carries its own."""
+"""How `attach` reaches into a model: hooks that are objects, so that a copied or pickled model carries its own."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tinydfa import entries
+from tinydfa.entries import Keys
 from tinydfa.errors import PointError
-from tinydfa.methods import Method
-from tinydfa.points import DFALayer, Tape, in_backward
-
-if TYPE_CHECKING:
-    from tinydfa.attachment import Attachment
-    from tinydfa.dfa import DFA
+from tinydfa.head import Head
+from tinydfa.passes import in_backward
+from tinydfa.points import DFALayer
 
 
 class PointHook:
-    """Turns a submodule's output into a feedback point."""
+    """Turns an entry of what a submodule returns into a feedback point.
 
-    def __init__(self, point: DFALayer) -> None:
-        self.point = point
+    Args:
+        point: The point.
+        keys: The entry; None: the first floating-point tensor.
+        others: Entries of the same submodule that are points of their own.
+    """
+
+    def __init__(self, point: DFALayer, keys: Keys | None = None, others: Sequence[Keys] = ()) -> None:
+        self.point, self.keys, self.others = point, keys, list(others)
+        self.warned = False
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and not self.keys:
             return self.point.forward(output)
-        return with_first_tensor(output, self.point)
+        keys = self._keys(output)
+        tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
+        if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            output = self._watch(output, keys)
+        return entries.put(output, keys, self.point.forward(tensor))
+
+    def _keys(self, output: Any) -> Keys:
+        if self.keys is not None:
+            return self.keys
+        first = next(entries.tensors_in(output), None)
+        if first is None:
+            raise PointError(
+                f"feedback point {self.point.label!r} returned a {type(output).__name__} without a floating-point "
+                "tensor, so there is nothing to cut or to feed. Choose another submodule."
+            )
+        return first[0]
+
+    def _watch(self, output: Any, keys: Keys) -> Any:
+        """`output`, whose other entries say so when backpropagation comes in by them."""
+        return watched(output, [keys, *self.others], self._leak)
+
+    def _leak(self, place: Keys) -> Callable[[Tensor], None]:
+        def warn(gradient: Tensor) -> None:
+            if self.warned or not self.point.cuts:
+                return
+            self.warned = True
+            module = self.point.label.partition("[")[0]
+            warnings.warn(
+                f"backpropagation goes around feedback point {self.point.label!r}, through entry "
+                f"{entries.spelled(place)} of what its module returns. Name that entry as a point too: "
+                f"{module + entries.spelled(place)!r}.",
+                stacklevel=2,
+            )
+
+        return warn
 
 
 class HeadHook:
-    """Takes the error at a submodule's output, or at the model's return value."""
+    """Takes the error at entries of a submodule's output, or of the model's return value.
 
-    def __init__(self, head: DFA, where: str) -> None:
-        self.head = head
-        self.where = where
+    Args:
+        head: The head.
+        where: What it stands at, for messages.
+        keys: The entries; None: the first floating-point tensor.
+    """
+
+    def __init__(self, head: Head, where: str, keys: Sequence[Keys] | None = None) -> None:
+        self.head, self.where, self.keys = head, where, keys
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        return self._take(output) if isinstance(output, Tensor) else with_first_tensor(output, self._take)
+        if isinstance(output, Tensor) and self.keys is None:
+            return self._take([output])[0]
+        keys = self.keys
+        if keys is None:
+            first = next(entries.tensors_in(output), None)
+            if first is None:
+                return output
+            keys = [first[0]]
+        tensors = self._take([entries.get(output, place, self.where) for place in keys])
+        if self.head.link.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            output = self._watch(output, keys)
+        for place, tensor in zip(keys, tensors, strict=True):
+            output = entries.put(output, place, tensor)
+        return output
 
-    def _take(self, output: Tensor) -> Tensor:
-        if output.dim() == 0:
-            self.head.tape.take()
+    def _take(self, outputs: list[Tensor]) -> list[Tensor]:
+        if self.head.link.cuts and min([output.dim() for output in outputs]) == 0:
+            self.head.link.current.take()
             raise PointError(
                 f"{self.where} is a single number, a loss it seems, and the error is taken at the output before it. "
                 "Name the submodule that computes the output: attach(..., output='lm_head'), say."
             )
-        return self.head.forward(output)
+        return self.head.take(outputs)
+
+    def _watch(self, output: Any, keys: Sequence[Keys]) -> Any:
+        """`output`, whose entries refuse a loss where the error is not taken: no hidden layer would hear of it."""
+        if in_backward():
+            return output
+        return watched(output, keys, lambda place: Unheard(self.head, self.where, list(keys), place))
 
 
-class AttachedForward:
-    """The `forward` of an attached model: it knows where a pass begins and ends, also one that raises.
+def watched(output: Any, apart: Sequence[Keys], hook: Callable[[Keys], Callable[[Tensor], None]]) -> Any:
+    """`output` with a hook on every tensor that has a graph, those at `apart` excepted.
 
-    It stands on the instance rather than in the module's hooks because `torch.compile` runs the hooks of its outermost
-    module outside the graph, and points and head belong in one graph.
-
-    Every instance is of a class of its own, with a copy of the code: the compiler counts its recompilations per code
-    object, and models that share one would share its limit.
+    The hook is on a view, which is reached through the returned entry alone: the tensor itself may have been used
+    inside the module as well.
     """
-
-    attachment: Attachment
-    head: HeadHook | None
-    before: Any
-    by_method: dict[Method, AttachedForward]
-
-    def __new__(cls) -> AttachedForward:
-        call = FunctionType(forward_pass.__code__.replace(), forward_pass.__globals__, "__call__")
-        return object.__new__(type("AttachedForward", (AttachedForward,), {"__call__": call}))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return AttachedForward, (), vars(self)
-
-    def take_over(self, attachment: Attachment, head: DFA | None) -> AttachedForward:
-        """Stand in for the model's forward; with a head, the error is taken at its return value."""
-        self.attachment = attachment
-        self.head = HeadHook(head, "the model's return value") if head is not None else None
-        self.before = vars(attachment.model).get("forward")  # an instance may have one already
-        self.by_method = {attachment.method: self}
-        vars(attachment.model)["forward"] = self
-        return self
-
-    def of(self, method: Method) -> AttachedForward:
-        """The same for another method: with code of its own, so that what was compiled for each stays compiled."""
-        place = vars(self.attachment.model)
-        other = self.by_method.get(method)
-        if other is None:
-            other = self.by_method[method] = AttachedForward()
-            vars(other).update(vars(self))
-        if place.get("forward") is not self:  # somebody wrapped it since
-            return self
-        place["forward"] = other
-        return other
-
-    def remove(self) -> None:
-        """Give the model its own `forward` back."""
-        place = vars(self.attachment.model)
-        if place.get("forward") is self:
-            del place["forward"]
-            if self.before is not None:
-                place["forward"] = self.before
-
-
-def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
-    """One forward pass of an attached model."""
-    model, tape = self.attachment.model, self.attachment.tape
-    tape.records = []  # of a pass that was broken off
-    tape.open = True
-    try:
-        output = type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
-        if self.head is not None:
-            output = self.head(model, args, output)
-        refuse_unfed(tape)
-    finally:
-        tape.open = False
-        tape.records = []
-        if not in_backward():  # the target may yet be set for a pass that is being recomputed
-            tape.target = None
+    for place, tensor in list(entries.tensors_in(output)):
+        if place and place not in apart and tensor.requires_grad:
+            view = tensor.view_as(tensor)
+            view.register_hook(hook(place))
+            output = entries.put(output, place, view)
     return output
 
 
-def refuse_unfed(tape: Tape) -> None:
-    """Points that are still on the tape at the end of a pass have no head."""
-    left = [record.point.label for record in tape.records if record.value is not None]
-    if left:
+class Unheard:
+    """Raises when a gradient arrives at an entry of the output that no hidden layer hears of."""
+
+    def __init__(self, head: Head, where: str, keys: Sequence[Keys], place: Keys) -> None:
+        self.head, self.where, self.keys, self.place = head, where, keys, place
+
+    def __call__(self, gradient: Tensor) -> None:
+        if not self.head.link.cuts:
+            return
+        taken = ", ".join([repr(entries.spelled(keys)) for keys in self.keys])
+        place = entries.spelled(self.place)
         raise PointError(
-            f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error did not "
-            "come after them, so everything below them would keep its weights. Name a later output, or remove these "
-            "points."
+            f"the loss depends on entry {place} of {self.where}, and the error is taken at {taken}: no hidden layer "
+            f"would hear of that loss. Take the error there too: attach(..., output=[{taken}, {place!r}]), or at "
+            f"{place!r} alone; or detach that entry."
         )
-
-
-def with_first_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`output` with its first floating-point tensor changed: a tensor, or the first in a tuple, list or mapping."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, tuple | list):
-        place = next((i for i, value in enumerate(output) if is_signal(value)), None)
-        if place is None:
-            return output
-        values = [change(value) if i == place else value for i, value in enumerate(output)]
-        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    if isinstance(output, Mapping):
-        key = next((key for key, value in output.items() if is_signal(value)), None)
-        if key is None:
-            return output
-        changed: Any = copy.copy(output)
-        changed[key] = change(output[key])
-        return changed
-    return output
-
-
-def is_signal(value: Any) -> bool:
-    return isinstance(value, Tensor) and torch.is_floating_point(value)
-
-
-def attachment_of(model: nn.Module) -> Attachment | None:
-    """The attachment at work on `model` (also on a copy of an attached model), or None."""
-    attachment: Attachment | None = vars(getattr(model, "_orig_mod", model)).get("_attachment")
-    return attachment

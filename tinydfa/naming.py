@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from torch import nn
 
 from tinydfa.errors import PointError
-from tinydfa.methods import Method
 
 
 def find_modules(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
@@ -49,10 +48,22 @@ def suggest(name: str, names: Sequence[str] | dict[str, nn.Module]) -> str:
     return f"Names near it: {', '.join(map(repr, near))}." if near else "The model has no submodules."
 
 
-def no_points(model: nn.Module, method: Method) -> str:
+def matching(name: str, labels: Sequence[str], argument: str) -> list[str]:
+    """The labels of feedback points that a name or pattern means.
+
+    Raises:
+        PointError: none.
+    """
+    found = [name] if name in labels else [label for label in labels if matcher(name).fullmatch(label)]
+    if not found:
+        raise PointError(f"{argument} names {name!r}, which is no feedback point. {suggest(name, labels)}")
+    return found
+
+
+def no_points(model: nn.Module, rule: str) -> str:
     """What to say of a model for which no points were given and which has none of its own."""
     children = ", ".join(repr(name) for name, _ in model.named_children()) or "none"
     return (
-        f"{method} needs feedback points: {type(model).__name__} has no DFALayer, and none were named. Pass "
+        f"{rule} needs feedback points: {type(model).__name__} has no DFALayer, and none were named. Pass "
         f'points=["layers.*"], say; its children are {children}; or place tinydfa.DFALayer() in its forward.'
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tinydfa import Attachment, Method, measure_alignment
+from tinydfa import Attachment, measure_alignment
 from vision.losses import Loss
 
 
@@ -20,7 +20,7 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
     """
 
     def loss(model: nn.Module) -> Tensor:
-        if attachment.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = y
         return loss_fn(model(x), y)
 

@@ -19,6 +19,7 @@ from harness import config
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import slug
 from harness.precision import Precision, check_precision, products
 from harness.progress import track
 from harness.run import Run, check_loss
@@ -57,7 +58,7 @@ class Config(config.RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in (None, Method.BP, Method.DFA):
-            raise UserError(f"--method {Method(self.method).value}: this experiment compares bp and dfa. Choose one.")
+            raise UserError(f"--method {self.method}: this experiment compares bp and dfa. Choose one.")
         if self.width < 1:
             raise UserError(f"--width {self.width}: give at least 1.")
         check_size(self.kept, self.width)
@@ -69,7 +70,7 @@ class Config(config.RunConfig):
 
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
-        preset = PRESETS[f"principled_fc_tanh_{Method(self.method or Method.DFA).value}"]
+        preset = PRESETS[f"principled_fc_tanh_{self.method or 'dfa'}"]
         given = {name: getattr(self, name) for name in ("lr", "batch", "precision", "epochs")}
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(preset, hidden=(self.width,) * 3, **changes)
@@ -162,7 +163,7 @@ def resolved(config: Config, preset: Preset) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"bottleneck_{config.kept}_{config.init}_{preset.method.value}-{config.dataset}-{config.seed}"
+    name = f"bottleneck_{config.kept}_{config.init}_{slug(preset.method)}-{config.dataset}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     data = load_images(config, preset)  # before the folder is made: a missing file should not leave one behind
     check_precision(preset.precision, pick_device(config.device))

@@ -37,6 +37,7 @@ from harness.config import RunConfig, Unused, conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
+from harness.methods import rule_of, slug
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
@@ -67,8 +68,10 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method is Method.DRTP:
-            raise UserError("--method drtp projects one-hot targets, and a linear map has none. Use another method.")
+        if self.method is not None and rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
+            )
         if not 0 <= self.init < math.inf:
             raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
         if not 1 <= self.hidden <= WIDEST:
@@ -257,16 +260,16 @@ def resolved(config: Config) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Run the command. It takes seconds, so it starts over if interrupted."""
-    from harness.figures import COLOURS
+    from harness.methods import colour
     from vision.report_iacolippo import draw_theory
 
     method = config.method or Method.DFA
     start = f"_{config.init:g}" if config.init else ""
-    name = f"linear_{method.value}{start}-{config.seed}"
+    name = f"linear_{slug(method)}{start}-{config.seed}"
     pick_device(config.device)
     with Run("vision", name, resolved(config) | {"device": config.device}, config.out, config.resume) as run:
         result = train(config, run)
-        picture = draw_theory([(method.value, COLOURS[method.value], [result])])
+        picture = draw_theory([(str(method), colour(method), [result])])
         write_whole(run.folder / "theory.png", picture)
 
 

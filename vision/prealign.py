@@ -20,9 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinydfa import Attachment, DFALayer, Method
-
-DIRECT = (Method.DFA, Method.SDFA, Method.TDFA, Method.DRTP)
+from tinydfa import Attachment, DFALayer
+from tinydfa.rules import registered
 
 
 class Passage(NamedTuple):
@@ -49,14 +48,14 @@ def prealign(
     Raises:
         ValueError: the method has no signal of its own, or a signal is not as wide as the layer above it.
     """
-    if attachment.method not in DIRECT:
+    if not attachment.rule.broadcasts:
         raise ValueError(
             f"{attachment.method} sends no signal of its own that weights could be aligned with. Use one of "
-            f"{', '.join(DIRECT)}."
+            f"{', '.join(name for name, rule in registered().items() if rule.broadcasts)}."
         )
 
     def forward() -> tuple[Tensor, list[Passage]]:
-        if attachment.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = y
         output, passages = observed(model, x)
         return loss_fn(output, y), passages

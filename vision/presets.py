@@ -25,7 +25,7 @@ MODELS = ("fc", "topology", "cnn", "lenet", "lenet-mnist", "resnet20", "resnet56
 class Preset:
     """All that decides a number; the data set, paths and devices belong to the command line."""
 
-    method: Method
+    method: str
     model: str = "fc"
     hidden: tuple[int, ...] = (500,)  # fc: widths of the hidden layers
     topology: str = ""  # topology: the string of the DRTP release
@@ -86,7 +86,7 @@ def _check_widths(hidden: tuple[int, ...]) -> None:
 
 
 def find_preset(
-    *, name: str | None = None, model: str | None = None, method: Method | None = None, dataset: str
+    *, name: str | None = None, model: str | None = None, method: str | None = None, dataset: str
 ) -> Preset:
     """The preset called `name`; without one, the published settings of a model on a data set.
 
@@ -116,7 +116,7 @@ def all_presets() -> dict[str, Preset]:
     return {name: preset for source in sources for name, preset in source.PRESETS.items()}
 
 
-def _default(model: str, method: Method, dataset: str) -> str:
+def _default(model: str, method: str, dataset: str) -> str:
     """The preset whose settings a model on a data set takes where none is named."""
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")

@@ -55,7 +55,7 @@ VARIANTS: dict[str, tuple[Preset, str, dict[str, Any]]] = {
 }
 
 
-def _preset(base: Preset, method: Method, changes: dict[str, Any]) -> Preset:
+def _preset(base: Preset, method: str, changes: dict[str, Any]) -> Preset:
     return replace(base, method=method, reduction="sum" if method is Method.BP else "mean", **changes)
 
 

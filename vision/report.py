@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from harness.figures import canvas, png
+from harness.methods import label
 from harness.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
-from harness.render import METHODS
 from harness.report import Figure, Section
 from harness.tables import RunContext
 from vision import report_bottleneck, report_iacolippo
@@ -88,7 +88,7 @@ def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
     figure = canvas(2.4 * len(shown), 2.7)
     for axes, method in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.imshow(mosaic(kept[method]), cmap="RdBu", interpolation="nearest", vmin=-1, vmax=1)
-        axes.set(title=METHODS.get(method, method), xticks=[], yticks=[])
+        axes.set(title=label(method), xticks=[], yticks=[])
     row = next(line["row"] for line in lines if has_weights(line))
     caption = f"Weights of the first 25 hidden units of {row}, each scaled by its largest; blue is positive. Seed 0."
     yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, image=png(figure))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import results
-from harness.figures import COLOURS, band, canvas, png
+from harness.figures import band, canvas, png
+from harness.methods import colour as colour_of
 from harness.report import Figure
 from harness.tables import RunContext
 
@@ -23,11 +24,11 @@ PANELS = {
     "alignment_weights": "cosine of W2 and B^T",
 }
 STARTS = {  # presets of the table "linear": label and colour
-    "linear_zero_dfa": ("DFA, zero weights", COLOURS["dfa"]),
-    "linear_zero_sdfa": ("sDFA, zero weights", COLOURS["sdfa"]),
-    "linear_random_dfa": ("DFA, random weights", COLOURS["fa"]),
-    "linear_random_bp": ("BP, random weights", COLOURS["bp"]),
-    "linear_random_shallow": ("shallow, random weights", COLOURS["shallow"]),
+    "linear_zero_dfa": ("DFA, zero weights", colour_of("dfa")),
+    "linear_zero_sdfa": ("sDFA, zero weights", colour_of("sdfa")),
+    "linear_random_dfa": ("DFA, random weights", colour_of("fa")),
+    "linear_random_bp": ("BP, random weights", colour_of("bp")),
+    "linear_random_shallow": ("shallow, random weights", colour_of("shallow")),
 }
 LINES = {  # metrics of the table "stacking": label, colour, mark
     "learner_error_mean": ("a learner alone, mean", "#444444", "o-"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.device import pick_device
+from harness.methods import named
 from harness.precision import fastest
 from harness.results import slim
 from harness.tables import Cell, RunContext
@@ -33,7 +34,7 @@ def run_cell(
         quick: The same for scale "quick".
         keep_weights: Keep some weights of the first layer, for the first seed.
     """
-    method = Method(cell.method)
+    method = named(cell.method)
     config = train.Config(
         preset=cell.preset,
         method=method,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from tinydfa import Method
 from vision import bottleneck
 from vision.running import shortened
 
@@ -65,7 +65,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     width = changes.get("width", 800)
     config = bottleneck.Config(
         dataset=cell.dataset,
-        method=Method(method),
+        method=named(method),
         seed=seed,
         data_dir=context.data_dir,
         device=context.device,

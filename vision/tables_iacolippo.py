@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from tinydfa import Method
 from vision import linear, stacking
 
 STARTS = {"zero": ("zero weights", 0.0), "random": ("random weights, deviation 0.1", 0.1)}
@@ -55,7 +55,7 @@ def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A row of the linear table, at the published length."""
     _, start, method = cell.preset.split("_")
     steps = context.epochs or (600 if context.scale == "quick" else None)
-    config = linear.Config(method=Method(method), seed=seed, init=STARTS[start][1], epochs=steps, device=context.device)
+    config = linear.Config(method=named(method), seed=seed, init=STARTS[start][1], epochs=steps, device=context.device)
     return slim(linear.train(config), digits=6)
 
 
@@ -66,7 +66,7 @@ def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     length = {"epochs": context.epochs} if context.epochs else {}
     config = stacking.Config(
         dataset=cell.dataset,
-        method=Method(cell.method),
+        method=named(cell.method),
         seed=seed,
         learners=int(learners),
         init=init,  # type: ignore[arg-type]

@@ -23,11 +23,12 @@ from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
+from harness.methods import rule_of, slug
 from harness.precision import Precision, autocast, check_precision, products
 from harness.progress import track
 from harness.run import Run, check_loss
 from harness.seeds import seed_everything
-from tinydfa import Attachment, Method, attach
+from tinydfa import Attachment, attach
 from vision.alignment import batch_alignment
 from vision.build import build_model
 from vision.data import Data, Split, load_data
@@ -193,7 +194,7 @@ def train_epoch(
     loss_fn = LOSSES[preset.loss]
     total, seen = torch.zeros(2, device=data.x.device), 0
     for x, y in data.batches(preset.batch, flip=preset.flip, drop_last=preset.drop_last):
-        if preset.method is Method.DRTP:
+        if attachment.rule.needs_target:
             attachment.target = y
         optimizer.zero_grad()
         with products(preset.precision):
@@ -267,10 +268,10 @@ def check(preset: Preset, data: Data) -> None:
         )
     if data.classes is not None:
         return
-    if preset.method is Method.DRTP:
+    if rule_of(preset.method).needs_target:
         raise UserError(
-            f"--method drtp projects one-hot targets, and {data.name} is a regression, which has none. Use another "
-            "method, or a data set with classes."
+            f"--method {preset.method} projects one-hot targets, and {data.name} is a regression, which has none. Use "
+            "another method, or a data set with classes."
         )
     if preset.loss != "mse":
         raise UserError(f"--loss {preset.loss} needs classes, and {data.name} is a regression. Use --loss mse.")
@@ -314,7 +315,7 @@ def resolved(config: Config, preset: Preset) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
-    name = f"{config.preset or f'{preset.model}_{preset.method.value}'}-{config.data_name}-{config.seed}"
+    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.data_name}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
     data = load_preset_data(preset, config)  # before the folder is made: a missing file should not leave one behind
     check(preset, data)

@@ -25,6 +25,7 @@ from benchmarks.models import mlp, sgd_step
 from benchmarks.peers import process
 from benchmarks.step_time import mlp_limit
 from benchmarks.timing import Step
+from harness.methods import rule_of
 from tinydfa import Method, attach
 
 CLASSES = 10
@@ -86,12 +87,12 @@ def convolutions_limit(first: int, second: int, hidden: int) -> float:
     return (2 * sum(layers) + CLASSES * widest) / (3 * sum(layers) - layers[0])
 
 
-def our_step(case: Case, method: Method, inputs: Tensor, targets: Tensor) -> Step:
+def our_step(case: Case, method: str, inputs: Tensor, targets: Tensor) -> Step:
     """A step by tinydfa; by backpropagation, of the model as it is."""
     torch.manual_seed(0)
     model = case.build()
     if method is not Method.BP:
-        attach(model, method, points=case.points if method.cuts else None)
+        attach(model, method, points=case.points if rule_of(method).cuts else None)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     return lambda: sgd_step(model, optimizer, inputs, targets)
 

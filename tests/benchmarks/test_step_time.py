@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import peak_bytes
-from benchmarks.models import PostNormTransformer, loss, mlp
+from benchmarks.models import PostNormTransformer, PreNormTransformer, loss, mlp
 from benchmarks.peers.biotorch import convolutions, convolutions_limit
-from benchmarks.step_time import mlp_limit, transformer_limit
+from benchmarks.step_time import PRE_NORM, gpt2_limit, mlp_limit, transformer_limit
 from benchmarks.timing import interleave, ratio
 from tinydfa import Feedback, attach
 
@@ -43,6 +43,15 @@ def test_the_limit_of_a_transformer_is_its_count_of_products():
     models = {method: PostNormTransformer(vocabulary, width, blocks, heads=4) for method in ("dfa", "bp")}
     ours, theirs = (counted(model, method, points, "body", *data) for method, model in models.items())
     assert ours / theirs == pytest.approx(transformer_limit(vocabulary, width, blocks, length=0))
+
+
+@pytest.mark.parametrize("points", PRE_NORM)
+def test_the_limit_of_a_pre_norm_transformer_is_its_count_of_products(points):
+    vocabulary, width, blocks, length = 50, 32, 3, 16
+    data = torch.randint(0, vocabulary, (2, length)), torch.randint(0, vocabulary, (2, length))
+    models = {method: PreNormTransformer(vocabulary, width, blocks, heads=4) for method in ("dfa", "bp")}
+    ours, theirs = (counted(m, method, PRE_NORM[points], "ln_f", *data) for method, m in models.items())
+    assert ours / theirs == pytest.approx(gpt2_limit(vocabulary, width, blocks, 0, points))
 
 
 def test_peak_memory_counts_what_a_step_holds_at_once():

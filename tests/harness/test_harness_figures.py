@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from harness import figures, panels, report, summary
 from harness.errors import UserError
+from harness.methods import colour, known
 from harness.tables import Cell, Table
 
 
@@ -36,21 +37,22 @@ def line(method: str, seed: int, value: float, dataset: str = "cora", **result: 
 
 
 def test_every_method_has_a_colour_of_its_own():
-    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS) == 10
+    colours = [colour(name) for name in known()]
+    assert len(set(colours)) == len(colours) == 11
 
 
 def test_curves_show_each_method_in_its_colour_at_twice_the_size():
     figure = figures.canvas(6.0, 3.6)
     axes = figure.add_subplot()
     for method, runs in {"bp": [[1, 2, 3], [2, 3]], "dfa": [[0, None, 1]]}.items():
-        figures.band(axes, runs, method, figures.COLOURS[method])
+        figures.band(axes, runs, method, colour(method))
     axes.legend()
     png = figures.png(figure)
     assert pixels(png).shape[:2] == (720, 1200)  # 6 x 3.6 inches at 100 dots per inch, twice
     assert report.Figure("t", "c", png).width == 600
-    assert shows(png, figures.COLOURS["bp"])
-    assert shows(png, figures.COLOURS["dfa"])
-    assert not shows(png, figures.COLOURS["drtp"])
+    assert shows(png, colour("bp"))
+    assert shows(png, colour("dfa"))
+    assert not shows(png, colour("drtp"))
 
 
 def test_dots_show_ours_and_without_runs_only_what_is_published():
@@ -58,7 +60,7 @@ def test_dots_show_ours_and_without_runs_only_what_is_published():
     published = figures.dots_png(pair, [])
     both = figures.dots_png(pair, [line("dfa", 0, 70.0)])
     assert published != both
-    assert shows(both, figures.COLOURS["dfa"])
+    assert shows(both, colour("dfa"))
 
 
 def test_the_headline_compares_methods_over_the_cells_that_all_of_them_have():

@@ -177,7 +177,7 @@ def test_a_loss_function_that_raises_leaves_no_trace_either():
         measure_alignment(net, broken)
     assert torch.equal(net.bn.running_mean, before)
     assert torch.equal(torch.get_rng_state(), state)
-    assert attachment.tape.observed is None
+    assert attachment.link.observation is None
 
 
 def test_measuring_does_not_change_the_training_that_follows():

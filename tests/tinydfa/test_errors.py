@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tests.tinydfa.foreign import Transformer
 from tests.tinydfa.nets import Mlp, batch
 from tinydfa import DFA, DFAError, DFALayer, Feedback, Method, Scaling, attach
+from tinydfa.rules import TernaryDFA
 
 
 def says(*parts: str):
@@ -50,7 +51,7 @@ def test_nothing_is_left_on_a_model_that_could_not_be_attached():
         with pytest.raises(DFAError):
             attach(net, **wrong)
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
-        assert all(point.tape is None for point in net.points)
+        assert all(point.link is None for point in net.points)
     with says("no_layers|has none|layers"):
         attach(nn.Sequential(nn.Tanh()), "fa")
 
@@ -185,7 +186,7 @@ def test_checking_can_be_switched_off():
 @pytest.mark.parametrize("method", ["sdfa", "tdfa", "drtp"])
 def test_a_loss_scale_that_would_be_lost_is_refused_until_it_is_told(method):
     net, (x, y) = Mlp(), batch()
-    attachment = attach(net, method, feedback=Feedback(threshold=0.03))
+    attachment = attach(net, TernaryDFA(threshold=0.03) if method == "tdfa" else method)
     attachment.target = y
     run(net, x, y)
     plain = [p.grad.clone() for p in net.parameters()]

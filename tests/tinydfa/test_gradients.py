@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.tinydfa.nets import ConvNet, Mlp, assert_gradients, batch, error_of, mlp_rule, one_hot
 from tinydfa import DFALayer, Feedback, attach
+from tinydfa.rules import TernaryDFA
 
 THRESHOLD = 0.03
 
@@ -25,7 +26,8 @@ def signals(y):
 @pytest.mark.parametrize("method", ["dfa", "sdfa", "tdfa", "drtp"])
 def test_hidden_gradients_equal_the_rule_written_by_hand(method):
     net, (x, y) = Mlp(), batch()
-    attachment = attach(net, method, feedback=Feedback(threshold=THRESHOLD, seed=3))
+    rule = TernaryDFA(threshold=THRESHOLD) if method == "tdfa" else method
+    attachment = attach(net, rule, feedback=Feedback(seed=3))
     attachment.target = y
     cross_entropy(net(x), y).backward()
     matrix = attachment.head.feedback_matrix

@@ -57,13 +57,13 @@ def without_the_collector():
 
 
 def build(kind: str, method: str):
-    """A model, its `Mlp`, what to call between steps, and its tape."""
+    """A model, its `Mlp`, what to call between steps, and what its points and head share."""
     if kind == "bare head":
         model = Headed()
-        return model, model.net, lambda y: None, model.dfa.tape
+        return model, model.net, lambda y: None, model.dfa.link
     model = Mlp()
     attachment = attach(model, method)
-    return model, model, lambda y: setattr(attachment, "target", y), attachment.tape
+    return model, model, lambda y: setattr(attachment, "target", y), attachment.link
 
 
 KINDS = [("attached", method) for method in METHODS] + [("bare head", "dfa")]
@@ -71,31 +71,31 @@ KINDS = [("attached", method) for method in METHODS] + [("bare head", "dfa")]
 
 @pytest.mark.parametrize(("kind", "method"), KINDS)
 def test_nothing_stays_stored_after_backward(kind, method):
-    model, net, prepare, tape = build(kind, method)
+    model, net, prepare, link = build(kind, method)
     x, y = batch()
     seen = watched(net)
     prepare(y)
     cross_entropy(model(x), y).backward()
     assert len(seen) >= 8
     assert alive(seen, x) == 0
-    assert tape.records == []
-    assert tape.target is None
+    assert link.current.records == []
+    assert link.current.target is None
 
 
 @pytest.mark.parametrize(("kind", "method"), KINDS)
 def test_nothing_stays_stored_when_the_output_is_dropped_without_backward(kind, method):
-    model, net, prepare, tape = build(kind, method)
+    model, net, prepare, link = build(kind, method)
     x, y = batch()
     seen = watched(net)
     prepare(y)
     model(x)
     assert alive(seen, x) == 0
-    assert tape.records == []
+    assert link.current.records == []
 
 
 @pytest.mark.parametrize(("kind", "method"), KINDS)
 def test_nothing_stays_stored_under_no_grad(kind, method):
-    model, net, prepare, tape = build(kind, method)
+    model, net, prepare, link = build(kind, method)
     x, y = batch()
     seen = watched(net)
     prepare(y)
@@ -103,8 +103,8 @@ def test_nothing_stays_stored_under_no_grad(kind, method):
         output = model(x)
     assert not output.requires_grad
     assert alive(seen, x, output) == 0
-    assert tape.records == []
-    assert tape.target is None
+    assert link.current.records == []
+    assert link.current.target is None
 
 
 def fail_once(net: Mlp, error: type[BaseException], place: str) -> None:
@@ -140,12 +140,12 @@ def test_a_failed_pass_leaves_nothing_and_changes_nothing(method, place, error):
     fail_once(net, error, place)
     if error is RuntimeError:
         assert alive(seen) == 0
-        assert attachment.tape.records == []
+        assert attachment.link.current.records == []
     attachment.target = y
     cross_entropy(net(x), y).backward()
     if expected:
         assert_gradients(net, expected)
-    assert attachment.tape.records == []
+    assert attachment.link.current.records == []
     assert alive(seen, x) == 0
 
 
@@ -166,7 +166,7 @@ def test_a_failed_pass_does_not_change_the_next_of_a_bare_head(place):
     fail_once(model.net, RuntimeError, place)
     cross_entropy(model(x), y).backward()
     assert_gradients(model.net, mlp_rule(model.net, x, y, model.dfa.feedback_matrix, lambda e: e))
-    assert model.dfa.tape.records == []
+    assert model.dfa.link.current.records == []
 
 
 def test_a_failed_pass_through_another_branch_does_not_train_it():

@@ -52,7 +52,7 @@ def test_rows_that_belong_to_no_sample():
         (torch.zeros(6, dtype=torch.int64), ("7 rows", r"shape \(6,\)", "one int64 entry")),
         (torch.zeros(7, 1, dtype=torch.int64), ("7 rows", r"shape \(7, 1\)")),
         (torch.tensor([0, 0, 1, 1, 1, 1, 2]), ("2 samples|0 to 1",)),
-        (torch.tensor([0, 0, 1, 1, 1, 1, -1]), ("2 samples|0 to 1",)),
+        (torch.tensor([0, 0, 1, 1, 1, 1, -2]), ("2 samples|0 to 1",)),
     ):
         point = DFALayer("nodes")
         head = DFA([point])

@@ -81,7 +81,7 @@ def snapshot(net: nn.Module) -> dict[str, object]:
         seen[name] = (type(module), kept.keys(), module.training, list(module._buffers), list(module._modules))
         seen[f"{name} hooks"] = [len(value) for key, value in sorted(vars(module).items()) if key.endswith("hooks")]
         if isinstance(module, DFALayer):
-            seen[f"{name} point"] = (module.name, module.tape, module.batch_dims, module.passthrough)
+            seen[f"{name} point"] = (module.name, module.link, module.batch_dims, module.passthrough)
     return seen
 
 
@@ -119,12 +119,12 @@ def test_detach_leaves_a_models_own_head_as_it_was(method, ran):
     model, (x, y) = OwnHead(), batch()
     before_step = step(model, None, x, y) if ran else None
     matrix = model.dfa.feedback_matrix
-    before, settings = snapshot(model), (model.dfa.feedback, model.dfa.tape.method)
+    before, settings = snapshot(model), (model.dfa.feedback, model.dfa.link.rule)
     attachment = attach(model, method, feedback=Feedback(seed=5))
     step(model, attachment, x, y)
     attachment.detach()
     assert snapshot(model) == before
-    assert settings == (model.dfa.feedback, model.dfa.tape.method)
+    assert settings == (model.dfa.feedback, model.dfa.link.rule)
     assert matrix is model.dfa.feedback_matrix or torch.equal(matrix, model.dfa.feedback_matrix)
     if ran:
         assert_identical(step(model, None, x, y), before_step)

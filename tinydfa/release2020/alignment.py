@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.dfa import DFA
 from tinydfa.errors import DFAError
+from tinydfa.head import Head
 from tinydfa.points import DFALayer
-from tinydfa.state import state_kept
+from tinydfa.undisturbed import state_kept
 
 
 class AlignmentMeasurement:
@@ -59,7 +59,7 @@ class AlignmentMeasurement:
             self.bp_model.load_state_dict(self.dfa_model.state_dict())
         self.bp_model.to(self.bp_device)
         try:
-            with self.head.tape.backprop(), state_kept(self.bp_model):
+            with self.head.link.backprop(), state_kept(self.bp_model):
                 bp = output_gradients(self.bp_model, input.to(self.bp_device), target.to(self.bp_device), loss_function)
         finally:
             if self.bp_model is self.dfa_model:
@@ -80,8 +80,8 @@ class AlignmentMeasurement:
         return kept.reshape(kept.shape[0], -1) / self.sensitivity
 
 
-def head_of(model: nn.Module) -> DFA:
-    heads = [module for module in model.modules() if isinstance(module, DFA)]
+def head_of(model: nn.Module) -> Head:
+    heads = [module for module in model.modules() if isinstance(module, Head)]
     if not heads:
         raise DFAError(
             f"{type(model).__name__} has no DFA head to measure. Place tinydfa.DFA([...]) at its output, or use "

@@ -1,0 +1,82 @@
+"""Training methods by name, as commands, results, tables and figures hold them; what a rule is, it says itself.
+
+A name is that of one of the library's rules, or ``file.py:Class``. The library is loaded by the first function that
+is called: torch takes a second, which a command that asks nothing of a rule should not wait for.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from tinydfa import Rule
+
+
+def named(method: str) -> str:
+    """`method`, as a member of `tinydfa.Method` if it is one, so that ``is`` tells it.
+
+    Raises:
+        UserError: no rule has that name; the message lists those there are.
+    """
+    from tinydfa import Method
+
+    rule_of(method)
+    return Method(method) if method in list(Method) else str(method)
+
+
+@cache
+def rule_of(method: str) -> Rule:
+    """The rule that a name means, with its options at their defaults.
+
+    Raises:
+        UserError: no rule has that name.
+    """
+    from tinydfa import DFAError, find_rule
+
+    try:
+        return find_rule(str(method))
+    except DFAError as error:
+        raise UserError(f"--method {method}: {error}") from error
+
+
+def slug(method: str) -> str:
+    """A short name of a method, for folders."""
+    return rule_of(method).name
+
+
+def label(method: str) -> str:
+    """How tables and figures call a method; what they cannot find out of it, such as a file that is gone, is its name.
+
+    Example:
+        >>> label("sdfa"), label("gone.py:Clipped")
+        ('sDFA', 'Clipped')
+    """
+    try:
+        return rule_of(method).label
+    except UserError:
+        return str(method).rpartition(":")[2]
+
+
+def colour(method: str) -> str:
+    """A method's colour in figures."""
+    try:
+        return rule_of(method).colour
+    except UserError:
+        return "#999999"
+
+
+def explained() -> list[tuple[str, str]]:
+    """The label and the sentence of every rule of the library that has one, for readers of a report."""
+    from tinydfa.rules import registered
+
+    return [(kind.label, kind.explained) for kind in registered().values() if kind.explained]
+
+
+def known() -> list[str]:
+    """The names of the library's rules."""
+    from tinydfa.rules import registered
+
+    return list(registered())

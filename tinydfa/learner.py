@@ -1,0 +1,195 @@
+"""What learns in the feedback: the matrices, memory and moments of a `tinydfa.rules.Learning` rule on one model.
+
+A backward pass shows every point's error and value. At the end of the pass the moments are added up; after every
+`every`-th pass they are averaged over the processes and the rule changes the feedback. Everything here is float32,
+whatever the model computes in, and changes in place, so that graphs that hold the feedback see it change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd import Variable
+
+from tinydfa.errors import DFAError
+from tinydfa.rules import Learning, Rule, Seen
+from tinydfa.signals import Slot, gather, spread
+
+Moments = dict[str, dict[str, Tensor]]  # by point
+
+_LEARNERS: WeakValueDictionary[int, Learner] = WeakValueDictionary()
+_HANDLES = itertools.count()
+
+
+class Learner:
+    """The feedback of a rule that learns, ``[c, D]``, with columns of its own for every point."""
+
+    def __init__(self, rule: Rule, matrix: Tensor, columns: dict[str, tuple[int, int]]) -> None:
+        self.rule: Any = rule  # a Learning rule
+        self.matrix = matrix
+        self.columns = columns  # first column and width of each point
+        self.memory: Moments = {name: {} for name in columns}
+        self.passes = 0  # backward passes since the feedback changed
+        self.gathered: Moments = {}  # of those passes
+        self.fresh: Moments = {}  # of the pass in progress
+        self.task = -1  # of the engine
+        self._register()
+
+    def _register(self) -> None:
+        self.handle = next(_HANDLES)
+        _LEARNERS[self.handle] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._register()  # a copy learns for itself
+
+    def see(self, seen: Seen) -> None:
+        """Add to the moments of one point."""
+        task = torch._C._current_graph_task_id()
+        if task != self.task:  # whatever is left is of a backward pass that raised
+            self.task, self.fresh = task, {}
+            Variable._execution_engine.queue_callback(self.finish)
+        add(self.fresh.setdefault(seen.name, {}), self.rule.moments(seen))
+
+    def finish(self) -> None:
+        """The end of a backward pass."""
+        fresh, self.fresh, self.task = self.fresh, {}, -1
+        for name, moments in fresh.items():
+            add(self.gathered.setdefault(name, {}), moments)
+        self.passes += 1
+        if self.passes >= self.rule.every:
+            self.step()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Let the rule change the feedback by the moments gathered."""
+        gathered, self.gathered, self.passes = self.gathered, {}, 0
+        average([tensor for moments in gathered.values() for tensor in moments.values()])
+        for name, moments in gathered.items():
+            if not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
+                continue  # an overflow, which a gradient scaler finds itself and skips the step
+            start, width = self.columns[name]
+            self.rule.update(self.matrix.data[:, start : start + width], moments, self.memory[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Feedback, memory, and what is gathered for the next change; tensors are copied."""
+        return {
+            "rule": self.rule.name,
+            "matrix": self.matrix.clone(),
+            "columns": {name: list(place) for name, place in self.columns.items()},
+            "memory": copied(self.memory),
+            "gathered": copied(self.gathered),
+            "passes": self.passes,
+        }
+
+    @classmethod
+    def of(cls, rule: Rule, state: dict[str, Any], device: torch.device | None = None) -> Learner:
+        """The learner that gave `state`, on a device (None: where the state lies).
+
+        Raises:
+            DFAError: it is of another rule.
+        """
+        if state["rule"] != rule.name:
+            raise DFAError(f"the saved feedback learned by {state['rule']}, and this attachment trains by {rule.name}.")
+        columns = {name: (start, width) for name, (start, width) in state["columns"].items()}
+        learner = cls(rule, state["matrix"].to(device).float().clone(), columns)
+        learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
+        learner.passes = state["passes"]
+        return learner
+
+
+def add(total: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+    for name, tensor in moments.items():
+        total[name] = total[name] + tensor if name in total else tensor
+
+
+def copied(moments: Moments, device: torch.device | None = None) -> Moments:
+    return {
+        point: {name: tensor.to(device).clone() for name, tensor in of_point.items()}
+        for point, of_point in moments.items()
+    }
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by their mean over all processes, in place; nothing where there is one process."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return
+    for tensor in tensors:
+        distributed.all_reduce(tensor)
+        tensor.div_(distributed.get_world_size())
+
+
+def show(
+    handle: int,
+    loss_scale: float | None,
+    encoded: Tensor,
+    values: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    slots: Sequence[Slot],
+) -> Tensor:
+    """Let a learner see one pass; returns `encoded`. A compiler does not look into it."""
+    names = "\n".join([slot.name for slot in slots])
+    widths, sample, group = [s.width for s in slots], [s.sample for s in slots], [s.group for s in slots]
+    see = _show if torch.compiler.is_compiling() else _see
+    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, loss_scale or 1.0, handle)
+    return shown
+
+
+def _see(
+    encoded: Tensor,
+    values: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    names: str,
+    widths: Sequence[int],
+    sample: Sequence[int],
+    group: Sequence[int],
+    loss_scale: float,
+    handle: int,
+) -> Tensor:
+    learner = _LEARNERS[handle]
+    with torch.no_grad():
+        error = encoded.detach().to(learner.matrix) / loss_scale
+        for place, name in enumerate(names.split("\n")):
+            value = values[place].detach().to(learner.matrix).reshape(-1, widths[place])
+            own = gather(error, indices[group[place]]) if group[place] >= 0 else error
+            own = spread(own, len(value), indices[sample[place]] if sample[place] >= 0 else None)
+            learner.see(Seen(name, own, value))
+    return encoded
+
+
+@torch.library.custom_op("tinydfa::show", mutates_args=())
+def _show(
+    encoded: Tensor,
+    values: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    names: str,
+    widths: Sequence[int],
+    sample: Sequence[int],
+    group: Sequence[int],
+    loss_scale: float,
+    handle: int,
+) -> Tensor:
+    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle).clone()
+
+
+@_show.register_fake
+def _(
+    encoded: Tensor,
+    values: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    names: str,
+    widths: Sequence[int],
+    sample: Sequence[int],
+    group: Sequence[int],
+    loss_scale: float,
+    handle: int,
+) -> Tensor:
+    return torch.empty_like(encoded)
+
+
+__all__ = ["Learner", "Learning", "show"]

@@ -1,0 +1,130 @@
+"""The autograd node between the output and the points of one forward pass.
+
+Its inputs are the output (or several) and what came into every point; forward, it returns the output unchanged.
+Backward, it receives e once, encodes and projects it once, and returns one gradient for every point. Everything else is
+ordinary autograd: `loss.backward()`, hooks of DDP and FSDP, accumulation, checkpointing, autocast, `torch.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinydfa.checks import checked, missing_target, refuse_large_ids, refuse_strange_indices
+from tinydfa.learner import show
+from tinydfa.passes import ForwardPass
+from tinydfa.rules import Rule
+from tinydfa.shapes import check_target
+from tinydfa.signals import Slot, are_rows, cast, signals
+
+
+class Plan(NamedTuple):
+    """What the node does in its backward pass."""
+
+    rule: Rule
+    widths: tuple[int, ...]  # of the error at each output
+    columns: int  # D
+    slots: tuple[Slot, ...]
+    scale: float  # on every signal
+    error_sum: bool
+    loss_scale: float | None  # to be undone before the error is encoded, and done again
+    must_know_scale: bool
+    check_finite: bool
+    names: str  # of the points
+    dtype: torch.dtype | None  # of the product; None: that of the points
+    projector: Any  # None: the matrix
+    carries_scale: bool  # twice the encoded error is projected to twice as much
+    learner: int | None  # the handle of what learns
+    indices: int  # how many tensors of them there are
+
+
+class Node(torch.autograd.Function):
+    """Outputs: the model's outputs, unchanged. Gradients: e for the outputs, a projection of it for every point."""
+
+    @staticmethod
+    def forward(  # the outputs, then the index tensors, then what came into the points
+        ctx: Any,
+        plan: Plan,
+        current: ForwardPass | None,
+        matrix: Tensor | None,
+        target: Tensor | None,
+        *tensors: Tensor,
+    ) -> Any:
+        first = len(plan.widths)
+        after = first + plan.indices
+        ctx.plan, ctx.current = plan, current
+        ctx.slots = plan.slots
+        if plan.slots and plan.slots[0].shape is None:
+            ctx.slots = fitted(plan.slots, tensors[after:])
+        kept = tensors[first:] if plan.learner is not None else tensors[first:after]
+        if torch.compiler.is_compiling():
+            ctx.save_for_backward(matrix, target, *kept)
+        else:  # a recomputed pass has neither target nor points, and must save as many tensors as the first
+            ctx.save_for_backward(matrix)
+            ctx.kept = (target, *[tensor.detach() for tensor in kept]) if kept else (target,)
+        if first == 1:
+            return tensors[0].view_as(tensors[0])
+        return tuple([output.view_as(output) for output in tensors[:first]])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        matrix, *kept = ctx.saved_tensors
+        target, *others = kept or ctx.kept
+        if target is None and plan.rule.needs_target:
+            target = ctx.current.take_target() if ctx.current is not None else None
+        indices = others[: plan.indices] if others else []
+        encoded = encode(plan, rows_of(gradients, plan.widths), target)
+        if plan.check_finite and indices:
+            refuse_strange_indices(plan.slots, indices, encoded.shape[0])
+        found = []
+        if ctx.slots:
+            if plan.learner is not None:
+                encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots)
+            feedback = matrix if plan.projector is None else plan.projector
+            scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
+            found = signals(
+                encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices
+            )
+        return (None, None, None, None, *gradients, *[None] * plan.indices, *found)
+
+
+def fitted(slots: Sequence[Slot], values: Sequence[Tensor]) -> tuple[Slot, ...]:
+    """`slots` with the shapes of what came into the points."""
+    return tuple(
+        [slot._replace(shape=value.shape, leaf=value.is_leaf) for slot, value in zip(slots, values, strict=True)]
+    )
+
+
+def lost_factors(plan: Plan, encoded: Tensor) -> float:
+    """The factors of an encoded error that a projector does not carry."""
+    return (plan.loss_scale or 1.0) * (encoded.shape[0] if plan.error_sum else 1)
+
+
+def rows_of(gradients: Sequence[Tensor], widths: Sequence[int]) -> Tensor:
+    """The error ``[B, c]``: the gradients at the outputs, side by side."""
+    if len(widths) == 1:
+        (error,) = gradients
+        return error if error.dim() == 2 and error.shape[1] == widths[0] else error.reshape(-1, widths[0])
+    return torch.cat([gradient.reshape(-1, width) for gradient, width in zip(gradients, widths, strict=True)], dim=1)
+
+
+def encode(plan: Plan, error: Tensor, target: Tensor | None) -> Tensor:
+    """What is projected, ``[B, c]``: what the rule makes of the error, refused if that would ruin the layers below."""
+    rule, loss_scale = plan.rule, plan.loss_scale
+    if plan.check_finite:
+        error = checked(error, plan.names, rule.name, plan.must_know_scale)
+    if rule.needs_target:
+        if target is None:
+            raise missing_target(rule.name)
+        check_target(target, *error.shape)
+        if plan.check_finite and not torch.compiler.is_compiling() and not are_rows(target, *error.shape):
+            refuse_large_ids(cast(target, target.dtype, error.device), error.shape[1])
+    if loss_scale is None or rule.carries_loss_scale:
+        encoded = rule.encode(error, target)  # type: ignore[attr-defined]
+    else:
+        encoded = rule.encode(error / loss_scale, target) * loss_scale  # type: ignore[attr-defined]
+    return encoded * error.shape[0] if plan.error_sum else encoded

@@ -1,0 +1,264 @@
+"""What the points and the head of one model share: the settings in force, the pass in progress, and who is looking.
+
+Plain objects, no modules: they are no part of the model's tree, and a copy of the model copies them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from tinydfa.errors import PointError
+from tinydfa.feedback import Feedback
+from tinydfa.rules import DFA, Rule
+
+BatchDims = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what a pass does with its shapes: how a pass was planned holds as long as these do."""
+
+    rule: Rule = field(default_factory=DFA)
+    feedback: Feedback = field(default_factory=Feedback)
+    batch_dims: BatchDims = (0,)
+    loss_scale: float | None = None  # for rules that do not carry a factor on the loss, if it was told
+    device: Any = None  # of the projection; None: the output's
+
+    @property
+    def own_columns(self) -> bool:
+        """Whether every point has columns of its own."""
+        return self.rule.learns or not self.feedback.shared
+
+    @property
+    def must_know_scale(self) -> bool:
+        """Whether a factor on the loss that nobody told would do harm."""
+        return self.loss_scale is None and not self.carries_scale
+
+    @property
+    def carries_scale(self) -> bool:
+        carried = self.rule.carries_loss_scale and not self.rule.learns
+        return carried and getattr(self.feedback.projector, "carries_scale", True)
+
+
+class Point(Protocol):
+    """What the head asks of a feedback point (`tinydfa.DFALayer`)."""
+
+    batch_dims: BatchDims
+    width: int | None
+    skipped: bool
+    is_output: bool
+
+    @property
+    def label(self) -> str: ...
+
+
+class Rows(NamedTuple):
+    """Which rows of the output the rows of a point belong to."""
+
+    sample: Tensor | None = None  # of each row of the point: [rows] int64, negative for none; or a mask of its rows
+    group: Tensor | None = None  # of each row of the output: [B] int64; `sample` then counts groups
+
+
+class Record(NamedTuple):
+    """One point in one forward pass."""
+
+    point: Any  # a Point
+    shape: torch.Size
+    value: Tensor | None  # what came in, with its graph; None where no gradient is asked for
+    passed: Tensor | None  # what went on: `value` detached
+    rows: Rows | None
+    graded: bool  # gradients were being recorded
+
+
+class Known:
+    """How a pass was planned, and all that this depends on: the settings object in force, types, places and shapes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        matrix: Tensor | None,
+        dtype: torch.dtype | None,
+        still: int,
+        outputs: Sequence[Tensor],
+        records: Sequence[Record],
+        made: Any,
+    ) -> None:
+        self.settings, self.matrix, self.dtype, self.still, self.made = settings, matrix, dtype, still, made
+        self.outputs = [(output.shape, output.device) for output in outputs]
+        self.records = [(r.point, r.point.batch_dims, r.shape, dtype_of(r.value)) for r in records]
+
+    def holds(
+        self,
+        settings: Settings,
+        matrix: Tensor | None,
+        dtype: torch.dtype | None,
+        still: int,
+        outputs: Sequence[Tensor],
+        records: Sequence[Record],
+    ) -> bool:
+        """Whether a pass is like the one that was planned."""
+        if settings is not self.settings or matrix is not self.matrix or dtype is not self.dtype or still != self.still:
+            return False
+        if len(records) != len(self.records) or len(outputs) != len(self.outputs):
+            return False
+        for output, (shape, device) in zip(outputs, self.outputs, strict=True):
+            if output.shape != shape or output.device != device:
+                return False
+        for record, (point, batch_dims, shape, kind) in zip(records, self.records, strict=True):
+            if record.point is not point or record.shape != shape or record.rows is not None:
+                return False
+            if point.batch_dims != batch_dims or dtype_of(record.value) is not kind:
+                return False
+        return True
+
+
+def dtype_of(value: Tensor | None) -> torch.dtype | None:
+    return None if value is None else value.dtype
+
+
+class ForwardPass:
+    """What one forward pass gathers; empty between two passes, apart from what was said about the next one."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.open = False  # an attached model's pass is in progress
+        self.target: Tensor | None = None
+        self.rows: dict[str, Rows] | Rows | None = None
+
+    def rows_of(self, point: Point) -> Rows | None:
+        return self.rows.get(point.label) if isinstance(self.rows, dict) else self.rows
+
+    def take(self) -> list[Record]:
+        """The records so far, which are then no longer here."""
+        records = self.records
+        self.records = []
+        return records
+
+    def take_target(self) -> Tensor | None:
+        target = self.target
+        self.target = None
+        return target
+
+
+class Observation:
+    """What passes the points and the head while somebody looks (alignment, doctor)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, Tensor]] = []  # points and what came in
+        self.at_head: list[Tensor] = []  # where the error is taken
+        self.sample_dims: tuple[int, ...] = (0,)
+
+    def is_output(self, value: Tensor) -> bool:
+        return any(value is output for output in self.at_head)
+
+
+class Link:
+    """What joins the points of one model to their head.
+
+    A pass of an attached model is known to begin and to end, also by an exception (`scoped`). Of a head without
+    `attach` only the end is known. There a point that runs again before the head means that a new pass has begun and
+    that the one before was broken off, so all its records are dropped.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.current = ForwardPass()
+        self.observation: Observation | None = None
+        self.scoped = False
+        self.suspended = 0  # blocks of `backprop()` in progress
+        self.still = 0  # blocks in which no feedback learns
+        self.cuts = self.settings.rule.cuts  # whether points cut now
+
+    @property
+    def rule(self) -> Rule:
+        return self.settings.rule
+
+    def change(self, **settings: Any) -> None:
+        """Put other settings in force."""
+        self.settings = replace(self.settings, **settings)
+        self.cuts = self.settings.rule.cuts and not self.suspended
+
+    def write(self, record: Record) -> None:
+        """Keep a point for the head."""
+        current = self.current
+        if not self.scoped:
+            if any(kept.point is record.point for kept in current.records):
+                current.records = []
+        elif not current.open:
+            if record.value is None:
+                return
+            raise PointError(
+                f"feedback point {record.point.label!r} ran outside a call of the attached model, so no head feeds it "
+                "and everything below it would keep its weights. Call model(...) itself, or attach to the submodule "
+                "that you call."
+            )
+        current.records.append(record)
+
+    @contextmanager
+    def backprop(self) -> Iterator[None]:
+        """Inside this block the points let the gradient through."""
+        self.suspended += 1
+        self.cuts = False
+        try:
+            yield
+        finally:
+            self.suspended -= 1
+            self.cuts = self.settings.rule.cuts and not self.suspended
+
+    @contextmanager
+    def observed(self) -> Iterator[Observation]:
+        """Inside this block the points and the head note what passes them."""
+        self.observation = seen = Observation()
+        try:
+            yield seen
+        finally:
+            self.observation = None
+
+    @contextmanager
+    def unlearning(self) -> Iterator[None]:
+        """Inside this block backward passes leave the feedback as it is."""
+        self.still += 1
+        try:
+            yield
+        finally:
+            self.still -= 1
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running: a forward pass seen then is a recomputation (`torch.utils.checkpoint`)."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def is_output(records: list[Record], outputs: list[Tensor]) -> bool:
+    """Whether some output is a point itself: then it is what passed one of the last points, one for every output."""
+    return any([record.passed is output for record in records[-len(outputs) :] for output in outputs])  # noqa: C419
+
+
+def through_points(records: list[Record], outputs: list[Tensor]) -> list[Tensor]:
+    """Outputs that are points themselves, as they were before the point: such a point feeds nothing, it is the output.
+
+    Their records are dropped.
+    """
+    found = []
+    for output in outputs:
+        place = next((i for i, record in enumerate(records) if record.passed is output), None)
+        if place is None:
+            found.append(output)
+            continue
+        record = records.pop(place)
+        assert record.value is not None
+        found.append(record.value)
+        if not record.point.is_output:
+            record.point.is_output = True
+    return found
+
+
+def has_rows(records: Sequence[Record]) -> bool:
+    """Whether any point was told which samples its rows belong to."""
+    return any(record.rows is not None for record in records)
