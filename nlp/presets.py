@@ -178,7 +178,7 @@ GAP: dict[str, Preset] = {
     f"{name}_{what}": replace(OURS[name], **change)
     for name in ("small_ours", "small_micro_ours")
     for what, change in TAKEN_BACK.items()
-} | {"small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0)}
+} | {"small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0, lr=1e-2)}
 # How the learning rates of small rows were chosen: the same for backpropagation and for every other row, seed 0. One
 # cycle needs all its steps (table `nlp-rates`); other schedules are told apart after 300 (table `nlp-ladder-rates`).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)

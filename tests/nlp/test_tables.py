@@ -50,8 +50,10 @@ def test_a_small_row_has_the_rate_that_was_best_of_those_tried(name):
     found = {line["preset"]: line["result"]["metrics"]["val_perplexity"] for line in read(table.path(RESULTS))}
     rows = {}
     for cell in table.cells:
-        rows.setdefault(cell.preset.rpartition("_lr-")[0], []).append((found[cell.preset], PRESETS[cell.preset].lr))
-    assert {row: PRESETS[row].lr for row in rows} == {row: min(tried)[1] for row, tried in rows.items()}
+        rows.setdefault(cell.preset.rpartition("_lr-")[0], []).append(cell.preset)
+    for row, tried in rows.items():
+        if found.keys() >= set(tried):  # a row that was not run to its end chooses nothing
+            assert PRESETS[row].lr == PRESETS[min(tried, key=found.__getitem__)].lr, row
 
 
 def test_a_row_of_the_gap_takes_back_what_it_names_and_nothing_else():

@@ -33,10 +33,12 @@ def test_a_preset_of_our_own_has_the_rate_that_was_best_of_those_tried():
     found = {
         line["preset"]: line["result"]["metrics"]["val_auc"] for line in read(BY_NAME["recsys-rates"].path(RESULTS))
     }
-    tried = {}
+    rows = {}
     for cell in BY_NAME["recsys-rates"].cells:
-        tried.setdefault(cell.preset.rpartition("_lr-")[0], []).append((found[cell.preset], PRESETS[cell.preset].lr))
-    assert {name: PRESETS[name].lr for name in tried} == {name: max(pairs)[1] for name, pairs in tried.items()}
+        rows.setdefault(cell.preset.rpartition("_lr-")[0], []).append(cell.preset)
+    for row, tried in rows.items():
+        if found.keys() >= set(tried):  # a row that was not run to its end chooses nothing
+            assert PRESETS[row].lr == PRESETS[max(tried, key=found.__getitem__)].lr, row
 
 
 def test_published_numbers_stand_under_their_own_data_set_and_method():
