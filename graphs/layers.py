@@ -16,11 +16,8 @@ from torch_geometric.nn.dense.linear import Linear
 
 from graphs.graph import Graph, gcn_adjacency, scaled_laplacian
 from graphs.sparse import SparseMatrix
-from tinydfa import register_feedback_layer
 
 Features = Tensor | SparseMatrix
-
-register_feedback_layer(Linear, nn.Linear)  # the same product, from the same attributes
 
 
 class GCNConv(pyg.GCNConv):

@@ -120,6 +120,10 @@ _CLASSES: dict[type, Any] = {
 }
 
 
+# Layers of other libraries that compute what torch's do, from the same attributes; by name, for none is imported here.
+_ELSEWHERE: dict[str, type[nn.Module]] = {"torch_geometric.nn.dense.linear.Linear": nn.Linear}
+
+
 def register_feedback_layer(kind: type[nn.Module], base: type[nn.Module]) -> None:
     """Let layer-wise rules treat layers of a class of yours as they treat `base`, a Linear or Conv of torch.
 
@@ -137,6 +141,7 @@ def swapped_class(layer: nn.Module) -> type | None:
     kind: Any = type(layer)
     if kind not in _CLASSES and kind is not NonDynamicallyQuantizableLinear:
         base = next((b for b in _CLASSES if issubclass(kind, b) and kind.forward is vars(b).get("forward")), None)
+        base = _ELSEWHERE.get(f"{kind.__module__}.{kind.__qualname__}", base)
         if base is not None:
             register_feedback_layer(kind, base)
     return _CLASSES.get(kind)
