@@ -6,11 +6,11 @@
 #   ind.citeseer.test.index. The reader fills the gap with zeros, and takes a label as the place of the largest entry,
 #   which for a row of zeros is 0. The public masks leave these nodes out, so nobody notices; a split of all nodes (such
 #   as stratified folds, the usual set-up of DNAConv) trains on them and scores them as members of the first class.
-#   Shown on small files of the same form, in which node 7 is missing.
+#   Shown on small files of the same form, in which node 504 is missing.
 # Source: torch_geometric/io/planetoid.py, `read_planetoid_data`: "There are some isolated nodes in the Citeseer graph ...
 #   We identify them and add them as zero vectors to `tx` and `ty`", then `y = torch.cat([ally, ty]).max(dim=1)[1]`.
 # Output seen:
-#   labels [0, 1, 2, 0, 1, 2, 1, 0, 2], features of node 7: 0.0, in a public mask: False
+#   labels of 503 to 505: [2, 0, 1], features of 504: 0.0, in a mask: False
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -27,19 +27,19 @@ from torch_geometric.io import read_planetoid_data
 
 raw = Path(sys.argv[1]) / "raw"
 raw.mkdir()
-labels = np.eye(3)[[0, 1, 2, 0, 1, 2, 1, 2]]  # of nodes 0 to 6 and 8; node 7 has none
-features = csr_matrix(np.ones((8, 4)))
+labels = np.eye(3)[np.arange(506) % 3]  # the reader wants 500 nodes to validate on
+features = csr_matrix(np.ones((506, 4)))
 parts = {
     "x": features[:3], "y": labels[:3],  # training nodes
-    "allx": features[:6], "ally": labels[:6],  # all but the test nodes
-    "tx": features[6:], "ty": labels[6:],  # test nodes 6 and 8
-    "graph": {node: [(node + 1) % 9, (node - 1) % 9] for node in range(9)},
+    "allx": features[:503], "ally": labels[:503],  # all but the test nodes
+    "tx": features[[503, 505]], "ty": labels[[503, 505]],
+    "graph": {node: [(node + 1) % 506, (node - 1) % 506] for node in range(506)},
 }
 for name, part in parts.items():
     (raw / f"ind.citeseer.{name}").write_bytes(pickle.dumps(part))
-(raw / "ind.citeseer.test.index").write_text("6\n8\n")
+(raw / "ind.citeseer.test.index").write_text("503\n505\n")
 data = read_planetoid_data(str(raw), "citeseer")
-masked = bool((data.train_mask | data.test_mask)[7])
-print(f"labels {data.y.tolist()}, features of node 7: {data.x[7].sum().item()}, in a public mask: {masked}")
-assert data.y[7] == 0 and data.x[7].sum() == 0 and not masked, "the node has another label now"
+masked = bool((data.train_mask | data.val_mask | data.test_mask)[504])
+print(f"labels of 503 to 505: {data.y[503:].tolist()}, features of 504: {data.x[504].sum().item()}, in a mask: {masked}")
+assert data.y[504] == 0 and data.x[504].sum() == 0 and not masked, "the node has another label now"
 PY
