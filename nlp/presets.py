@@ -92,7 +92,8 @@ class Preset:
         """The preset of a run, from its `config.yaml`."""
         known = {field.name for field in fields(cls)}
         mine = {name: value for name, value in settings.items() if name in known}
-        return cls(**mine | {"feedback": Feedback(**mine["feedback"]), "betas": tuple(mine["betas"])})
+        said = {name: value for name, value in mine["feedback"].items() if value is not None}  # older runs have more
+        return cls(**mine | {"feedback": Feedback(**said), "betas": tuple(mine["betas"])})
 
     def _check_widths(self) -> None:
         parts = PATTERNS if self.attention == "fixed" else self.heads

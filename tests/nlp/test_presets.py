@@ -65,6 +65,13 @@ def test_every_preset_survives_its_own_settings():
         assert Preset.from_settings(asdict(preset) | {"dataset": "docs", "betas": list(preset.betas)}) == preset
 
 
+def test_a_run_of_an_earlier_version_keeps_its_settings():
+    """Its feedback had an option more, which was left at None unless the method was tdfa."""
+    preset = PRESETS["small_ours"]
+    settings = asdict(preset)
+    assert Preset.from_settings(settings | {"feedback": settings["feedback"] | {"threshold": None}}) == preset
+
+
 def test_without_a_name_the_best_row_is_taken_small_unless_the_text_is_the_papers():
     assert find_preset(None, "micro", Method.DFA, "docs") == SMALL["small_micro_schedule"]
     assert find_preset(None, None, None, "wikitext-103") == PUBLISHED["macro_schedule"]
