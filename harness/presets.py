@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from harness.errors import UserError
 from harness.methods import named
 
 Preset = TypeVar("Preset")
+FEW = 20  # presets that a message lists in full
 VERBS = {"method": "trains by", "model": "is about"}  # how a preset has a setting; others it "has"
 
 
@@ -33,7 +35,7 @@ def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Pres
     """
     of_preset, plus, method = name.partition("+")
     if of_preset not in presets:
-        raise UserError(f"--preset {name}: no such preset. There are {', '.join(presets)}.")
+        raise UserError(f"--preset {name}: no such preset. {nearest(of_preset, presets)}.")
     preset = presets[of_preset]
     if plus:
         preset = dataclasses.replace(preset, method=named(method))  # type: ignore[type-var]
@@ -43,3 +45,17 @@ def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Pres
             verb = VERBS.get(option, f"has {option}")
             raise UserError(f"--preset {name} {verb} {own} and --{option} says {value}. Leave one of them out.")
     return preset
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The names most like `name`, in words; all of them where they are few.
+
+    Example:
+        >>> nearest("gcn_dfq", ["gcn_dfa", "gcn_bp"])
+        'There are gcn_dfa, gcn_bp'
+    """
+    names = list(known)
+    if len(names) <= FEW:
+        return f"There are {', '.join(names)}"
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0)
+    return f"The nearest of {len(names)} are {', '.join(close)}"

@@ -92,7 +92,9 @@ class Preset:
         """The preset of a run, from its `config.yaml`."""
         known = {field.name for field in fields(cls)}
         mine = {name: value for name, value in settings.items() if name in known}
-        said = {name: value for name, value in mine["feedback"].items() if value is not None}  # older runs have more
+        said = {
+            name: value for name, value in dict(mine["feedback"]).items() if value is not None
+        }  # older runs have more
         return cls(**mine | {"feedback": Feedback(**said), "betas": tuple(mine["betas"])})
 
     def _check_widths(self) -> None:

@@ -193,8 +193,9 @@ def train_epoch(
     model.train()
     loss_fn = LOSSES[preset.loss]
     total, seen = torch.zeros(2, device=data.x.device), 0
+    needs_target = rule_of(preset.method).needs_target
     for x, y in data.batches(preset.batch, flip=preset.flip, drop_last=preset.drop_last):
-        if attachment.rule.needs_target:
+        if needs_target:
             attachment.target = y
         optimizer.zero_grad()
         with products(preset.precision):

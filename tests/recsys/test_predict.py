@@ -204,7 +204,7 @@ def replaced(name, before, after):
         (cut("encoder.json"), "encoder.json is missing or damaged"),
         (replaced("config.yaml", "model: deepfm", "model: gcn"), "not one of a click model"),
         (replaced("config.yaml", "embed: 10", "embed: 11"), "checkpoint.pt does not belong to the config.yaml"),
-        (replaced("config.yaml", "method: dfa", "method: dfx"), "config.yaml is not what a run writes ('dfx' is not"),
+        (replaced("config.yaml", "method: dfa", "method: dfx"), "config.yaml is not what a run writes (--method dfx"),
         (replaced("config.yaml", "heads: 2", "heads: 3"), "config.yaml is not what a run writes (attention is 32 wide"),
         (replaced("config.yaml", "model: deepfm", "model: [deepfm"), "config.yaml cannot be read"),
     ],
