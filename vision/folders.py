@@ -1,6 +1,7 @@
 """Images of one's own: a folder with a folder of images for every class.
 
-    photos/train/cat/*.png   photos/test/cat/*.png      with val in place of test, or beside it: held out
+    photos/train/cat/*.png   photos/test/cat/*.png      with val in place of test, or beside it: held out; also
+                                                        called training, testing, valid, validation and dev
     photos/train/dog/*.png   photos/test/dog/*.png
     photos/cat/*.png         photos/dog/*.png           of each class, a fifth is for tests, chosen by a hash of names
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 LITTER = ("thumbs.db", "desktop.ini")  # left by file managers, as are files whose name begins with a dot
-TRAIN, VAL, TEST = "train", ("val", "valid", "validation", "dev"), "test"
+TRAIN, VAL, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 OPAQUE = 255
 LAYOUT = "Give a folder with a folder of images for every class, or with two such folders, train and test."
 Listing = dict[str, list[Path]]  # by class
@@ -74,15 +75,17 @@ def _parts(folder: Path) -> tuple[Listing, Listing, Listing]:
     """The files for training, for choosing an epoch, and for tests, by class."""
     if not folder.is_dir():
         raise UserError(f"--image-dir {folder}: no such folder. {LAYOUT}")
-    named = {path.name.lower(): path for path in _folders(folder)}
-    if TRAIN not in named:
+    found = _folders(folder)
+    train, val, test = ([path for path in found if path.name.lower() in names] for names in (TRAIN, VAL, TEST))
+    if not train + val + test:
         return _dealt(_classes(folder))
-    held_out = [named[name] for name in VAL if name in named]
-    if len(held_out) > 1 or not (held_out or TEST in named):
-        raise UserError(f"--image-dir {folder} has train beside {', '.join(sorted(named))}. {LAYOUT}")
-    val = _classes(held_out[0]) if held_out else {}
-    train = _classes(named[TRAIN])
-    return (train, val, _classes(named[TEST])) if TEST in named else (train, {}, val)
+    if len(train) != 1 or max(len(val), len(test)) != 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(
+            f"--image-dir {folder} has {names}: there should be one to train on and one for tests. {LAYOUT}"
+        )
+    trained, held_out = _classes(train[0]), _classes((val or test)[0])
+    return (trained, held_out, _classes(test[0])) if val and test else (trained, {}, held_out)
 
 
 def _dealt(classes: Listing) -> tuple[Listing, Listing, Listing]:
@@ -114,20 +117,31 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    """The images of one class, at any depth."""
-    found = False
-    for place, inner, names in os.walk(folder, onerror=_raise):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+    """The images of one class, at any depth, also where links lead to."""
+    found, seen = False, {os.path.realpath(folder)}
+    for place, inner, names in os.walk(folder, onerror=_raise, followlinks=True):
+        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and _is_new(Path(place) / name, seen)]
         for name in names:
             if name.startswith(".") or name.lower() in LITTER:
                 continue
             path = Path(place) / name
             if path.suffix.lower() not in SUFFIXES:
                 raise UserError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it, or move it elsewhere.")
+            if path.exists() and not path.is_file():
+                raise UserError(f"{path} is no plain file. Remove it.")
             found = True
             yield path
     if not found:
         raise UserError(f"the class {folder} has no images. Add some, or remove the folder.")
+
+
+def _is_new(folder: Path, seen: set[str]) -> bool:
+    """Whether a folder was not entered before, by another link; it is added to `seen`."""
+    place = os.path.realpath(folder)
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
 
 
 def _raise(error: OSError) -> None:
