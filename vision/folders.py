@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.errors import UserError
+from harness.files import refuse_unplain, walk
 from vision.formats import Images
 
 if TYPE_CHECKING:
@@ -118,34 +119,17 @@ def _folders(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> Iterator[Path]:
     """The images of one class, at any depth, also where links lead to."""
-    found, seen = False, {os.path.realpath(folder)}
-    for place, inner, names in os.walk(folder, onerror=_raise, followlinks=True):
-        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and _is_new(Path(place) / name, seen)]
-        for name in names:
-            if name.startswith(".") or name.lower() in LITTER:
-                continue
-            path = Path(place) / name
-            if path.suffix.lower() not in SUFFIXES:
-                raise UserError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it, or move it elsewhere.")
-            if path.exists() and not path.is_file():
-                raise UserError(f"{path} is no plain file. Remove it.")
-            found = True
-            yield path
+    found = False
+    for path in walk(folder, "Make it readable"):
+        if path.name.lower() in LITTER:
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it, or move it elsewhere.")
+        refuse_unplain(path)
+        found = True
+        yield path
     if not found:
         raise UserError(f"the class {folder} has no images. Add some, or remove the folder.")
-
-
-def _is_new(folder: Path, seen: set[str]) -> bool:
-    """Whether a folder was not entered before, by another link; it is added to `seen`."""
-    place = os.path.realpath(folder)
-    if place in seen:
-        return False
-    seen.add(place)
-    return True
-
-
-def _raise(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read ({error.strerror}). Make it readable.") from error
 
 
 def _read(path: Path, size: int | None) -> np.ndarray:
