@@ -11,7 +11,8 @@ third of the others, at most 500, for validation, and of what is left at most 1,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ WEIGHTS = ("edge_attr", "edge_weight", "adj_data")
 ATTRIBUTES = ("attr_data", "attr_indices", "attr_indptr", "attr_shape")
 WAY_OUT = "Replace the file"
 LAYOUT = "Give x [N, f], edge_index [2, E] and y [N]"
+OTHER_SPLIT = re.compile(r"(train|val|valid|test)_(idx|index|indices)|idx_(train|val|test)|(valid|dev)_mask")
 PER_CLASS, VAL, TEST = 20, 500, 1000
 
 
@@ -63,6 +65,7 @@ def read_graph(path: Path) -> OwnGraph:
     if len(x) != len(y):
         raise UserError(f"{path} has features of {len(x):,} nodes and classes of {len(y):,}. {WAY_OUT}.")
     _refuse_weights(path, found)
+    _refuse_other_splits(path, found)
     return OwnGraph(x, _edges(path, found["edge_index"], len(x)), y, _split(path, found, y))
 
 
@@ -89,6 +92,7 @@ def draw_split(y: Tensor, seed: int) -> list[Tensor]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     def choose(present: list[str]) -> Sequence[str]:
+        _refuse_other_splits(path, present)
         if set(DENSE) <= set(present):
             return [name for name in (*DENSE, *MASKS, *WEIGHTS) if name in present]
         if set(ROWS) <= set(present):
@@ -216,6 +220,12 @@ def _refuse_weights(path: Path, found: dict[str, Any]) -> None:
         value = found.get(name)
         if value is not None and not (_array(path, name, value) == 1).all():
             raise UserError(f"{path}: {name} gives edges weights, which these models do not use. Leave it out.")
+
+
+def _refuse_other_splits(path: Path, names: Iterable[str]) -> None:
+    """Raise for a split in another form than masks, in place of which one would be drawn."""
+    if others := [name for name in names if OTHER_SPLIT.fullmatch(str(name))]:
+        raise UserError(f"{path} has {', '.join(others)}, which is not read. Give {', '.join(MASKS)} [N], or no split.")
 
 
 def _split(path: Path, found: dict[str, Any], y: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -1,10 +1,11 @@
 """Small files that are there whole or not at all, whenever the process is killed; files that one process holds."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from harness.errors import NEW_OUT, writing
+from harness.errors import NEW_OUT, UserError, writing
 
 
 def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> None:
@@ -37,6 +38,41 @@ def name_of(path: Path, otherwise: str) -> str:
     path = path.expanduser().resolve()
     name = path.name if path.is_dir() else path.stem
     return name.encode(errors="surrogateescape").decode(errors="replace") or otherwise
+
+
+def walk(folder: Path, way_out: str) -> Iterator[Path]:
+    """The files below a folder in order, also where links to folders lead; each folder is entered once.
+
+    What file managers and version control hide, by a dot before its name, is left out.
+
+    Args:
+        folder: The folder.
+        way_out: What to do about a folder that cannot be read; ends the message.
+
+    Raises:
+        UserError: a folder cannot be read, so that its files would be missing.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}. {way_out}.") from error
+
+    def is_new(path: Path) -> bool:
+        place = os.path.realpath(path)
+        known = place in seen
+        seen.add(place)
+        return not known
+
+    seen = {os.path.realpath(folder)}
+    for place, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
+        inner[:] = [name for name in sorted(inner) if not name.startswith(".") and is_new(Path(place) / name)]
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def refuse_unplain(path: Path) -> None:
+    """Raise `UserError` for a link to nowhere, or for a pipe or the like, which a reader would wait for."""
+    if not path.is_file():
+        cause = "is no plain file" if path.exists() else "is a link to a file that is not there"
+        raise UserError(f"{path} {cause}. Remove it.")
 
 
 def lock(file: IO | int, wait: bool = True) -> bool:

@@ -7,14 +7,14 @@
     wikitext-103     likewise; both are the versions in words with <unk>, which published perplexities are about
 
 A folder of one's own (`--text-dir`) has the three files, or documents (.txt, .md, .rst, at any depth) that are split by
-a hash of their relative paths. The three may have the names that other people give them: val, dev or validation, such
-as wiki.train.raw and ptb.valid.txt. Any file may be compressed (.gz, .xz, .bz2), and be spelled in upper case.
+a hash of their relative paths, unless they lie in folders called train, valid and test. The three may have the names
+that other people give them: val, dev or validation, such as wiki.train.raw and ptb.valid.txt. Any file may be
+compressed (.gz, .xz, .bz2), and be spelled in upper case.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.errors import UserError
-from harness.files import name_of
+from harness.files import name_of, refuse_unplain, walk
 from nlp.text import COMPRESSED, Part, file_part, string_part, zip_part
 
 FILES = {"train": "train", "val": "valid", "test": "test"}  # split, and its file
@@ -96,6 +96,8 @@ def own_texts(folder: Path) -> Texts:
     name = name_of(folder, "texts")
     if files := _split_files(folder, "Add what is missing, or move the others into a folder of documents", OWN_FILE):
         return Texts(name, files)
+    if files := _split_folders(folder):
+        return Texts(name, files)
     names = sorted(_documents(folder))
     splits = {split: tuple(file_part(folder / name) for name in found) for split, found in _dealt(names, 96, 2).items()}
     if empty := [FILES[split] for split, parts in splits.items() if not parts]:
@@ -107,22 +109,44 @@ def own_texts(folder: Path) -> Texts:
     return Texts(name, splits)
 
 
-def _documents(folder: Path) -> Iterator[str]:
-    """The documents below a folder by their relative paths; those whose name or folder begins with a dot are left out.
+def _split_folders(folder: Path) -> dict[str, tuple[Part, ...]] | None:
+    """The documents of a folder that has one folder a split; None if there is none to train on beside another split.
 
     Raises:
-        UserError: a folder cannot be read, so that its documents would be missing.
+        UserError: a split has no folder, or two, or a folder without documents.
     """
+    folders = {
+        split: [path for path in sorted(folder.iterdir()) if re.fullmatch(names, path.name.lower()) and path.is_dir()]
+        for split, names in SPELLINGS.items()
+    }
+    if not folders["train"] or not folders["val"] + folders["test"]:
+        return None
+    splits = {}
+    for split, found in folders.items():
+        names = sorted(_documents(found[0])) if len(found) == 1 else []
+        if not names:
+            present = ", ".join(path.name for paths in folders.values() for path in paths)
+            raise UserError(
+                f"--text-dir {folder} has the folders {present}, and not one called {FILES[split]} that holds "
+                f"documents ({', '.join(DOCUMENTS)}). Give train, valid and test, or "
+                "move them into a folder of another name."
+            )
+        splits[split] = tuple(file_part(found[0] / name) for name in names)
+    return splits
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}. Make it readable, or remove it.") from error
 
-    for place, inner, names in os.walk(folder, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in names:
-            path = Path(place) / name
-            if DOCUMENT.search(name) and not name.startswith(".") and path.is_file():
-                yield path.relative_to(folder).as_posix()
+def _documents(folder: Path) -> Iterator[str]:
+    """The documents below a folder by their relative paths, also where links lead to.
+
+    Those whose name or folder begins with a dot are left out.
+
+    Raises:
+        UserError: a folder or document cannot be read, so that it would be missing.
+    """
+    for path in walk(folder, "Make it readable, or remove it"):
+        if DOCUMENT.search(path.name):
+            refuse_unplain(path)
+            yield path.relative_to(folder).as_posix()
 
 
 def share_of_100(name: str) -> int:

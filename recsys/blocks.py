@@ -51,7 +51,8 @@ def table_blocks(path: Path, layout: RowFormat, size: int = BLOCK_BYTES, limit: 
     """
     if layout.own and is_parquet(path):
         return (Block(text, row) for text, row in parquet_blocks(path, size, limit))
-    return read_blocks(path, size, limit, layout.header)
+    blocks = read_blocks(path, size, limit, layout.header)
+    return (_in_utf8(block, path) for block in blocks) if layout.own else blocks
 
 
 def table_header(path: Path, layout: RowFormat) -> tuple[list[str], str]:
@@ -63,6 +64,8 @@ def table_header(path: Path, layout: RowFormat) -> tuple[list[str], str]:
     if layout.own and is_parquet(path):
         return parquet_names(path), ","
     first = next(read_blocks(path, size=1, limit=1), None)
+    if first is not None and layout.own:
+        _in_utf8(first, path)
     return header_names("" if first is None else first.text.decode("utf-8", "replace"), layout, path)
 
 
@@ -81,14 +84,17 @@ def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list
     """
     line = line.removeprefix("\ufeff").rstrip("\r\n")
     names: list[str] = []
-    best = layout.separator
+    best, fault = layout.separator, ""
     for separator in SEPARATORS if layout.own else (layout.separator,):
         try:
-            (found,) = csv.reader([line], delimiter=separator, skipinitialspace=True)
+            (found,) = csv.reader([line], delimiter=separator, skipinitialspace=True, strict='"' in line)
         except (csv.Error, ValueError) as error:
-            raise UserError(f"{origin}, line 1: this is no header ({error}). Give a line of column names.") from error
+            fault = fault or ("a quote is not closed on its line" if "end of data" in str(error) else str(error))
+            continue
         if len(found) > len(names):
             names, best = found, separator
+    if fault and not names:
+        raise UserError(f"{origin}, line 1: this is no header ({fault}). Give a line of column names.")
     return [name.strip() for name in names], best
 
 
@@ -128,6 +134,26 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
         raise UserError(
             f"cannot read {path}: {error.strerror or error}. Check the path and its permissions."
         ) from error
+
+
+def _in_utf8(block: Block, path: Path) -> Block:
+    """The block; in another encoding different categories might be read as one, and numbers not at all.
+
+    Raises:
+        UserError: it is not in UTF-8, or has bytes of zero.
+    """
+    try:
+        if (place := block.text.find(b"\0")) < 0:
+            block.text.decode()
+            return block
+        what = "a byte of zero, so it is no text in UTF-8, perhaps text in UTF-16"
+    except UnicodeDecodeError as error:
+        place, what = error.start, f"byte 0x{block.text[error.start]:02x}, which is not UTF-8"
+    line = block.first_line + block.text.count(b"\n", 0, place)
+    raise UserError(
+        f"{path}, line {line}: {what}. Save the table as UTF-8, for example by iconv -f ENCODING -t utf-8, "
+        "where a table of Western Europe has windows-1252."
+    )
 
 
 def _first_lines(text: bytes, count: int) -> bytes:

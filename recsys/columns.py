@@ -11,7 +11,7 @@ import polars as pl
 from harness.errors import UserError
 from recsys.blocks import table_blocks
 from recsys.formats import SKIPPED, RowFormat
-from recsys.rows import read_text
+from recsys.rows import Malformed, read_text
 
 MOST_LABELS = 1000  # different values of a label
 COMMAS = r"^[+-]?\d+(,\d+)+$"  # a number with a decimal comma, or with one at every thousand
@@ -44,15 +44,18 @@ def scan(path: Path, layout: RowFormat, limit: int | None = None) -> Table:
     """
     names = [name for name in layout.columns if not name.startswith(SKIPPED)]
     found = Table(columns={name: Column() for name in names})
+    first: Malformed | None = None
     for block in table_blocks(path, layout, limit=limit):
-        frame, _, _ = read_text(block, layout)
+        frame, _, malformed = read_text(block, layout)
+        first = first or next(iter(malformed), None)
         found.rows += len(frame)
         found.labels.update(dict(frame[layout.label].value_counts().iter_rows()))
         _refuse_many_labels(path, layout.label, found.labels)
         for name in names:
             _count(found.columns[name], frame[name])
     if not found.rows:
-        raise UserError(f"{path} has no rows. Give a table with a line of column names and one row a line.")
+        why = f"; line {first.line} is none: {first.reason}" if first else ""
+        raise UserError(f"{path} has no rows{why}. Give a table with a line of column names and one row a line.")
     return found
 
 

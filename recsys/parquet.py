@@ -1,6 +1,7 @@
 """The rows of a Parquet file as lines of CSV, so that everything after it is the same as for a text file.
 
-Numbers are written with all their digits, dates as in ISO 8601, true and false in words. A missing value is an empty
+Numbers are written with all their digits, dates as in ISO 8601, durations in nanoseconds, true and
+false in words. A missing value is an empty
 field, and the line ends in a text are blanks, as a row is one line.
 """
 
@@ -82,6 +83,8 @@ def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
         return pl.lit("").alias(name)
     if kind in (pl.String, pl.Categorical, pl.Enum):
         return pl.col(name).cast(pl.String).str.replace_all(r"[\r\n]+", " ").fill_null("")
+    if isinstance(kind, pl.Duration):
+        return pl.col(name).dt.total_nanoseconds()
     if kind == pl.Null:
         return pl.lit("").alias(name)
     return pl.col(name)

@@ -1,6 +1,7 @@
 """Images of one's own: a folder with a folder of images for every class.
 
-    photos/train/cat/*.png   photos/test/cat/*.png      with val in place of test, or beside it: held out
+    photos/train/cat/*.png   photos/test/cat/*.png      with val in place of test, or beside it: held out; also
+                                                        called training, testing, valid, validation and dev
     photos/train/dog/*.png   photos/test/dog/*.png
     photos/cat/*.png         photos/dog/*.png           of each class, a fifth is for tests, chosen by a hash of names
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.errors import UserError
+from harness.files import refuse_unplain, walk
 from vision.formats import Images
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 LITTER = ("thumbs.db", "desktop.ini")  # left by file managers, as are files whose name begins with a dot
-TRAIN, VAL, TEST = "train", ("val", "valid", "validation", "dev"), "test"
+TRAIN, VAL, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 OPAQUE = 255
 LAYOUT = "Give a folder with a folder of images for every class, or with two such folders, train and test."
 Listing = dict[str, list[Path]]  # by class
@@ -74,15 +76,17 @@ def _parts(folder: Path) -> tuple[Listing, Listing, Listing]:
     """The files for training, for choosing an epoch, and for tests, by class."""
     if not folder.is_dir():
         raise UserError(f"--image-dir {folder}: no such folder. {LAYOUT}")
-    named = {path.name.lower(): path for path in _folders(folder)}
-    if TRAIN not in named:
+    found = _folders(folder)
+    train, val, test = ([path for path in found if path.name.lower() in names] for names in (TRAIN, VAL, TEST))
+    if not train + val + test:
         return _dealt(_classes(folder))
-    held_out = [named[name] for name in VAL if name in named]
-    if len(held_out) > 1 or not (held_out or TEST in named):
-        raise UserError(f"--image-dir {folder} has train beside {', '.join(sorted(named))}. {LAYOUT}")
-    val = _classes(held_out[0]) if held_out else {}
-    train = _classes(named[TRAIN])
-    return (train, val, _classes(named[TEST])) if TEST in named else (train, {}, val)
+    if len(train) != 1 or max(len(val), len(test)) != 1:
+        names = ", ".join(path.name for path in found)
+        raise UserError(
+            f"--image-dir {folder} has {names}: there should be one to train on and one for tests. {LAYOUT}"
+        )
+    trained, held_out = _classes(train[0]), _classes((val or test)[0])
+    return (trained, held_out, _classes(test[0])) if val and test else (trained, {}, held_out)
 
 
 def _dealt(classes: Listing) -> tuple[Listing, Listing, Listing]:
@@ -114,24 +118,18 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    """The images of one class, at any depth."""
+    """The images of one class, at any depth, also where links lead to."""
     found = False
-    for place, inner, names in os.walk(folder, onerror=_raise):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or name.lower() in LITTER:
-                continue
-            path = Path(place) / name
-            if path.suffix.lower() not in SUFFIXES:
-                raise UserError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it, or move it elsewhere.")
-            found = True
-            yield path
+    for path in walk(folder, "Make it readable"):
+        if path.name.lower() in LITTER:
+            continue
+        if path.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{path} is none of {', '.join(SUFFIXES)}. Convert it, or move it elsewhere.")
+        refuse_unplain(path)
+        found = True
+        yield path
     if not found:
         raise UserError(f"the class {folder} has no images. Add some, or remove the folder.")
-
-
-def _raise(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read ({error.strerror}). Make it readable.") from error
 
 
 def _read(path: Path, size: int | None) -> np.ndarray:

@@ -140,6 +140,7 @@ REFUSED = {
     "ids for a mask": ({"val_mask": np.array([2, 3])}, r"val_mask has the shape \[2\]"),
     "ten splits": ({"val_mask": np.zeros((6, 10), bool)}, "one split has a mask"),
     "untold class": ({"y": np.array([-1, 1, 0, 1, 0, 1])}, "train_mask holds a node without a class"),
+    "ids for a split": ({"valid_idx": np.array([2, 3])}, r"has valid_idx, which is not read\. Give train_mask"),
     "weights": ({"edge_weight": np.full(7, 0.5)}, "edge_weight gives edges weights"),
     "no features": ({"x": None}, "holds edge_index, y, train_mask.*Give x"),
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -171,6 +172,13 @@ def test_a_name_with_backslashes_that_is_there_is_taken_as_it_stands(tmp_path):
 def test_a_file_path_that_finds_nothing_is_named(name, tmp_path):
     draw(tmp_path / "a.png")
     with pytest.raises(UserError, match="no such file"):
+        read_blender(halves(tmp_path, name))
+
+
+@pytest.mark.parametrize(("name", "shown"), [("frame.0001", "frame.0001.png"), ("x.JPG", "x.JPG"), ("b\\x", "b/x.png")])
+def test_a_picture_that_is_not_there_has_the_name_that_was_looked_for(name, shown, tmp_path):
+    draw(tmp_path / "a.png")
+    with pytest.raises(UserError, match=rf"/{re.escape(shown)}: no such file"):
         read_blender(halves(tmp_path, name))
 
 

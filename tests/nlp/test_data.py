@@ -124,6 +124,55 @@ def test_too_few_documents_for_a_split_is_an_error_that_names_it(tmp_path):
         load_corpus(text_dir=tmp_path / "few")
 
 
+def filed(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"the text {name}")
+    return folder
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "dev", "TEST")])
+def test_folders_called_train_valid_and_test_are_the_split(tmp_path, names):
+    filed(tmp_path, [f"{name}/{deep}{number}.txt" for name in names for number in range(3) for deep in ("", "a/")])
+    for split, parts in zip(("train", "val", "test"), own_texts(tmp_path).splits.values(), strict=True):
+        text = "".join(blocks(parts))
+        folder = dict(zip(("train", "val", "test"), names, strict=True))[split]
+        assert sorted(text.split("\n\n")) == sorted(
+            f"the text {folder}/{deep}{number}.txt" for number in range(3) for deep in ("", "a/")
+        )
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("train", "valid", "dev", "test")])
+def test_folders_of_a_split_that_are_not_one_each_are_no_filed(tmp_path, names):
+    filed(tmp_path, [f"{name}/{number}.txt" for name in names for number in range(200)])
+    with pytest.raises(UserError, match="and not one called valid that holds documents"):
+        own_texts(tmp_path)
+
+
+def test_a_folder_called_test_among_documents_is_none_of_a_split(tmp_path):
+    filed(tmp_path, [f"{name}/{number}.txt" for name in ("test", "howto") for number in range(200)])
+    assert sum(map(len, own_texts(tmp_path).splits.values())) == 400
+
+
+def test_documents_are_found_where_links_lead_and_each_once(tmp_path):
+    folder = filed(tmp_path / "own", [f"{number}.txt" for number in range(200)])
+    filed(tmp_path / "more", [f"{number}.txt" for number in range(9)])
+    (folder / "linked").symlink_to(tmp_path / "more")
+    (folder / "again").symlink_to(folder)
+    assert sum(map(len, own_texts(folder).splits.values())) == 209
+
+
+def test_a_document_that_is_a_pipe_or_a_link_to_nothing_is_named(tmp_path):
+    folder = filed(tmp_path, [f"{number}.txt" for number in range(200)])
+    os.mkfifo(folder / "pipe.txt")
+    with pytest.raises(UserError, match=r"pipe\.txt is no plain file\. Remove it"):
+        own_texts(folder)
+    (folder / "pipe.txt").unlink()
+    (folder / "lost.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"lost\.txt is a link to a file that is not there\. Remove it"):
+        own_texts(folder)
+
+
 @pytest.mark.parametrize("missing", ["train", "valid", "test"])
 def test_a_missing_split_is_named(folder, missing):
     (folder / f"{missing}.txt").unlink()

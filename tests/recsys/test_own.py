@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -101,6 +102,33 @@ def test_a_parquet_file_gives_the_log_of_its_csv(mine, tmp_path):
     assert logs[0].encoder.fingerprint == logs[1].encoder.fingerprint
 
 
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_durations_of_a_parquet_file_are_numbers_of_nanoseconds_whatever_its_unit(tmp_path, unit):
+    spans = [timedelta(days=-1), timedelta(milliseconds=1), timedelta(seconds=2, milliseconds=5), None] * 50
+    frame = pl.DataFrame({"clicked": [0, 1, 1, 0] * 50, "span": pl.Series(spans, dtype=pl.Duration(unit))})
+    frame.write_parquet(tmp_path / "t.parquet")
+    numbers = ["-86400000000000", "1000000", "2005000000", ""] * 50
+    clicks = ["0", "1", "1", "0"] * 50
+    write_table(tmp_path / "t.csv", [list(row) for row in zip(clicks, numbers, strict=True)], ["clicked", "span"])
+    logs = [load_clicks("own", own=own(tmp_path / f"t.{suffix}")) for suffix in ("parquet", "csv")]
+    assert [field.rule for field in logs[0].encoder.fields] == [Rule.QUANTILE]
+    assert logs[0].encoder.fingerprint == logs[1].encoder.fingerprint
+    assert all_ids(logs[0]) == all_ids(logs[1])
+
+
+@pytest.mark.parametrize("line", [1, 32])
+@pytest.mark.parametrize(
+    ("encoding", "found"), [("latin-1", "byte 0xe9, which is not UTF-8"), ("utf-16-le", "of zero")]
+)
+def test_another_encoding_is_refused_where_it_is_found(tmp_path, line, encoding, found):
+    lines = ["shop,clicked", *(f"{number % 3},{number % 2}" for number in range(60))]
+    lines[line - 1] = "é" + lines[line - 1]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding=encoding)
+    where = line if encoding == "latin-1" else 1
+    with pytest.raises(UserError, match=rf"t\.csv, line {where}: .*{found}.*Save the table as UTF-8"):
+        own_layout(own(tmp_path / "t.csv"))
+
+
 def test_columns_are_what_the_user_says(mine):
     layout, _ = own_layout(own(mine, numbers=("user_id",), categories=("price",), ignored=("id", "member")))
     assert dict(layout.fields) == {"the shop": Rule.CATEGORY, "price": Rule.CATEGORY, "user_id": Rule.QUANTILE}
@@ -146,6 +174,8 @@ def changed(place: int, values: list[str], names: list[str] | None = None):
     (changed(3, ["few"]), {"numbers": ("price",)}, "60 are no numbers, such as 'few'.*Leave the column out of"),
     (lambda path: write_table(path, []), {}, "has no rows"),
     (lambda path: (path.write_text("") and path) or path, {}, "has no rows"),
+    (lambda path: (path.write_text("a,clicked\n1,0,\n") and path) or path, {}, "has no rows; line 2 .*3 columns"),
+    (lambda path: (path.write_text('"a\nb",clicked\n1,0\n') and path) or path, {}, "1: this is no header .*a quote"),
     (lambda path: path.parent, {}, "cannot read .*: Is a directory"),
     (lambda path: path, {}, "cannot read .*: No such file"),
 ])  # fmt: skip

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +126,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
     assert len(load_clicks("criteo", criteo_file=tmp_path / "quoted.txt", min_count=1).train) == 48
     lines = plain.read_text().splitlines()
     assert torch.equal(logs[0].encoder.encode(["\ufeff" + lines[0], *lines[1:]]), logs[0].encoder.encode(lines))
+    quoted = re.sub(rb"^([01])", rb'"\1"', plain.read_bytes(), flags=re.MULTILINE)
+    (tmp_path / "all.txt").write_bytes(codecs.BOM_UTF8 + quoted)  # a quote right after the mark
+    assert torch.equal(
+        load_clicks("criteo", criteo_file=tmp_path / "all.txt", min_count=1).train.fields, logs[0].train.fields
+    )
     (piece,) = encode_file(logs[0].encoder, tmp_path / "marked.txt")
     assert torch.equal(piece.ids, logs[0].encoder.encode(lines))
 

@@ -1,5 +1,6 @@
 """Images of one's own: how a folder is read, and what of it is refused by name."""
 
+import os
 import re
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_a_folder_of_held_out_images_chooses_the_epoch(tmp_path):
         load_data(image_dir=tmp_path, hold_out=2)
 
 
-@pytest.mark.parametrize("name", ["val", "Valid", "test", "TEST"])
+@pytest.mark.parametrize("name", ["val", "Valid", "test", "TEST", "Testing"])
 def test_one_folder_beside_train_is_for_tests(tmp_path, name):
     classes(tmp_path / "train", {"red": 3, "blue": 3})
     classes(tmp_path / name, {"red": 2, "blue": 1})
@@ -192,7 +193,42 @@ def test_layouts_that_are_none_are_told_the_one_that_is(tmp_path):
     with pytest.raises(UserError, match=r"the class .*blue has no images"):
         read_folder(tmp_path)
     (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match=r"has train beside blue, red, train"):
+    with pytest.raises(UserError, match=r"has blue, red, train: there should be one to train on and one for tests"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("val", "test"), ("Training",), ("red", "blue", "Testing"), ("train", "Training", "test")]
+)
+def test_folders_of_a_split_are_never_classes(tmp_path, names):
+    for name in names:
+        classes(tmp_path / name, {"red": 3, "blue": 3})
+    with pytest.raises(UserError, match="there should be one to train on and one for tests"):
+        read_folder(tmp_path)
+
+
+def test_training_and_testing_are_names_of_splits(tmp_path):
+    for name, count in (("Training", 3), ("Testing", 1)):
+        classes(tmp_path / name, {"red": count, "blue": count})
+    found = read_folder(tmp_path)
+    assert found.classes == ("blue", "red")
+    assert (len(found.train[1]), len(found.test[1])) == (6, 2)
+
+
+def test_a_linked_folder_is_entered_once(tmp_path):
+    classes(tmp_path / "photos", {"red": 3, "blue": 3})
+    save(tmp_path / "more" / "a.png", plain((1, 2, 3)))
+    (tmp_path / "photos" / "red" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "photos" / "red" / "again").symlink_to(tmp_path / "photos" / "red")
+    found = read_folder(tmp_path / "photos")
+    assert np.concatenate([found.train[1], found.test[1]]).tolist().count(1) == 4
+    assert [1, 2, 3] in np.concatenate([found.train[0], found.test[0]])[:, :, 0, 0].tolist()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    classes(tmp_path, {"red": 3, "blue": 3})
+    os.mkfifo(tmp_path / "red" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is no plain file"):
         read_folder(tmp_path)
 
 
