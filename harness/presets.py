@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.methods import named
 
 Preset = TypeVar("Preset")
-FEW = 20  # presets that a message lists in full
+FEW = 30  # presets that a message lists in full
 VERBS = {"method": "trains by", "model": "is about"}  # how a preset has a setting; others it "has"
 
 
