@@ -84,17 +84,13 @@ def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list
     """
     line = line.removeprefix("\ufeff").rstrip("\r\n")
     names: list[str] = []
-    best, fault = layout.separator, ""
+    best = layout.separator
     for separator in SEPARATORS if layout.own else (layout.separator,):
-        try:
-            (found,) = csv.reader([line], delimiter=separator, skipinitialspace=True, strict='"' in line)
-        except (csv.Error, ValueError) as error:
-            fault = fault or ("a quote is not closed on its line" if "end of data" in str(error) else str(error))
-            continue
-        if len(found) > len(names):
-            names, best = found, separator
-    if fault and not names:
-        raise UserError(f"{origin}, line 1: this is no header ({fault}). Give a line of column names.")
+        rows = list(csv.reader([line + "\n", "next"], delimiter=separator, skipinitialspace=True))
+        if len(rows) == 2 and len(rows[0]) > len(names):  # an open quote takes the next line in
+            names, best = rows[0], separator
+    if line and not names:
+        raise UserError(f"{origin}, line 1: a quote is not closed on its line. Give a line of column names.")
     return [name.strip() for name in names], best
 
 

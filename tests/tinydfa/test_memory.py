@@ -202,7 +202,7 @@ def test_no_growth_over_a_thousand_steps(kind, method):
     before, objects = live_tensors(), len(gc.get_objects())
     for _ in range(997):
         step()
-    assert live_tensors() == before
+    assert live_tensors() <= before  # fewer where something of an earlier test was let go meanwhile
     assert len(gc.get_objects()) < objects + 200
 
 
