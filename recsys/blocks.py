@@ -84,13 +84,19 @@ def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list
     """
     line = line.removeprefix("\ufeff").rstrip("\r\n")
     names: list[str] = []
-    best = layout.separator
+    best, fault = layout.separator, ""
     for separator in SEPARATORS if layout.own else (layout.separator,):
-        rows = list(csv.reader([line + "\n", "next"], delimiter=separator, skipinitialspace=True))
-        if len(rows) == 2 and len(rows[0]) > len(names):  # an open quote takes the next line in
+        try:
+            rows = list(csv.reader([line + "\n", "next"], delimiter=separator, skipinitialspace=True))
+        except csv.Error as error:
+            fault = fault or str(error)
+            continue
+        if len(rows) != 2:  # an open quote takes the next line in
+            fault = fault or "a quote is not closed on its line"
+        elif len(rows[0]) > len(names):
             names, best = rows[0], separator
-    if line and not names:
-        raise UserError(f"{origin}, line 1: a quote is not closed on its line. Give a line of column names.")
+    if fault and not names:
+        raise UserError(f"{origin}, line 1: this is no header ({fault}). Give a line of column names.")
     return [name.strip() for name in names], best
 
 

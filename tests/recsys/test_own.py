@@ -175,7 +175,8 @@ def changed(place: int, values: list[str], names: list[str] | None = None):
     (lambda path: write_table(path, []), {}, "has no rows"),
     (lambda path: (path.write_text("") and path) or path, {}, "has no rows"),
     (lambda path: (path.write_text("a,clicked\n1,0,\n") and path) or path, {}, "has no rows; line 2 .*3 columns"),
-    (lambda path: (path.write_text('"a\nb",clicked\n1,0\n') and path) or path, {}, "1: a quote is not closed"),
+    (lambda path: (path.write_text('"a\nb",clicked\n1,0\n') and path) or path, {}, "1: this is no header .*a quote"),
+    (lambda path: (path.write_bytes(b"a\rb,clicked\n1,0\n") and path) or path, {}, "1: this is no header"),
     (lambda path: path.parent, {}, "cannot read .*: Is a directory"),
     (lambda path: path, {}, "cannot read .*: No such file"),
 ])  # fmt: skip
