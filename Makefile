@@ -19,15 +19,18 @@ test: .venv/installed  ## the tests: no network, no GPU
 
 test-isa: test-sse test-avx2 test  ## the tests as three processors compute them; with -k, all three whatever fails
 
-# In this order: torch's own kernels, oneDNN, MKL, the OpenBLAS of numpy and scipy.
+# In this order: torch's own kernels, oneDNN, MKL, the OpenBLAS of numpy and scipy; then a cache of compiled models for
+# each, since torch would take those of another instruction set.
 test-sse: export ATEN_CPU_CAPABILITY := default
 test-sse: export ONEDNN_MAX_CPU_ISA := SSE41
 test-sse: export MKL_CBWR := COMPATIBLE
 test-sse: export OPENBLAS_CORETYPE := Nehalem
+test-sse: export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/inductor-sse
 test-avx2: export ATEN_CPU_CAPABILITY := avx2
 test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_CBWR := AVX2
 test-avx2: export OPENBLAS_CORETYPE := Haswell
+test-avx2: export TORCHINDUCTOR_CACHE_DIR := $(CURDIR)/.venv/inductor-avx2
 test-sse test-avx2: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
