@@ -187,8 +187,9 @@ GAP: dict[str, Preset] = {
     },
     "small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0, lr=1e-2),
 }
-# How the learning rates of small rows were chosen: the same for backpropagation and for every other row, seed 0. One
-# cycle needs all its steps (table `nlp-rates`); other schedules are told apart after 300 (table `nlp-ladder-rates`).
+# One grid of learning rates, the same for backpropagation and for every other row, seed 0. One cycle needs all of its
+# steps (table `nlp-rates`, run for the rows of ours); other schedules are told apart after 300 (`nlp-ladder-rates`, not
+# run: those rows have the rates told above).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
 LADDER_RATES = {"noam": (0.5, 1.0, 2.0, 4.0), "adam": (5e-4, 1e-3, 2e-3, 4e-3)}
 LADDER_STEPS = 300

@@ -231,7 +231,7 @@ NLP_RATES = Table(
     cells=_rate_cells(ONE_CYCLE_ROWS, lambda _, rate: f"{rate:g}"),
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
-    notes=("Every row at the same rates, seed 0, all 1,000 steps. The best of a row is the rate of its preset.",),
+    notes=("Every row at the same rates, seed 0, all 1,000 steps. Where a row was run, its preset has the best.",),
     in_quick=False,
     needs="docs, as Table 5",
     time="as a run of Table 5",
@@ -245,7 +245,10 @@ NLP_LADDER_RATES = Table(
     cells=_rate_cells(LADDER_ROWS, _step_of_ladder),
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
-    notes=("Every row at four rates, each twice the one before, seed 0. The best of a row is the rate of its preset.",),
+    notes=(
+        "Every row at four rates, each twice the one before, seed 0. Where a row was run, its best is the rate of its "
+        "preset.",
+    ),
     in_quick=False,
     needs="docs, as Table 5",
     time="a third of a run of Table 5",

@@ -248,11 +248,11 @@ RATES_TABLE = Table(
     unit="AUC",
     decimals=4,
     cells=_rate_cells(),
-    source="ours: how the rates of our own presets were chosen",
+    source="ours: one grid of rates for our own presets",
     run=run_rate,
     notes=(
-        "The same rates for every model and method, seed 0. The best is the rate of the preset; on the teacher's log "
-        "that of 200,000 rows is used for a million.",
+        "The same rates for every model and method, seed 0. Where a row was run, its preset has the best; on "
+        "the teacher's log that of 200,000 rows is for a million.",
     ),
     in_quick=False,
     needs="Adult, MovieLens-100K; the teacher's log needs nothing",
