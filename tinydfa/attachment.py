@@ -63,7 +63,7 @@ class Attachment:
         except DFAError:
             self.detach()
             raise
-        self.link.scoped = True
+        self.link.scoped, self.link.model = True, model
         self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
         vars(model)["_attachment"] = self
 
@@ -172,6 +172,7 @@ class Attachment:
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
                 setattr(thing, name, value)
+        self.link.model = None
         if self.head is not None:
             self.link.change()  # as the settings are that were put back
         self._handles, self._before = [], []

@@ -10,6 +10,7 @@ magnitudes. `tinydfa.swap` puts these classes in the place of a model's own and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tinydfa.feedback import OWN, Distribution, Feedback
-from tinydfa.passes import in_backward
+from tinydfa.passes import in_backward, transformed
 from tinydfa.rules.layerwise import Layerwise, Magnitudes
+from tinydfa.transforms import feedback_only
 
 OFFSETS = 65_536  # different draws of fresh magnitudes
 
@@ -75,13 +77,23 @@ class _Swapped:
             tensors = [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
         return tensors
 
+    def by_operations(self, compute: Callable[..., Tensor], tensors: list[Any]) -> Tensor:
+        """The layer by tensor operations alone, as ``torch.func`` wants it."""
+        own = self.layer_feedback
+        input, weight, bias, feedback = tensors
+        back = backward_weight(own.follows_signs, True, weight, feedback) * own.size
+        return feedback_only(compute, input, weight, bias, back)
+
 
 class FeedbackLinear(_Swapped, nn.Linear):
     """A `Linear` whose input gradient goes through B."""
 
     def forward(self, input: Tensor) -> Tensor:
         own = self.layer_feedback
-        return _Linear.apply(own.follows_signs, own.fresh, own.size, *self.backward_inputs(input))
+        tensors = self.backward_inputs(input)
+        if transformed():
+            return self.by_operations(F.linear, tensors)
+        return _Linear.apply(own.follows_signs, own.fresh, own.size, *tensors)
 
 
 class _ConvForward(_Swapped):
@@ -96,7 +108,14 @@ class _ConvForward(_Swapped):
         tensors = self.backward_inputs(input.unsqueeze(0) if alone else input)
         shape = (list(conv.stride), list(padding), list(conv.dilation), conv.groups)
         own = self.layer_feedback
-        output = _Conv.apply(own.follows_signs, own.fresh, own.size, shape, *tensors)
+        if transformed():
+            stride, padding, dilation, groups = shape
+            nothing = [0] * len(stride)
+            output = self.by_operations(
+                lambda x, w, b: torch.convolution(x, w, b, stride, padding, dilation, False, nothing, groups), tensors
+            )
+        else:
+            output = _Conv.apply(own.follows_signs, own.fresh, own.size, shape, *tensors)
         return output.squeeze(0) if alone else output
 
 

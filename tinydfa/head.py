@@ -30,6 +30,7 @@ from tinydfa.passes import (
     in_backward,
     is_output,
     through_points,
+    transformed,
 )
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule
@@ -44,9 +45,13 @@ from tinydfa.shapes import (
     sample_dims,
     slots_for,
 )
+from tinydfa.sharded import Way, local, slots_here, told, whole
 from tinydfa.signals import autocast_type, widest
+from tinydfa.surroundings import around
+from tinydfa.transforms import FunctionalNode
 
-Dims = tuple[Error, list[tuple[int, ...]], bool]  # of the outputs; of the points; whether all stand in front already
+# Of the outputs; of the points; whether all stand in front already; what is done to the points of a spread model.
+Dims = tuple[Error, list[tuple[int, ...]], bool, list[Way] | None]
 
 REDRAW = "set feedback_matrix = None on the head (attachment.head)"
 
@@ -194,14 +199,20 @@ class Head(nn.Module):
         waits = target is None and settings.rule.needs_target
         if waits and torch.compiler.is_compiling():
             raise missing_target(settings.rule.name)
-        error, points, in_front = dims
+        error, points, in_front, ways = dims
         current = self.link.current if waits else None
-        if in_front:  # nothing to turn, here and after
+        if in_front and not transformed():  # nothing to turn, here and after
             joined = Node.apply(plan, current, matrix, target, *outputs, *indices, *[record.value for record in fed])
             return [joined] if len(outputs) == 1 else list(joined)
         rows = [batch_first(output, own) for output, own in zip(outputs, error.dims, strict=True)]
-        values = [batch_first(record.value, own) for record, own in zip(fed, points, strict=True)]  # type: ignore[arg-type]
-        joined = Node.apply(plan, current, matrix, target, *rows, *indices, *values)
+        came: list[Any] = [record.value for record in fed]
+        if ways is not None:
+            came = [way.take(value) for way, value in zip(ways, came, strict=True)]
+        values = [batch_first(value, own) for value, own in zip(came, points, strict=True)]
+        if transformed():
+            joined = FunctionalNode.join(plan, matrix, target, *rows, *indices, *values)
+        else:
+            joined = Node.apply(plan, current, matrix, target, *rows, *indices, *values)
         return [
             found if row is output else found.movedim(tuple(range(len(own))), own)
             for found, row, output, own in zip(
@@ -232,20 +243,29 @@ class Head(nn.Module):
         dtype: torch.dtype | None,
     ) -> tuple[Plan, Dims, Tensor | None, list[Tensor]]:
         error = error_of(settings.batch_dims, outputs)
+        ways = None
+        if not torch.compiler.is_compiling():
+            ways = around(self.link, settings, outputs, fed)
+            records = records if ways is None else whole(records, fed, ways)
         sizes, starts, columns, largest = self._columns(settings, error, outputs[0], records)
         of_fed = [size for size, record in zip(sizes, records, strict=True) if record.value is not None]
         for record, (_, rows, _) in zip(fed, of_fed, strict=True):
             check_rows(record.point, rows, error.samples, record.rows)
+        dims = [own for own, _, _ in of_fed]
+        if ways is not None:
+            fed = told(fed, ways, dims, error.samples)
         indices, which = index_tensors(fed, [rows for _, rows, _ in of_fed], error.samples)
         widths = [(record, width) for record, (_, _, width) in zip(fed, of_fed, strict=True)]
         slots = slots_for(settings, widths, starts, error.width, largest, which)
-        dims = [own for own, _, _ in of_fed]
+        if ways is not None:
+            slots = slots_here(slots, ways, dims)
         if not torch.compiler.is_compiling():
-            slots = list(fitted(slots, [batch_first(r.value, own) for r, own in zip(fed, dims, strict=True)]))  # type: ignore[arg-type]
+            values = [batch_first(local(r.value), own) for r, own in zip(fed, dims, strict=True)]  # type: ignore[arg-type]
+            slots = list(fitted(slots, values))
         matrix = self._matrix_for(settings)
         plan = self._plan_of(settings, error, columns, slots, dtype, len(indices))
-        in_front = all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
-        return plan, (error, dims, in_front), matrix, indices
+        in_front = ways is None and all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
+        return plan, (error, dims, in_front, ways), matrix, indices
 
     def _plan_of(
         self, settings: Settings, error: Error, columns: int, slots: list[Any], dtype: torch.dtype | None, indices: int

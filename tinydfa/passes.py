@@ -172,6 +172,7 @@ class Link:
         self.observation: Observation | None = None
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
+        self.model: Any = None  # the attached one
         self.still = 0  # blocks in which no feedback learns
         self.cuts = self.settings.rule.cuts  # whether points cut now
 
@@ -233,6 +234,11 @@ class Link:
 def in_backward() -> bool:
     """Whether a backward pass is running: a forward pass seen then is a recomputation (`torch.utils.checkpoint`)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is in force: a tensor then does not say whether its gradient is asked for."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def is_output(records: list[Record], outputs: list[Tensor]) -> bool:

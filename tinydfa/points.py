@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.passes import Link, Record, Rows, in_backward
+from tinydfa.passes import Link, Record, Rows, in_backward, transformed
 
 
 class DFALayer(nn.Module):
@@ -80,7 +80,7 @@ class DFALayer(nn.Module):
             return input
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
-        wanted = recording and input.requires_grad
+        wanted = recording and (input.requires_grad or transformed())
         if in_backward():
             if self.skipped and wanted:
                 raise self._reentrant()
