@@ -18,6 +18,7 @@ from tinydfa.hooks import HeadHook, PointHook
 from tinydfa.model_forward import AttachedForward
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
+from tinydfa.order import Order
 from tinydfa.passes import BatchDims, Link, Rows, Settings
 from tinydfa.points import DFALayer
 from tinydfa.projectors import effective, fingerprint
@@ -172,7 +173,7 @@ class Attachment:
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
                 setattr(thing, name, value)
-        self.link.model = None
+        self.link.model = self.link.order = None
         if self.head is not None:
             self.link.change()  # as the settings are that were put back
         self._handles, self._before = [], []
@@ -254,6 +255,7 @@ class Attachment:
             point.batch_dims = plan.point_dims.get(point.label, point.batch_dims)
         for module, hook in plan.hooks:
             self._handles.append(module.register_forward_hook(hook))
+        self.link.order = Order([(module, at) for (module, _), at in zip(plan.hooks, self._handles, strict=True)])
 
     def _remember(self, thing: Any, *attributes: str) -> None:
         """Note what `detach` is to put back."""

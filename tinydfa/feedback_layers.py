@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from tinydfa.errors import DFAError
 from tinydfa.feedback import OWN, Distribution, Feedback
 from tinydfa.passes import in_backward, transformed
 from tinydfa.rules.layerwise import Layerwise, Magnitudes
@@ -55,6 +56,11 @@ class LayerFeedback(nn.Module):
         """The fixed or freshly drawn part of B; the sign of W is applied when it is needed."""
         if not self.fresh:
             return self.matrix
+        if transformed():
+            raise DFAError(
+                "fresh magnitudes (brsf) are drawn anew in every pass, and inside torch.func (vmap, grad) a function "
+                "must change nothing. Use frsf or usf there, or call the model outside, with loss.backward()."
+            )
         if not in_backward():
             self.passes += 1
         take = magnitudes if torch.compiler.is_compiling() else magnitudes_of

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa import entries
+from tinydfa.backward_hooks import has_backward_hooks, hooked
 from tinydfa.entries import Keys
 from tinydfa.errors import PointError
 from tinydfa.head import Head
-from tinydfa.passes import in_backward
+from tinydfa.passes import in_backward, transformed
 from tinydfa.points import DFALayer
+from tinydfa.surroundings import refuse_without_graph
 
 
 class PointHook:
@@ -29,15 +31,28 @@ class PointHook:
     def __init__(self, point: DFALayer, keys: Keys | None = None, others: Sequence[Keys] = ()) -> None:
         self.point, self.keys, self.others = point, keys, list(others)
         self.warned = False
+        self.judged = False  # an output without a graph was found to be in order
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and not self.keys:
+            if not output.requires_grad or has_backward_hooks(module):
+                output = self._looked_at(module, inputs, output, output, ())
             return self.point.forward(output)
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
+        tensor = self._looked_at(module, inputs, output, tensor, keys)
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             output = self._watch(output, keys)
         return entries.put(output, keys, self.point.forward(tensor))
+
+    def _looked_at(self, module: nn.Module, inputs: Any, output: Any, tensor: Tensor, keys: Keys) -> Tensor:
+        """`tensor`, where the module's backward hooks stand; refused if no gradient could reach the module's weights."""
+        if not self.point.cuts or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
+            return tensor
+        if not tensor.requires_grad and not self.judged:
+            self.judged = not any(tensor is given for given in inputs)  # a block that was skipped says nothing
+            refuse_without_graph(module, self.point.label) if self.judged else None
+        return hooked(module, inputs, output, tensor, keys) if has_backward_hooks(module) else tensor
 
     def _keys(self, output: Any) -> Keys:
         if self.keys is not None:

@@ -173,6 +173,7 @@ class Link:
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
         self.model: Any = None  # the attached one
+        self.order: Any = None  # of its hooks (`tinydfa.order`)
         self.still = 0  # blocks in which no feedback learns
         self.cuts = self.settings.rule.cuts  # whether points cut now
 

@@ -179,7 +179,7 @@ def one_hot_rows(target: Tensor, like: Tensor) -> Tensor:
     if are_rows(target, samples, outputs):
         return target.reshape(samples, outputs).to(like)
     ids = target.reshape(-1, 1).to(like.device)
-    return torch.zeros_like(like).scatter_(1, ids.clamp(0, outputs - 1), 1.0) * (ids >= 0)
+    return (ids == torch.arange(outputs, device=like.device)).to(like.dtype)
 
 
 def are_rows(target: Tensor, samples: int, outputs: int) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError
 from tinydfa.passes import Link, Record, Settings
@@ -47,6 +47,19 @@ def refuse_split(output: Tensor) -> None:
             f"the output at which the error is taken is spread over processes ({spec.placements}), so each would feed "
             "its points a part of the error. Make it whole there: ColwiseParallel(output_layouts=Replicate()) at the "
             "last layer, without loss_parallel."
+        )
+
+
+def refuse_without_graph(module: nn.Module, name: str) -> None:
+    """Refuse a point at a module with weights to train whose output has no graph that leads to them."""
+    trained = next((p for p, parameter in module.named_parameters() if parameter.requires_grad), None)
+    if trained is not None:
+        raise PointError(
+            f"what came into feedback point {name!r} has no graph, so its module's {trained!r} and the others would "
+            "keep their values. torch.utils.checkpoint does that with use_reentrant=True, because the input is "
+            "detached by the point below: pass use_reentrant=False (transformers: "
+            "gradient_checkpointing_kwargs={'use_reentrant': False}). Else the module computes under no_grad or "
+            "detaches: choose another point, or set requires_grad_(False) on it."
         )
 
 
