@@ -46,7 +46,7 @@ from tinydfa.shapes import (
     slots_for,
 )
 from tinydfa.sharded import Way, local, slots_here, told, whole
-from tinydfa.signals import autocast_type, widest
+from tinydfa.signals import autocast_type, is_real, widest
 from tinydfa.surroundings import around
 from tinydfa.transforms import FunctionalNode
 
@@ -231,7 +231,7 @@ class Head(nn.Module):
         if known is None or not known.holds(settings, self.feedback_matrix, dtype, self.link.still, outputs, records):
             made = self._made(settings, outputs, records, fed, dtype)
             known = Known(settings, self.feedback_matrix, dtype, self.link.still, outputs, records, made)
-            self._known = known if not has_rows(fed) else None
+            self._known = known if is_real(outputs[0]) and not has_rows(fed) else None
         return known.made
 
     def _made(
@@ -263,6 +263,8 @@ class Head(nn.Module):
             values = [batch_first(local(r.value), own) for r, own in zip(fed, dims, strict=True)]  # type: ignore[arg-type]
             slots = list(fitted(slots, values))
         matrix = self._matrix_for(settings)
+        if not torch.compiler.is_compiling() and not is_real(outputs[0]) and settings.feedback.projector is None:
+            matrix = outputs[0].new_empty(error.width, columns)  # of its size; what is drawn or loaded stays as it is
         plan = self._plan_of(settings, error, columns, slots, dtype, len(indices))
         in_front = ways is None and all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
         return plan, (error, dims, in_front, ways), matrix, indices
@@ -306,7 +308,8 @@ class Head(nn.Module):
         starts, columns = None, largest
         if settings.own_columns:
             starts, columns = own_columns(self.points)
-        self._ready(settings, error.width, columns, starts, output.device)
+        if torch.compiler.is_compiling() or is_real(output):
+            self._ready(settings, error.width, columns, starts, output.device)
         if not settings.own_columns and self.feedback_matrix is not None:
             largest = columns = self.feedback_matrix.shape[1]
         self._check_columns(settings, records, sizes, starts)

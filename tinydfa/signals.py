@@ -17,6 +17,7 @@ point. Source: arXiv 2006.12878, eq. 4, and its code release for shared columns 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -206,5 +207,11 @@ def autocast_type(output: Tensor) -> torch.dtype | None:
     Not float16, whose range may be too small for what comes of an error times a loss scale.
     """
     kind = output.device.type
-    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+    bf16 = kind != "meta" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
     return torch.bfloat16 if bf16 else None
+
+
+def is_real(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers: not on the meta device, and not a fake one of a memory estimate."""
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return not tensor.is_meta and (type(tensor) is Tensor or fake is None or not isinstance(tensor, fake.FakeTensor))

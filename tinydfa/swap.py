@@ -62,6 +62,13 @@ def layers_to_swap(model: nn.Module, rule: str) -> dict[str, nn.Module]:
             f"{', '.join(lazy)} have no shape yet, so {rule} cannot draw matrices of the same shape. Run the model "
             "once, then attach."
         )
+    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if empty:
+        raise DFAError(
+            f"{', '.join(empty[:6])}{' and others' if len(empty) > 6 else ''} stand on the meta device, and {rule} gives "
+            "every layer a matrix beside its weight, which to_empty() would not fill. Call model.to_empty(device=...), "
+            "load or initialise the weights, then attach."
+        )
     layers = {name: layer for name, layer in model.named_modules() if swapped_class(layer) is not None}
     if not layers:
         raise PointError(
