@@ -165,7 +165,7 @@ class Head(nn.Module):
         fed = [record for record in records if record.value is not None]
         if fed:
             return self._join(link.settings, outputs, target, records, fed)
-        if records and self.feedback_matrix is None and link.settings.feedback.projector is None:
+        if records and self.feedback_matrix is None and link.settings.feedback.projector is None and link.whole:
             error = error_of(link.settings.batch_dims, outputs)
             self._columns(link.settings, error, outputs[0], records)
         return outputs

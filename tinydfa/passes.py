@@ -5,6 +5,7 @@ Plain objects, no modules: they are no part of the model's tree, and a copy of t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,14 @@ class Link:
     @property
     def rule(self) -> Rule:
         return self.settings.rule
+
+    @property
+    def whole(self) -> bool:
+        """Whether every process has the whole model: then a pass without gradients tells the widths of the points."""
+        tensors = sys.modules.get("torch.distributed.tensor")
+        if tensors is None or self.model is None:
+            return True
+        return not any(isinstance(parameter, tensors.DTensor) for parameter in self.model.parameters())
 
     def change(self, **settings: Any) -> None:
         """Put other settings in force."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError
@@ -25,10 +26,10 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], fed: Seque
     """
     refuse_stage()
     ways = ways_in(link.model, fed)
-    if ways is None:
-        return None
     for output in outputs:
         refuse_split(output)
+    if ways is None:
+        return None
     if settings.rule.learns and any(way.part is not None for way in ways):
         raise DFAError(
             f"{settings.rule.name} learns a feedback for whole layers, and tensor parallelism leaves some columns of "
@@ -39,7 +40,7 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], fed: Seque
 
 def refuse_split(output: Tensor) -> None:
     """Refuse an output of which this process has a part: the points would be fed a part of the error."""
-    if "torch.distributed.tensor" not in sys.modules:
+    if "torch.distributed.tensor" not in sys.modules or not torch.distributed.is_initialized():
         return
     spec = spec_of(output, "at the output")
     if spec is not None and not all(placement.is_replicate() for placement in spec.placements):

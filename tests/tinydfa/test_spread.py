@@ -1,0 +1,84 @@
+"""Models spread over processes train as they do in one: sharded weights, split layers, in either order with `attach`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.processes import in_two_processes
+from tests.tinydfa import spread
+
+ORDERS = ["attach first", "attach last"]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spread")
+    in_two_processes(spread.worker, folder)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def equal(ranks, name: str, expected) -> None:
+    for rank in ranks:
+        found = rank[name]
+        assert isinstance(found, dict), found
+        assert found.keys() == expected.keys()
+        for key, gradient in expected.items():
+            torch.testing.assert_close(found[key], gradient, msg=lambda text, key=key: f"{name}, {key}: {text}")
+
+
+@pytest.mark.parametrize("points", ["at blocks", "inside", "of its own"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_fully_shard(order, points, ranks):
+    equal(ranks, f"fsdp2 {order}, points {points}", spread.by_hand())
+
+
+def test_fully_shard_after_the_first_step(ranks):
+    equal(ranks, "fsdp2 after a step", spread.by_hand())
+
+
+def test_backward_hooks_of_sharded_modules_see_the_signal(ranks):
+    for rank in ranks:
+        assert isinstance(rank["fsdp2 with hooks"], dict), rank["fsdp2 with hooks"]
+        assert rank["fsdp2 with hooks"].keys() == {"0", "1", "2"}
+        assert [tuple(signal.shape) for signal in rank["fsdp2 with hooks"].values()] == [(4, 6), (4, 8), (4, 5)]
+
+
+@pytest.mark.parametrize("original", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_fully_sharded_data_parallel(order, original, ranks):
+    name = f"fsdp1 {order}, {original}"
+    equal(ranks, name, spread.by_hand())
+
+
+@pytest.mark.parametrize("at", spread.PLANS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_process_reads_the_columns_that_it_has(order, at, ranks):
+    equal(ranks, f"tp {order}, {at}", spread.split_by_hand(at.partition(" ")[0]))
+
+
+def test_a_pass_without_gradients_draws_no_narrow_feedback(ranks):
+    equal(ranks, "tp evaluated first", spread.split_by_hand("up"))
+
+
+def test_a_process_reads_the_rows_that_it_has(ranks):
+    equal(ranks, "sequence parallel", spread.positions_by_hand())
+
+
+def test_what_cannot_be_told_is_refused(ranks):
+    for rank in ranks:
+        assert "spread over processes" in rank["split_output"]
+        assert "output_layouts=Replicate()" in rank["split_output"]
+        assert "'blocks.0.up' lie above frozen layers" in rank["split_frozen"]
+        assert "dkp learns a feedback for whole layers" in rank["split_learning"]
+
+
+@pytest.mark.parametrize("method", ["dfa", "bp"])
+def test_a_stage_of_a_pipeline_is_refused(method, tmp_path):
+    in_two_processes(spread.stage_worker, tmp_path, method)
+    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    for rank, text in enumerate(found):
+        if method == "bp":
+            assert text == "nothing was refused"
+        else:
+            assert f"stage {rank} of 2 of a pipeline" in text
