@@ -99,7 +99,7 @@ def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
 
 def refuse_unfed(current: ForwardPass) -> None:
     """Points that are still there at the end of a pass have no head."""
-    left = [record.point.label for record in current.records if record.value is not None]
+    left = [record.point.label for record in current.take() if record.value is not None]
     if left:
         raise PointError(
             f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error did not "

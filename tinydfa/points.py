@@ -78,6 +78,23 @@ class DFALayer(nn.Module):
             link.observation.seen.append((self, input))
         if not link.cuts:
             return input
+        current = link.current
+        if (
+            not current.open
+            or current.rows is not None
+            or index is not None
+            or self.passthrough
+            or not input.requires_grad
+            or not torch.is_grad_enabled()
+            or in_backward()
+        ):
+            return self._note(link, input, index)
+        passed = input.detach()
+        current.records.append((self, input, passed))
+        return passed
+
+    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+        """As `forward`, of a point that may have to note more than what comes in and goes on."""
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
         wanted = recording and (input.requires_grad or transformed())
@@ -85,18 +102,13 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        current = link.current
-        rows = None if current.rows is None else current.rows_of(self)
+        rows = None if link.current.rows is None else link.current.rows_of(self)
         if index is not None:
             rows = Rows(index)
         if wanted:
-            record = Record(self, input.shape, input, passed, rows, True)
+            link.write(Record(self, input, passed, input.shape, rows, True))
         else:
-            record = Record(self, input.shape, None, None, rows, recording)
-        if link.scoped and current.open:
-            current.records.append(record)
-        else:
-            link.write(record)
+            link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
 
     def _reentrant(self) -> PointError:

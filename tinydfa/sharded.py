@@ -170,12 +170,13 @@ def specs_behind(value: Tensor) -> list[Any]:
     return found
 
 
-def whole(records: Sequence[Record], fed: Sequence[Record], ways: Sequence[Way]) -> list[Record]:
+def whole(records: Sequence[Record], ways: Sequence[Way]) -> list[Record]:
     """Records as they would be in one process.
 
     Raises:
         PointError: A layer that is not trained does not say which part of it is here, and its width counts.
     """
+    fed = [record for record in records if record.value is not None]
     parts = {id(record): way.part for record, way in zip(fed, ways, strict=True)}
     still = [r.point.label for r in records if r.value is None]
     if still and any(part is not None for part in parts.values()):

@@ -90,7 +90,9 @@ def project(encoded: Tensor, feedback: Any, columns: int, scale: float, dtype: t
     """``scale * s @ F``, ``[B, D]``, by the matrix or by the projector in its place."""
     if isinstance(feedback, Tensor):
         small = encoded if scale == 1.0 else encoded * scale
-        return cast(small, dtype, feedback.device) @ cast(feedback, dtype, feedback.device)
+        if small.dtype is not dtype or small.device != feedback.device:
+            small = small.to(feedback.device, dtype)
+        return small @ (feedback if feedback.dtype is dtype else feedback.to(dtype))
     with torch.no_grad():
         projected: Tensor = feedback(encoded.detach(), columns) * scale
     return projected
@@ -211,7 +213,9 @@ def autocast_type(output: Tensor) -> torch.dtype | None:
     return torch.bfloat16 if bf16 else None
 
 
-def is_real(tensor: Tensor) -> bool:
+def has_numbers(tensor: Tensor) -> bool:
     """Whether a tensor has numbers: not on the meta device, and not a fake one of a memory estimate."""
+    if torch.compiler.is_compiling():
+        return True
     fake = sys.modules.get("torch._subclasses.fake_tensor")
     return not tensor.is_meta and (type(tensor) is Tensor or fake is None or not isinstance(tensor, fake.FakeTensor))

@@ -18,14 +18,14 @@ from tinydfa.passes import Link, Record, Settings
 from tinydfa.sharded import Way, spec_of, ways_in
 
 
-def around(link: Link, settings: Settings, outputs: Sequence[Tensor], fed: Sequence[Record]) -> list[Way] | None:
+def around(link: Link, settings: Settings, outputs: Sequence[Tensor], records: Sequence[Record]) -> list[Way] | None:
     """What is to be done at each point of a model that is spread over processes; None where there is nothing.
 
     Raises:
         DFAError: The head does not see the whole error here.
     """
     refuse_stage()
-    ways = ways_in(link.model, fed)
+    ways = ways_in(link.model, [record for record in records if record.value is not None])
     for output in outputs:
         refuse_split(output)
     if ways is None:

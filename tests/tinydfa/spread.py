@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
-from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.distributed.pipelining import PipelineStage, ScheduleInterleaved1F1B
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import fill
-from tinydfa import DFA, DFAError, DFALayer, Feedback, attach, doctor
+from tinydfa import DFAError, DFALayer, Feedback, attach, doctor
 
 SEED = 3
 WIDTHS = (5, 8, 6)  # of the blocks' outputs: D = 8
@@ -295,18 +295,16 @@ def split_learning(rank: int) -> None:
     net(data()[0])
 
 
-def stage(rank: int, method: str) -> dict[str, Tensor]:
-    """Block `rank` of two of a pipeline, the second with the top; gradients of the stage."""
-    net = Net()
+def pipeline(methods: tuple[str | None, str | None]) -> dict[str, Tensor]:
+    """Gradients of `Net` as a pipeline of two stages, here of one process, each attached by its method or not at all."""
+    net, (x, y) = Net(), data()
     parts = [nn.Sequential(net.blocks[0], net.blocks[1]), nn.Sequential(net.blocks[2], net.top)]
-    mine = parts[rank]
-    attach(mine, method, points=["0"])
-    schedule = ScheduleGPipe(
-        PipelineStage(mine, rank, 2, torch.device("cpu")), 2, loss_fn=cross_entropy, scale_grads=True
-    )
-    x, y = data()
-    schedule.step(*([x] if rank == 0 else []), target=y if rank == 1 else None)
-    return gradients(mine)
+    for part, method in zip(parts, methods, strict=True):
+        if method is not None:
+            attach(part, method, points=["0"])
+    stages = [PipelineStage(part, number, 2, torch.device("cpu")) for number, part in enumerate(parts)]
+    ScheduleInterleaved1F1B(stages, 2, loss_fn=cross_entropy).step(x, target=y)
+    return gradients(net)
 
 
 def pieces(rank: int) -> dict[str, Callable[[], object]]:
@@ -350,11 +348,3 @@ def worker(rank: int, folder: Path) -> None:
         except Exception:
             results[name] = traceback.format_exc()
     torch.save(results, folder / f"rank{rank}.pt")
-
-
-def stage_worker(rank: int, folder: Path, method: str) -> None:
-    torch.save(refused(lambda: stage(rank, method)), folder / f"rank{rank}.pt")
-
-
-def bare_head_of(net: WithPoints) -> nn.Module:
-    return nn.Sequential(net, DFA([m for m in net.modules() if isinstance(m, DFALayer)], feedback=Feedback(seed=SEED)))

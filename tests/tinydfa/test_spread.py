@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import distributed
 
 from tests.processes import in_two_processes
 from tests.tinydfa import spread
+from tinydfa import DFAError
 
 ORDERS = ["attach first", "attach last"]
 
@@ -73,12 +75,21 @@ def test_what_cannot_be_told_is_refused(ranks):
         assert "dkp learns a feedback for whole layers" in rank["split_learning"]
 
 
-@pytest.mark.parametrize("method", ["dfa", "bp"])
-def test_a_stage_of_a_pipeline_is_refused(method, tmp_path):
-    in_two_processes(spread.stage_worker, tmp_path, method)
-    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for rank, text in enumerate(found):
-        if method == "bp":
-            assert text == "nothing was refused"
-        else:
-            assert f"stage {rank} of 2 of a pipeline" in text
+@pytest.fixture
+def one_process(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("methods", [("dfa", "dfa"), ("dfa", None), (None, "dfa"), ("bp", "sdfa")])
+def test_a_stage_of_a_pipeline_is_refused(methods, one_process):
+    number = methods.index(next(method for method in methods if method not in (None, "bp")))
+    with pytest.raises(DFAError, match=rf"(?s)stage {number} of 2 of a pipeline.*fully_shard.*'bp'"):
+        spread.pipeline(methods)
+
+
+def test_stages_that_train_by_backpropagation_are_not(one_process):
+    found, expected = spread.pipeline(("bp", "bp")), spread.pipeline((None, None))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
