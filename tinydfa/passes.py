@@ -64,6 +64,8 @@ class Rows(NamedTuple):
 
     sample: Tensor | None = None  # of each row of the point: [rows] int64, negative for none; or a mask of its rows
     group: Tensor | None = None  # of each row of the output: [B] int64; `sample` then counts groups
+    samples: int | None = None  # how many there are, as a packed sequence knows
+    packed: bool = False  # the point is the data of one: a row a step, whatever the batch dimensions of the output
 
 
 class Record(NamedTuple):

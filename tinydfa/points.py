@@ -60,7 +60,7 @@ class DFALayer(nn.Module):
         """Whether a rule is in force that replaces the weights on the signal's way down."""
         return self.link is not None and self.link.rule.layerwise and not self.link.suspended
 
-    def forward(self, input: Tensor, index: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, index: Tensor | Rows | None = None) -> Tensor:
         """
         Args:
             input: Output of the layer, ``[*batch, *features]``.
@@ -93,7 +93,7 @@ class DFALayer(nn.Module):
         current.records.append((self, input, passed))
         return passed
 
-    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+    def _note(self, link: Link, input: Tensor, index: Tensor | Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
@@ -104,7 +104,7 @@ class DFALayer(nn.Module):
             return passed
         rows = None if link.current.rows is None else link.current.rows_of(self)
         if index is not None:
-            rows = Rows(index)
+            rows = index if isinstance(index, Rows) else Rows(index)
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
         else:

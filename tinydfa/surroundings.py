@@ -25,6 +25,8 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], records: S
         DFAError: The head does not see the whole error here.
     """
     refuse_stage()
+    for record in records:
+        refuse_nested(record)
     ways = ways_in(link.model, [record for record in records if record.value is not None])
     for output in outputs:
         refuse_split(output)
@@ -36,6 +38,15 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], records: S
             "them in each process. Use a rule that does not learn (dfa, sdfa, tdfa, drtp), or fully_shard instead."
         )
     return ways
+
+
+def refuse_nested(record: Record) -> None:
+    """Refuse a point that holds a nested tensor, whose samples have unequal shapes."""
+    if record.value is not None and record.value.is_nested:
+        raise PointError(
+            f"feedback point {record.point.label!r} holds a nested tensor, whose samples have no shape in common. Place "
+            "the point where they are padded (to_padded_tensor), and leave the padding out by attachment.samples()."
+        )
 
 
 def refuse_split(output: Tensor) -> None:
@@ -82,10 +93,11 @@ def running_stage() -> Any:
     stages = sys.modules.get("torch.distributed.pipelining.stage")
     if stages is None:
         return None
-    frame = sys._getframe()
+    frame: Any = sys._getframe(1)
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, stages._PipelineStageBase):
-            return caller
-        frame = frame.f_back  # type: ignore[assignment]
+        if frame.f_code.co_filename == stages.__file__:  # of others the locals, tensors among them, are not touched
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, stages._PipelineStageBase):
+                return caller
+        frame = frame.f_back
     return None
