@@ -164,7 +164,7 @@ class Head(Holder):
         if not self._broadcasts(link.settings):
             return outputs
         if any([record.value is not None for record in records]):  # noqa: C419
-            return join(self._plan(link.settings, outputs, records), link, outputs, records, target)
+            return join(self._plan(outputs, records), link, outputs, records, target)
         if records and self.feedback_matrix is None and link.settings.feedback.projector is None:
             self._columns(link.settings, error_of(link.settings.batch_dims, outputs), outputs[0], records)
         return outputs
@@ -183,23 +183,27 @@ class Head(Holder):
             if record.point.skipped is record.graded:  # rarely: setting an attribute of a module is slow
                 record.point.skipped = not record.graded
 
-    def _plan(self, settings: Settings, outputs: list[Tensor], records: list[Record]) -> Planned:
-        """What the node needs of this pass; kept for the next one."""
+    def _plan(self, outputs: list[Tensor], records: list[Record]) -> Planned:
+        """As `planned`; kept for the next pass."""
         known = None if torch.compiler.is_compiling() else self._known
         if known is not None and known.holds(self.link, self._buffers["feedback_matrix"], outputs, records):
             return known.made
+        made = self.planned(outputs, records)
+        if not torch.compiler.is_compiling():
+            matrix = self._buffers["feedback_matrix"]  # drawn by now
+            self._known = None if has_rows(records) else Known(self.link, matrix, outputs, records, made)
+        return made
+
+    def planned(self, outputs: list[Tensor], records: list[Record]) -> Planned:
+        """What the node needs of a pass; the feedback is drawn if there is none."""
+        settings = self.link.settings
         error = error_of(settings.batch_dims, outputs)
         columns = self._columns(settings, error, outputs[0], records)
-        learner = self.learner.handle if settings.rule.learns and self.learner and not self.link.still else None
+        shown = settings.rule.learns and settings.rule.every > 0 and not self.link.still  # type: ignore[attr-defined]
+        learner = self.learner.handle if shown and self.learner is not None else None
         made = planned(settings, error, columns, self.in_force(settings), learner, outputs, records)
         if made.plan.must_know_scale:
             refuse_half_precision(settings.rule.name, outputs[0])
-        if not torch.compiler.is_compiling():
-            self._known = (
-                None
-                if has_rows(records)
-                else Known(self.link, self._buffers["feedback_matrix"], outputs, records, made)
-            )
         return made
 
     def _columns(self, settings: Settings, error: Error, output: Tensor, records: list[Record]) -> Columns:
