@@ -153,7 +153,7 @@ def test_rows_that_an_index_leaves_out_show_nothing():
     model, (x, y) = Tokens(), data(B, 4)
     index = torch.arange(B).repeat_interleave(4)
     index[::4] = -1  # three rows a sample are left
-    for rule in (Fit(), Answer(probe=Probe(1e-3, 3000))):
+    for rule in (Fit(), Answer(probe=Probe(1e-3, 800))):
         attachment = attach(model, rule, batch_dims=(0,))
         with attachment.samples(index):
             gradients(model, x, y)
@@ -169,7 +169,7 @@ def test_rows_that_an_index_leaves_out_show_nothing():
 def test_the_mean_answer_to_noise_is_the_jacobian_of_a_linear_top(kind):
     model, (x, _) = (LinearTop(), data()) if kind == "two points" else (Tokens(), data(B, 4))
     ideal = torch.cat(model.jacobians(), dim=1) if isinstance(model, LinearTop) else model.top.weight.detach() / 2
-    attachment = attach(model, Answer(probe=Probe(1e-3, 2000)), batch_dims=(0,))
+    attachment = attach(model, Answer(probe=Probe(1e-3, 800)), batch_dims=(0,))
     model(x)  # the feedback changes before the backward pass
     found = attachment.effective_feedback().double()
     assert (found - ideal).norm() < 0.05 * ideal.norm()
