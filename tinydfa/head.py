@@ -170,7 +170,7 @@ class Head(Holder):
         if not self._broadcasts(link.settings):
             return outputs
         if any([record.value is not None for record in records]):  # noqa: C419
-            return join(self._plan(link.settings, outputs, records), link, outputs, records, target)
+            return join(self._plan(outputs, records), link, outputs, records, target)
         if records and self.feedback_matrix is None and link.settings.feedback.projector is None and link.whole:
             self._columns(link.settings, error_of(link.settings.batch_dims, outputs), outputs[0], records)
         return outputs
@@ -189,27 +189,32 @@ class Head(Holder):
             if record.point.skipped is record.graded:  # rarely: setting an attribute of a module is slow
                 record.point.skipped = not record.graded
 
-    def _plan(self, settings: Settings, outputs: list[Tensor], records: list[Record]) -> Planned:
-        """What the node needs of this pass; kept for the next one."""
+    def _plan(self, outputs: list[Tensor], records: list[Record]) -> Planned:
+        """As `planned`; kept for the next pass."""
         known = None if torch.compiler.is_compiling() else self._known
         if known is not None and known.holds(self.link, self._buffers["feedback_matrix"], outputs, records):
             return known.made
+        made = self.planned(outputs, records)
+        if not torch.compiler.is_compiling():
+            matrix = self._buffers["feedback_matrix"]  # drawn by now
+            once = has_rows(records) or not has_numbers(outputs[0])
+            self._known = None if once else Known(self.link, matrix, outputs, records, made)
+        return made
+
+    def planned(self, outputs: list[Tensor], records: list[Record]) -> Planned:
+        """What the node needs of a pass; the feedback is drawn if there is none."""
+        settings = self.link.settings
         error = error_of(settings.batch_dims, outputs)
         ways = None if torch.compiler.is_compiling() else around(self.link, settings, outputs, records)
         columns = self._columns(settings, error, outputs[0], records if ways is None else whole(records, ways))
-        learner = self.learner.handle if settings.rule.learns and self.learner and not self.link.still else None
+        shown = settings.rule.learns and settings.rule.every > 0 and not self.link.still  # type: ignore[attr-defined]
+        learner = self.learner.handle if shown and self.learner is not None else None
         matrix = self.in_force(settings)
         if not has_numbers(outputs[0]) and settings.feedback.projector is None:
             matrix = outputs[0].new_empty(error.width, columns.count)  # what was drawn or loaded stays as it is
         made = planned(settings, error, columns, matrix, learner, outputs, records, ways)
         if made.plan.must_know_scale:
             refuse_half_precision(settings.rule.name, outputs[0])
-        if not torch.compiler.is_compiling():
-            self._known = (
-                None
-                if has_rows(records) or not has_numbers(outputs[0])
-                else Known(self.link, self._buffers["feedback_matrix"], outputs, records, made)
-            )
         return made
 
     def _columns(self, settings: Settings, error: Error, output: Tensor, records: list[Record]) -> Columns:

@@ -18,6 +18,7 @@ from torch import nn
 
 from tinydfa.errors import PointError
 from tinydfa.hooks import HeadHook
+from tinydfa.looks import looking
 from tinydfa.passes import ForwardPass, Link, in_backward
 
 
@@ -78,6 +79,8 @@ class AttachedForward:
 
 def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
     """One forward pass of an attached model."""
+    if self.link.looks:
+        return looking(self.model, self, args, kwargs)
     model, current = self.model, self.link.current
     current.records = []  # left over from a pass that raised
     current.open = True

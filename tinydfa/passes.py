@@ -122,6 +122,11 @@ class Observation:
         self.at_head: list[Tensor] = []  # where the error is taken
         self.sample_dims: tuple[int, ...] = (0,)
 
+    def note(self, point: Any, value: Tensor, rows: Rows | None) -> Tensor:
+        """See what comes into a point; returns what does so from here on."""
+        self.seen.append((point, value))
+        return value
+
     def is_output(self, value: Tensor) -> bool:
         return any(value is output for output in self.at_head)
 
@@ -144,6 +149,8 @@ class Link:
         self.order: Any = None  # of its hooks (`tinydfa.order`)
         self.still = 0  # blocks in which no feedback learns
         self.cuts = self.settings.rule.cuts  # whether points cut now
+        self.looks = self.settings.rule.looks  # whether some passes show more than others
+        self.uncut = -1  # the backward pass, by the engine's number, whose recomputations are not cut
 
     @property
     def rule(self) -> Rule:
@@ -161,6 +168,7 @@ class Link:
         """Put other settings in force."""
         self.settings = replace(self.settings, **settings)
         self.cuts = self.settings.rule.cuts and not self.suspended
+        self.looks = self.settings.rule.looks
 
     def write(self, record: Record) -> None:
         """Keep a point for the head."""
@@ -190,9 +198,9 @@ class Link:
             self.cuts = self.settings.rule.cuts and not self.suspended
 
     @contextmanager
-    def observed(self) -> Iterator[Observation]:
+    def observed(self, by: Observation | None = None) -> Iterator[Observation]:
         """Inside this block the points and the head note what passes them."""
-        self.observation = seen = Observation()
+        self.observation = seen = by or Observation()
         try:
             yield seen
         finally:

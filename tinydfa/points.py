@@ -75,7 +75,7 @@ class DFALayer(nn.Module):
         if link is None:
             return input
         if link.observation is not None:
-            link.observation.seen.append((self, input))
+            input = link.observation.note(self, input, self._rows(link, index))
         if not link.cuts:
             return input
         current = link.current
@@ -95,21 +95,26 @@ class DFALayer(nn.Module):
 
     def _note(self, link: Link, input: Tensor, index: Tensor | Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
-        passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
         wanted = recording and (input.requires_grad or transformed())
+        passed = input if self.passthrough else input.detach()
         if in_backward():
+            if link.uncut == torch._C._current_graph_task_id():
+                return input
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        rows = None if link.current.rows is None else link.current.rows_of(self)
-        if index is not None:
-            rows = index if isinstance(index, Rows) else Rows(index)
+        rows = self._rows(link, index)
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
         else:
             link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
+
+    def _rows(self, link: Link, index: Tensor | Rows | None) -> Rows | None:
+        if index is not None:
+            return index if isinstance(index, Rows) else Rows(index)
+        return None if link.current.rows is None else link.current.rows_of(self)
 
     def _reentrant(self) -> PointError:
         return PointError(

@@ -39,7 +39,7 @@ class FunctionalNode(torch.autograd.Function):
         Raises:
             DFAError: The rule learns: its feedback would change inside a function that is to be pure.
         """
-        if plan.learner is not None:
+        if plan.rule.learns:
             raise DFAError(
                 f"{plan.rule.name} changes its feedback in every backward pass, and inside torch.func (vmap, grad) a "
                 "function must change nothing. Call the model outside, with loss.backward(), or use a rule that does "
