@@ -18,7 +18,7 @@ from tinydfa.alignment import method_of
 from tinydfa.attachment import Attachment
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.examination import Around, Examination, Gradients, LossFn
-from tinydfa.feedback_layers import LayerFeedback, keeps_its_weights
+from tinydfa.feedback_layers import LayerFeedback
 from tinydfa.head import Head
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, Shallow
@@ -60,6 +60,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     with attachment.backprop() if attachment is not None else link.backprop():
         truth, below = examined.gradients(), examined.below_points()
     around = examined.around_points() if rule.cuts else None
+    kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = points_of(attachment, examined)
     if around is not None:
@@ -70,7 +71,11 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
     diagnosis.waiting = waiting(eager, ours, truth)
-    diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, rule, eager, below, around), *unfed(eager)]
+    diagnosis.findings += [
+        *untrained(diagnosis),
+        *backpropagated(diagnosis, rule, eager, below, around, kept),
+        *unfed(eager),
+    ]
     diagnosis.findings += not_run(attachment, examined)
     if compile:
         compare_compiled(diagnosis, examined, model, ours)
@@ -137,7 +142,7 @@ def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 
 def backpropagated(
-    diagnosis: Diagnosis, rule: Rule, model: nn.Module, below: set[str], around: Around | None
+    diagnosis: Diagnosis, rule: Rule, model: nn.Module, below: set[str], around: Around | None, kept: list[str]
 ) -> Iterator[Finding]:
     """Parameters that backpropagation trains although a method is in force; one layer above the last point may be."""
     if around is not None:
@@ -153,12 +158,12 @@ def backpropagated(
                 Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
             )
     elif rule.layerwise:
-        kept = [name for name, module in model.named_modules() if keeps_its_weights(module)]
         if kept:
             yield Finding(
                 Fault.TRAINED_BY_BP,
                 tuple(kept),
-                f"{rule} replaces Linear and Conv layers; these go by their weights.",
+                f"The signal of {rule} passes these by their own weights: build them of nn.Linear, or say how they use "
+                "their weight (tinydfa.register_layer).",
             )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tinydfa.attachment import Attachment
 from tinydfa.gradients import carries_activations, gradients_of, leaves, upstream
+from tinydfa.kept_weights import found_in_a_pass
 from tinydfa.passes import Link
 from tinydfa.rules import Shallow
 from tinydfa.undisturbed import state_kept
@@ -52,6 +53,12 @@ class Examination:
             values = [value.float().sum() for value in inner if value.requires_grad]
             found = gradients_of(torch.stack(values).sum(), self.trained) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
+
+    def kept_weights(self) -> list[str]:
+        """The modules that the signal of a layer-wise rule passes by their own weights."""
+        with found_in_a_pass(self.model) as names, state_kept(self.model), torch.enable_grad():
+            self.loss_fn(self.model, self.batch)
+        return names
 
     def input_gradients(self, attachment: Attachment | None) -> tuple[int, int]:
         """How many layers compute the gradient of their input: by backpropagation, and by the method."""
