@@ -8,6 +8,7 @@ from tinydfa.doctor import doctor
 from tinydfa.errors import DFAError
 from tinydfa.feedback import Distribution, Feedback, Scaling
 from tinydfa.head import Head
+from tinydfa.integrations import watch as _watch
 from tinydfa.known_layers import register_layer
 from tinydfa.names import Method
 from tinydfa.points import DFALayer
@@ -15,6 +16,8 @@ from tinydfa.projectors import Matrix, NeverStored, OpticalUnit, Projector
 from tinydfa.release2020 import DFA, FeedbackPointsHandling
 from tinydfa.rules import Broadcast, Layerwise, Learning, Rule, find_rule
 from tinydfa.weight_alignment import WeightAlignment, weight_alignment
+
+_watch()  # for the trainers that an attachment's state is saved and resumed by
 
 __version__ = "0.1.0"
 

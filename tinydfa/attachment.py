@@ -187,11 +187,18 @@ class Attachment:
         return {
             "method": self._rule.name,
             "seed": self.feedback.seed,
+            "feedback": self.feedback_options(),
             "feedback_matrix": None if matrix is None else matrix.clone(),
             "learner": None if head is None or head.learner is None else head.learner.state_dict(),
             "projector": self._fingerprint(),
             "layerwise": {name: tensor.clone() for name, tensor in self._drawn.items()},
         }
+
+    def feedback_options(self) -> dict[str, Any]:
+        """What the feedback is drawn and scaled by, apart from its seed, as plain values."""
+        feedback = self.feedback
+        options = {"distribution": str(feedback.distribution), "scaling": str(feedback.scaling)}
+        return options | {"shared": feedback.shared, "density": feedback.density, "error_sum": feedback.error_sum}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved rule and its feedback, also before the model has run.
