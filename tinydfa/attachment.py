@@ -23,7 +23,7 @@ from tinydfa.passes import BatchDims, Link, Rows, Settings
 from tinydfa.points import DFALayer
 from tinydfa.projectors import effective, fingerprint
 from tinydfa.rules import Backprop, Rule, find_rule
-from tinydfa.swap import passes, swap, swap_back
+from tinydfa.swap import Swap
 
 SampleIndex = Tensor | tuple[Tensor | None, Tensor]
 ALIKE = 0.9  # least cosine of the rows of a projector's effective matrix with those it had when it was saved
@@ -56,16 +56,18 @@ class Attachment:
         self._handles: list[RemovableHandle] = []
         self._forward: AttachedForward | None = None
         self._before: list[tuple[Any, dict[str, Any]]] = []
-        self._swapped: dict[str, nn.Module] = {}
+        self._swap: Swap | None = None
+        self._settled: set[str] = set()  # modules that the user was told of, or that need no telling
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
         try:
             self._take_over(plan)
             self._set(rule)
+            self.link.scoped, self.link.model = True, model
+            self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
+            self._swap_layers(rule)
         except DFAError:
             self.detach()
             raise
-        self.link.scoped, self.link.model = True, model
-        self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
         vars(model)["_attachment"] = self
 
     @property
@@ -181,17 +183,24 @@ class Attachment:
 
     def state_dict(self) -> dict[str, Any]:
         """Rule, seed and feedback: what the model's own `state_dict` does not hold."""
-        self._drawn.update(passes(self._swapped))
+        self._drawn.update(self._swap.passes() if self._swap is not None else {})
         head = self.head
         matrix = head.feedback_matrix if head is not None else None
         return {
             "method": self._rule.name,
             "seed": self.feedback.seed,
+            "feedback": self.feedback_options(),
             "feedback_matrix": None if matrix is None else matrix.clone(),
             "learner": None if head is None or head.learner is None else head.learner.state_dict(),
             "projector": self._fingerprint(),
             "layerwise": {name: tensor.clone() for name, tensor in self._drawn.items()},
         }
+
+    def feedback_options(self) -> dict[str, Any]:
+        """What the feedback is drawn and scaled by, apart from its seed, as plain values."""
+        feedback = self.feedback
+        options = {"distribution": str(feedback.distribution), "scaling": str(feedback.scaling)}
+        return options | {"shared": feedback.shared, "density": feedback.density, "error_sum": feedback.error_sum}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved rule and its feedback, also before the model has run.
@@ -221,16 +230,21 @@ class Attachment:
                 "leave the projector out."
             )
         self._swap_back()
-        if rule.layerwise:
-            with torch.inference_mode(False):
-                self._swapped = swap(self.model, rule, self.feedback, self._drawn)
+        if self._forward is not None:
+            self._swap_layers(rule)
         self.link.change(rule=rule)
         self._rule = rule
 
+    def _swap_layers(self, rule: Rule) -> None:
+        """Give the layers their B, after the model has its forward: the model may itself be a layer."""
+        if rule.layerwise:
+            with torch.inference_mode(False):
+                self._swap = Swap(self.model, rule, self.feedback, self._drawn, self._settled)
+
     def _swap_back(self) -> None:
-        if self._swapped:
-            swap_back(self._swapped, self._drawn)
-            self._swapped = {}
+        if self._swap is not None:
+            self._swap.undo()
+            self._swap = None
 
     def _take_over(self, plan: Plan) -> None:
         """Set the head and its points up as planned, remembering how they were."""

@@ -1,4 +1,4 @@
-"""The head's node and feedback layers inside `torch.func`: ``vmap``, ``grad``, ``vjp``, ``jacrev`` and their nestings.
+"""The head's node inside `torch.func`: ``vmap``, ``grad``, ``vjp``, ``jacrev`` and their nestings.
 
 Inside a transform a tensor does not say whether somebody asks for its gradient, and an autograd node must say how it
 is batched. So there points feed every value, and the head joins them by `FunctionalNode`, whose backward pass is
@@ -7,7 +7,6 @@ tensor operations only: a look at the error's size would need a number, which a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +14,7 @@ from torch import Tensor
 
 from tinydfa.errors import DFAError
 from tinydfa.node import Plan, encode, lost_factors, rows_of
-from tinydfa.passes import transformed
 from tinydfa.signals import signals
-
-__all__ = ["FunctionalNode", "feedback_only", "transformed"]
 
 
 class FunctionalNode(torch.autograd.Function):
@@ -83,13 +79,3 @@ class FunctionalNode(torch.autograd.Function):
             "jacfwd, hessian) of a model that trains by feedback. Use torch.func.grad, vjp or jacrev, or call the "
             "model inside `with attachment.backprop()`."
         )
-
-
-def feedback_only(layer: Callable[[Tensor, Tensor, Tensor | None], Tensor], input: Tensor, weight: Tensor,
-                  bias: Tensor | None, back: Tensor) -> Tensor:  # fmt: skip
-    """``layer(input, weight, bias)``, whose input gradient goes through `back` instead of `weight`.
-
-    The second term is exactly 0 and has the gradient of a layer with the weight `back`.
-    """
-    signal = layer(input, back.detach(), None)
-    return layer(input.detach(), weight, bias) + (signal - signal.detach())
