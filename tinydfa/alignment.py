@@ -35,7 +35,9 @@ from tinydfa.passes import Link
 from tinydfa.points import DFALayer
 from tinydfa.release2020.alignment import AlignmentMeasurement
 from tinydfa.shapes import batch_first, count, leading
+from tinydfa.sharded import is_sharded
 from tinydfa.undisturbed import state_kept
+from tinydfa.wrappers import unwrapped
 
 __all__ = ["Alignment", "AlignmentMeasurement", "measure_alignment"]
 
@@ -90,6 +92,7 @@ def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) 
         >>> measure_alignment(net, lambda net: net(torch.ones(3, 4)).square().sum())["1"].norm_ratio
         1.0
     """
+    model = unwrapped(model)
     attachment, link = method_of(model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with state_kept(model), link.unlearning():
@@ -111,7 +114,7 @@ def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) 
 
 def method_of(model: nn.Module) -> tuple[Attachment | None, Link]:
     """The attachment (if any) and the link at work on a model."""
-    inner = getattr(model, "module", model) if hasattr(model, "require_backward_grad_sync") else model
+    inner = unwrapped(model)
     attachment = attachment_of(inner)
     if attachment is not None:
         return attachment, attachment.link
@@ -135,7 +138,7 @@ def gradients(
     points = {name: (point, value) for name, (point, value) in named(seen.seen).items() if value.requires_grad}
     outputs = {f"output {number}": value for number, value in enumerate(seen.at_head) if value.requires_grad}
     places = {**outputs, **{name: value for name, (_, value) in points.items()}, **parameters}
-    result = {name: (gradient, 1) for name, gradient in gradients_of(loss, places).items() if gradient is not None}
+    result = {name: (gradient, 1) for name, gradient in gradients_of(loss, places, is_sharded(model)).items() if gradient is not None}
     errors = [result.pop(name)[0] for name in outputs if name in result]
     error = math.hypot(*(float(gradient.double().norm()) for gradient in errors))
     for name, (point, value) in points.items():

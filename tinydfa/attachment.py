@@ -24,6 +24,7 @@ from tinydfa.points import DFALayer
 from tinydfa.projectors import effective, fingerprint
 from tinydfa.rules import Backprop, Rule, find_rule
 from tinydfa.swap import Swap
+from tinydfa.wrappers import unwrapped
 
 SampleIndex = Tensor | tuple[Tensor | None, Tensor]
 ALIKE = 0.9  # least cosine of the rows of a projector's effective matrix with those it had when it was saved
@@ -310,7 +311,7 @@ class Attachment:
 
 def attachment_of(model: nn.Module) -> Attachment | None:
     """The attachment at work on `model` (also on a copy of an attached model), or None."""
-    attachment: Attachment | None = vars(getattr(model, "_orig_mod", model)).get("_attachment")
+    attachment: Attachment | None = vars(unwrapped(model)).get("_attachment")
     return attachment
 
 

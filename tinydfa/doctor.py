@@ -22,6 +22,7 @@ from tinydfa.feedback_layers import LayerFeedback
 from tinydfa.head import Head
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, Shallow
+from tinydfa.wrappers import unwrapped
 
 ROUNDING = 1e-5  # of the largest gradient: less is what rounding leaves of 0
 
@@ -51,7 +52,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         >>> report.parameters["0.weight"].value, report.parameters["2.weight"].value, report.healthy
         ('method', 'bp', True)
     """
-    eager = getattr(model, "_orig_mod", model)
+    eager = unwrapped(model)
     attachment, link = method_of(eager)
     rule = link.rule if attachment is None else attachment.rule
     examined = Examination(eager, batch, loss_fn, link)

@@ -13,6 +13,7 @@ from tinydfa.gradients import carries_activations, gradients_of, leaves, upstrea
 from tinydfa.kept_weights import found_in_a_pass
 from tinydfa.passes import Link
 from tinydfa.rules import Shallow
+from tinydfa.sharded import gathered, is_sharded
 from tinydfa.undisturbed import state_kept
 
 Gradients = dict[str, Tensor | None]
@@ -33,6 +34,7 @@ class Examination:
 
     def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFn, link: Link) -> None:
         self.model, self.batch, self.loss_fn, self.link = model, batch, loss_fn, link
+        self.sharded = is_sharded(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         with link.observed() as look, state_kept(model), torch.no_grad(), link.backprop():
             loss_fn(model, batch)
@@ -43,7 +45,7 @@ class Examination:
     def gradients(self, runner: nn.Module | None = None) -> Gradients:
         with state_kept(self.model), self.link.unlearning(), torch.enable_grad():
             loss = self.loss_fn(self.model if runner is None else runner, self.batch)
-            return gradients_of(loss, self.trained)
+            return gradients_of(loss, self.trained, self.sharded)
 
     def below_points(self) -> set[str]:
         """Parameters that some point depends on; to be called while nothing is cut."""
@@ -51,7 +53,7 @@ class Examination:
             self.loss_fn(self.model, self.batch)
             inner = [value for _, value in look.seen if not look.is_output(value)]  # a point there feeds nothing
             values = [value.float().sum() for value in inner if value.requires_grad]
-            found = gradients_of(torch.stack(values).sum(), self.trained) if values else {}
+            found = gradients_of(torch.stack(values).sum(), self.trained, self.sharded) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
 
     def kept_weights(self) -> list[str]:
@@ -106,9 +108,10 @@ class Examination:
         common = {label: [n for n in nodes & reached if carries_activations(n)] for label, nodes in below.items()}
         leaking = leaves(upstream([node for nodes in common.values() for node in nodes]))
         under = leaves(node for nodes in below.values() for node in nodes)
-        gradients = gradients_of(loss, self.trained)
+        gradients = gradients_of(loss, self.trained, self.sharded)
         alive = {name for name, gradient in gradients.items() if gradient is not None and bool(gradient.any())}
         names = {id(parameter): name for name, parameter in self.trained.items() if name in alive}
+        names |= {key: names[id(p)] for key, p in gathered(self.model).items() if id(p) in names}
         return Around(
             gradients,
             {names[key] for key in leaking if key in names},

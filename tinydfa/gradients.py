@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tinydfa.sharded import is_distributed
+
 CASTS = ("ToCopyBackward0", "TBackward0")  # what a weight passes alone, before it meets an activation
 
 
-def gradients_of(loss: Tensor, places: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-    """Gradients of `loss` at tensors by name; None where it does not depend on one. Sparse gradients become dense."""
+def gradients_of(loss: Tensor, places: Mapping[str, Tensor], stored: bool = False) -> dict[str, Tensor | None]:
+    """Gradients of `loss` at tensors by name; None where it does not depend on one.
+
+    Sparse gradients become dense, and those that are spread over processes whole.
+
+    Args:
+        loss: A scalar.
+        places: Tensors by name.
+        stored: They are parameters of sharded modules, whose gradients are only there once they are stored.
+    """
     if not loss.requires_grad or not places:  # nothing that trains is above the points, or nothing trains at all
         return dict.fromkeys(places)
-    found = torch.autograd.grad(loss, list(places.values()), allow_unused=True)
+    tensors = list(places.values())
+    found = by_backward(loss, tensors) if stored else torch.autograd.grad(loss, tensors, allow_unused=True)
     return {name: dense(gradient) for name, gradient in zip(places, found, strict=True)}
 
 
+def by_backward(loss: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """Gradients as `loss.backward()` stores them; those that were stored before are put back."""
+    for tensor in tensors:
+        if not tensor.is_leaf:
+            tensor.retain_grad()  # type: ignore[no-untyped-call]
+    before = [tensor.grad for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        return [tensor.grad for tensor in tensors]
+    finally:
+        for tensor, gradient in zip(tensors, before, strict=True):
+            tensor.grad = gradient
+
+
 def dense(gradient: Tensor | None) -> Tensor | None:
-    return gradient if gradient is None or gradient.layout is torch.strided else gradient.to_dense()
+    if gradient is None:
+        return None
+    gradient = gradient if gradient.layout is torch.strided else gradient.to_dense()
+    return gradient.full_tensor() if is_distributed(gradient) else gradient  # type: ignore[attr-defined, no-any-return]
 
 
 def upstream(roots: Iterable[Any]) -> set[Any]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinydfa.errors import PointError
+from tinydfa.errors import DFAError, PointError
 from tinydfa.passes import Record, Rows
 from tinydfa.signals import Slot
 
@@ -85,6 +85,35 @@ def gather_of(module: nn.Module) -> Gather | None:
 
         return lambda value: fsdp._register_pre_backward_hooks(module, module, value, module._handle)
     return None
+
+
+def gathered(model: nn.Module) -> dict[int, nn.Parameter]:
+    """By the `id` of the gathered weights that a graph holds, the parameters of sharded modules that they belong to."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {}
+    from torch.distributed.fsdp import FSDPModule
+
+    states = [module._get_fsdp_state() for module in model.modules() if isinstance(module, FSDPModule)]
+    held = [held for state in states for group in state._fsdp_param_groups for held in group.fsdp_params]
+    return {id(each._unsharded_param): each.sharded_param for each in held if hasattr(each, "_unsharded_param")}
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `fully_shard` was called on a model or a part of it.
+
+    Raises:
+        DFAError: Another way of sharding holds its parameters flattened, so that none of them can be looked at.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise DFAError(
+            "FullyShardedDataParallel holds the parameters flattened, so that none of them can be looked at. Examine "
+            "the model before it is wrapped, or shard it by torch.distributed.fsdp.fully_shard."
+        )
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def points_in(module: nn.Module) -> list[Any]:

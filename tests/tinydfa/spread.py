@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import fill
-from tinydfa import DFAError, DFALayer, Feedback, attach, doctor
+from tinydfa import DFAError, DFALayer, Feedback, attach, doctor, measure_alignment
 
 SEED = 3
 WIDTHS = (5, 8, 6)  # of the blocks' outputs: D = 8
@@ -180,6 +180,15 @@ def examined(rank: int) -> dict[str, str]:
     }  # fmt: skip
 
 
+def aligned(rank: int) -> dict[str, float]:
+    net = Net()
+    start(net, ["blocks.*"])
+    shard(net)
+    x, y = half(rank)
+    found = measure_alignment(net, lambda m: cross_entropy(m(x), y))
+    return {name: each.mean for name, each in found.items()}
+
+
 COLUMNS = {"up": ColwiseParallel(), "down": RowwiseParallel()}
 
 
@@ -323,6 +332,7 @@ def pieces(rank: int) -> dict[str, Callable[[], object]]:
     found["fsdp2 after a step"] = functools.partial(sharded_after_a_step, rank)
     found["fsdp2 with hooks"] = functools.partial(sharded_with_hooks, rank)
     found["doctor"] = functools.partial(examined, rank)
+    found["aligned"] = functools.partial(aligned, rank)
     found["sequence parallel"] = functools.partial(positions, rank)
     for work in (split_output, split_frozen, split_learning):
         found[work.__name__] = functools.partial(refused, functools.partial(work, rank))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import distributed
+from torch.nn.functional import cross_entropy
 
 from tests.processes import in_two_processes
 from tests.tinydfa import spread
-from tinydfa import DFAError
+from tinydfa import DFAError, measure_alignment
 
 ORDERS = ["attach first", "attach last"]
 
@@ -44,6 +45,25 @@ def test_backward_hooks_of_sharded_modules_see_the_signal(ranks):
         assert isinstance(rank["fsdp2 with hooks"], dict), rank["fsdp2 with hooks"]
         assert rank["fsdp2 with hooks"].keys() == {"0", "1", "2"}
         assert [tuple(signal.shape) for signal in rank["fsdp2 with hooks"].values()] == [(4, 6), (4, 8), (4, 5)]
+
+
+def test_doctor_examines_sharded_modules(ranks):
+    for rank in ranks:
+        found = rank["doctor"]
+        assert isinstance(found, dict), found
+        assert found.pop("findings") == found.pop("left") == ""
+        assert found == {name: "bp" if name.startswith("top") else "method" for name in spread.by_hand()}
+
+
+def test_alignment_of_sharded_modules_is_that_of_the_whole_batch(ranks):
+    net, (x, y) = spread.Net(), spread.data()
+    spread.start(net, ["blocks.*"])
+    expected = measure_alignment(net, lambda net: cross_entropy(net(x), y))
+    for rank in ranks:
+        assert isinstance(rank["aligned"], dict), rank["aligned"]
+        for name, p in net.named_parameters():
+            assert p.requires_grad
+            assert rank["aligned"][name] == pytest.approx(expected[name].mean)
 
 
 @pytest.mark.parametrize("original", [True, False])
