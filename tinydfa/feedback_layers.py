@@ -22,8 +22,19 @@ from tinydfa.errors import DFAError
 from tinydfa.feedback import OWN, Distribution, Feedback
 from tinydfa.passes import in_backward, transformed
 from tinydfa.rules.layerwise import Layerwise, Magnitudes
+from tinydfa.sharded import is_distributed
 
 OFFSETS = 65_536  # different draws of fresh magnitudes
+
+
+TENSOR_PARALLEL = (
+    "tensor parallelism leaves a part of a layer's weight in each process, and fa, frsf and brsf have a whole matrix "
+    "beside it. Use a method that broadcasts (dfa, sdfa, tdfa, drtp), or shard the model by fully_shard instead."
+)
+
+
+class NoWeightError(DFAError, AttributeError):
+    """A layer's weight is looked for in its feedback."""
 
 
 class LayerFeedback(nn.Module):
@@ -58,9 +69,16 @@ class LayerFeedback(nn.Module):
                 "fresh magnitudes (brsf) are drawn anew in every pass, and inside torch.func (vmap, grad) a function "
                 "must change nothing. Use frsf or usf there, or call the model outside, with loss.backward()."
             )
+        if is_distributed(weight) and self.matrix is not None:
+            raise DFAError(TENSOR_PARALLEL)
         if self.fresh and not in_backward():
             self.passes += 1
         return self.part(weight)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias"):  # tensor parallelism looks for them in every part of a layer
+            raise NoWeightError(TENSOR_PARALLEL)
+        return super().__getattr__(name)
 
     def part(self, weight: Tensor) -> Tensor | None:
         """What `of_this_pass` gave last."""

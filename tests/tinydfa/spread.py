@@ -316,6 +316,28 @@ def pipeline(methods: tuple[str | None, str | None]) -> dict[str, Tensor]:
     return gradients(net)
 
 
+def layerwise(rank: int, method: str, order: str) -> dict[str, Tensor]:
+    net = Net()
+    if order == "attach first":
+        start(net, None, method)
+    shard(net)
+    if order != "attach first":
+        start(net, None, method)
+    x, y = half(rank)
+    cross_entropy(net(x), y).backward()
+    return gradients(net)
+
+
+def split_layerwise(rank: int, order: str) -> None:
+    net, mesh = Net(), init_device_mesh("cpu", (2,))
+    if order == "attach first":
+        start(net, None, "fa")
+    parallelize_module(net.blocks[0], mesh, COLUMNS)
+    if order != "attach first":
+        start(net, None, "fa")
+    net(data()[0])
+
+
 def pieces(rank: int) -> dict[str, Callable[[], object]]:
     """What every rank computes, by name."""
     found: dict[str, Callable[[], object]] = {}
@@ -323,6 +345,9 @@ def pieces(rank: int) -> dict[str, Callable[[], object]]:
         found[f"fsdp2 {order}, points at blocks"] = functools.partial(sharded, rank, order, ["blocks.*"])
         found[f"fsdp2 {order}, points inside"] = functools.partial(sharded, rank, order, ["blocks.*.end"])
         found[f"fsdp2 {order}, points of its own"] = functools.partial(sharded, rank, order, None, WithPoints)
+        for method in ("fa", "brsf"):
+            found[f"{method} {order}"] = functools.partial(layerwise, rank, method, order)
+        found[f"split fa {order}"] = functools.partial(refused, functools.partial(split_layerwise, rank, order))
         for original in (True, False):
             found[f"fsdp1 {order}, {original}"] = functools.partial(wrapped, rank, order, original)
         for at, plan in PLANS.items():

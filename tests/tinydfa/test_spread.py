@@ -36,6 +36,15 @@ def test_fully_shard(order, points, ranks):
     equal(ranks, f"fsdp2 {order}, points {points}", spread.by_hand())
 
 
+@pytest.mark.parametrize("method", ["fa", "brsf"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_fully_shard_under_layer_wise_rules(order, method, ranks):
+    net, (x, y) = spread.Net(), spread.data()
+    spread.start(net, None, method)
+    cross_entropy(net(x), y).backward()
+    equal(ranks, f"{method} {order}", {name: p.grad for name, p in net.named_parameters()})
+
+
 def test_fully_shard_after_the_first_step(ranks):
     equal(ranks, "fsdp2 after a step", spread.by_hand())
 
@@ -93,6 +102,8 @@ def test_what_cannot_be_told_is_refused(ranks):
         assert "output_layouts=Replicate()" in rank["split_output"]
         assert "'blocks.0.up' lie above frozen layers" in rank["split_frozen"]
         assert "dkp learns a feedback for whole layers" in rank["split_learning"]
+        for order in ORDERS:
+            assert "fa, frsf and brsf have a whole matrix" in rank[f"split fa {order}"]
 
 
 @pytest.fixture
