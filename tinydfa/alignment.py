@@ -138,7 +138,11 @@ def gradients(
     points = {name: (point, value) for name, (point, value) in named(seen.seen).items() if value.requires_grad}
     outputs = {f"output {number}": value for number, value in enumerate(seen.at_head) if value.requires_grad}
     places = {**outputs, **{name: value for name, (_, value) in points.items()}, **parameters}
-    result = {name: (gradient, 1) for name, gradient in gradients_of(loss, places, is_sharded(model)).items() if gradient is not None}
+    result = {
+        name: (gradient, 1)
+        for name, gradient in gradients_of(loss, places, is_sharded(model)).items()
+        if gradient is not None
+    }
     errors = [result.pop(name)[0] for name in outputs if name in result]
     error = math.hypot(*(float(gradient.double().norm()) for gradient in errors))
     for name, (point, value) in points.items():

@@ -25,8 +25,7 @@ def refuse_half_precision(rule: str, output: Tensor) -> None:
     """float16 comes with a loss scale, which a rule that is not linear in e would lose."""
     device = output.device.type
     half = output.dtype is torch.float16 or (
-        device != "meta"
-        and torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
+        device != "meta" and torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
     )
     if half:
         raise ErrorSignalError(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-INSIDE = {"OptimizedModule": "_orig_mod", "_FabricModule": "_original_module"}  # attributes, by the wrapper's class
+FABRIC = "_FabricModule"  # Lightning's class, which is not imported for its name
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -20,7 +20,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     inner: Any = model
     while True:
-        name = "module" if isinstance(inner, DistributedDataParallel) else INSIDE.get(type(inner).__name__)
-        if name is None:
-            return inner
-        inner = getattr(inner, name)
+        within = inside(inner)
+        if within is None:
+            return inner  # type: ignore[no-any-return]
+        inner = within
+
+
+def inside(wrapper: Any) -> nn.Module | None:
+    """What a wrapper calls; None where it is none."""
+    if isinstance(wrapper, DistributedDataParallel):
+        return wrapper.module  # type: ignore[no-any-return]
+    found: nn.Module | None = getattr(wrapper, "_orig_mod", None)
+    if found is None and type(wrapper).__name__ == FABRIC:
+        found = wrapper._original_module
+    return found

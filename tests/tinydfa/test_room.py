@@ -97,7 +97,11 @@ def test_what_is_free_is_a_number_of_this_machine(tmp_path, monkeypatch):
     machine = room.free_bytes()
     assert machine is None or machine > 2**20
     monkeypatch.setattr(room, "CGROUP", tmp_path)
-    for name, text in {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 1\ninactive_file 50"}.items():
+    for name, text in {
+        "memory.max": "1000",
+        "memory.current": "700",
+        "memory.stat": "anon 1\ninactive_file 50",
+    }.items():
         (tmp_path / name).write_text(text + "\n")
     assert room.free_bytes() == 350
     (tmp_path / "memory.max").write_text("max\n")
