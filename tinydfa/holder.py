@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.errors import PointError, ShapeError
+from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.learner import Learner
 from tinydfa.passes import Settings
@@ -98,8 +98,14 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, device: torc
     """What a rule that learns begins with: the matrix of fixed feedback, its scale taken in.
 
     Raises:
+        DFAError: the pass is compiled.
         PointError: points share a name, by which the learner would tell them apart.
     """
+    if torch.compiler.is_compiling():
+        raise DFAError(
+            f"{settings.rule} begins its feedback in the model's first pass, and that pass is compiled. Call the model "
+            "once before it is compiled: with torch.no_grad(): model(x)."
+        )
     matrix = draw(settings.feedback, outputs, columns.count).float()
     starts = columns.starts or {}
     places = {point.label: (start, point.width or 0) for point, start in starts.items()}
