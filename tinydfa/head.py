@@ -211,7 +211,7 @@ class Head(Holder):
         learner = self.learner.handle if shown and self.learner is not None else None
         matrix = self.in_force(settings)
         if not has_numbers(outputs[0]) and settings.feedback.projector is None:
-            matrix = outputs[0].new_empty(error.width, columns.count)  # what was drawn or loaded stays as it is
+            matrix = outputs[0].new_empty(error.width, columns.total)  # what was drawn or loaded stays as it is
         made = planned(settings, error, columns, matrix, learner, outputs, records, ways)
         if made.plan.must_know_scale:
             refuse_half_precision(settings.rule.name, outputs[0])
@@ -225,7 +225,7 @@ class Head(Holder):
         matrix = self.in_force(settings)
         if not settings.own_columns and self.feedback_matrix is not None:
             drawn = self.feedback_matrix.shape[1]
-            columns = columns._replace(count=drawn, largest=drawn)
+            columns = columns._replace(total=drawn, largest=drawn)
         if matrix is not None:
             check_columns(matrix, records, columns)
         return columns

@@ -15,7 +15,7 @@ from tinydfa.entries import Keys
 from tinydfa.errors import PointError
 from tinydfa.head import Head
 from tinydfa.passes import Rows, in_backward, transformed
-from tinydfa.points import DFALayer
+from tinydfa.points import DFALayer, noted
 from tinydfa.surroundings import refuse_without_graph
 
 
@@ -32,12 +32,16 @@ class PointHook:
         self.point, self.keys, self.others = point, keys, list(others)
         self.warned = False
         self.judged = False  # an output without a graph was found to be in order
+        self.link = point.link  # None until a head knows the point
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and not self.keys:
+            if self.link is None:
+                self.link = self.point.link
             if not output.requires_grad or has_backward_hooks(module):
                 output = self._looked_at(module, inputs, output, output, ())
-            return self.point.forward(output)
+            passed = None if self.link is None else noted(self.point, self.link, output)
+            return self.point.forward(output) if passed is None else passed
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
         tensor = self._looked_at(module, inputs, output, tensor, keys)
@@ -52,12 +56,13 @@ class PointHook:
         return told if torch.compiler.is_compiling() else packed.rows_of(output, keys, told)
 
     def _looked_at(self, module: nn.Module, inputs: Any, output: Any, tensor: Tensor, keys: Keys) -> Tensor:
-        """`tensor`, where the module's backward hooks stand; refused if no gradient could reach the module's weights."""
+        """`tensor` with the module's backward hooks; refused if no gradient could reach the module's weights."""
         if not self.point.cuts or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
             return tensor
         if not tensor.requires_grad and not self.judged:
             self.judged = not any(tensor is given for given in inputs)  # a block that was skipped says nothing
-            refuse_without_graph(module, self.point.label) if self.judged else None
+            if self.judged:
+                refuse_without_graph(module, self.point.label)
         return hooked(module, inputs, output, tensor, keys) if has_backward_hooks(module) else tensor
 
     def _keys(self, output: Any) -> Keys:

@@ -222,7 +222,7 @@ def in_backward() -> bool:
 
 
 def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is in force: a tensor then does not say whether its gradient is asked for."""
+    """Whether a transform of ``torch.func`` is in force, where a tensor may not say that its gradient is asked for."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 

@@ -251,9 +251,9 @@ def refuse_lazy(model: nn.Module, rule: str) -> None:
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if empty:
         raise DFAError(
-            f"{', '.join(empty[:6])}{' and others' if len(empty) > 6 else ''} stand on the meta device, and {rule} gives "
-            "every layer a matrix beside its weight, which to_empty() would not fill. Call model.to_empty(device=...), "
-            "load or initialise the weights, then attach."
+            f"{', '.join(empty[:6])}{' and others' if len(empty) > 6 else ''} stand on the meta device, and {rule} "
+            "gives every layer a matrix beside its weight, which to_empty() would not fill. Call "
+            "model.to_empty(device=...), load or initialise the weights, then attach."
         )
 
 

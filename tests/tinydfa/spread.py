@@ -211,7 +211,7 @@ def split(rank: int, order: str, points: list[str], plan: dict, seen_before: boo
 
 
 def split_by_hand(at: str) -> dict[str, Tensor]:
-    """As `by_hand`, with points at the layer `up`, or behind its `act`, of every block (width 10), and at the blocks."""
+    """As `by_hand`, with points at every block and in it: at its layer `up` or at its `act`, both of width 10."""
     net, (x, y) = Net(), data()
     fed, value = [], x
     for block in net.blocks:
@@ -305,7 +305,7 @@ def split_learning(rank: int) -> None:
 
 
 def pipeline(methods: tuple[str | None, str | None]) -> dict[str, Tensor]:
-    """Gradients of `Net` as a pipeline of two stages, here of one process, each attached by its method or not at all."""
+    """Gradients of `Net` as a pipeline of two stages in one process, each attached by its method or not at all."""
     net, (x, y) = Net(), data()
     parts = [nn.Sequential(net.blocks[0], net.blocks[1]), nn.Sequential(net.blocks[2], net.top)]
     for part, method in zip(parts, methods, strict=True):

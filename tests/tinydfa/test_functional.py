@@ -102,7 +102,7 @@ def test_every_member_of_an_ensemble_gets_its_own_gradient(method, how):
 
 def test_jacrev_feeds_back_every_output():
     """Row r of the Jacobian is the gradient of output r alone: with e a unit vector."""
-    (net, attachment), (x, y) = attached("dfa"), data()
+    (net, _), (x, _) = attached("dfa"), data()
     found = jacrev(lambda p: functional_call(net, p, (x[:1],))[0])(weights(net))
     for row in range(3):
         net.zero_grad()

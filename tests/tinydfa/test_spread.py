@@ -1,4 +1,4 @@
-"""Models spread over processes train as they do in one: sharded weights, split layers, in either order with `attach`."""
+"""Models spread over processes, sharded or split, before or after `attach`, train as they do in one."""
 
 from __future__ import annotations
 
