@@ -130,7 +130,8 @@ def convolution(layer: Any, own: LayerFeedback, input: Tensor) -> Tensor:
     *how, input, weight, bias, feedback = own.arguments(input, layer.weight, layer.bias)
     shape = (list(layer.stride), list(padding), list(layer.dilation), layer.groups)
     if transformed():
-        output = by_operations(partial(convolved, shape), *how, input, weight, bias, feedback)
+        arguments = [*how, input, weight, bias, feedback]
+        output = by_operations(partial(convolved, shape), *arguments)
     else:
         output = _Conv.apply(*how, shape, input, weight, bias, feedback)
     return output.squeeze(0) if alone else output

@@ -34,12 +34,12 @@ def by_backward(loss: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients as `loss.backward()` stores them; those that were stored before are put back."""
     for tensor in tensors:
         if not tensor.is_leaf:
-            tensor.retain_grad()  # type: ignore[no-untyped-call]
+            tensor.retain_grad()
     before = [tensor.grad for tensor in tensors]
     try:
         for tensor in tensors:
             tensor.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return [tensor.grad for tensor in tensors]
     finally:
         for tensor, gradient in zip(tensors, before, strict=True):
@@ -50,7 +50,7 @@ def dense(gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return None
     gradient = gradient if gradient.layout is torch.strided else gradient.to_dense()
-    return gradient.full_tensor() if is_distributed(gradient) else gradient  # type: ignore[attr-defined, no-any-return]
+    return gradient.full_tensor() if is_distributed(gradient) else gradient  # type: ignore[attr-defined]
 
 
 def upstream(roots: Iterable[Any]) -> set[Any]:

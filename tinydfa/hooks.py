@@ -47,7 +47,7 @@ class PointHook:
         tensor = self._looked_at(module, inputs, output, tensor, keys)
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             output = self._watch(output, keys)
-        return entries.put(output, keys, self.point.forward(tensor, self._rows(output, keys)))
+        return entries.put(output, keys, self.point.pass_on(tensor, self._rows(output, keys)))
 
     def _rows(self, output: Any, keys: Keys) -> Rows | None:
         """Which samples the rows of an entry belong to, where somebody told or the output knows."""

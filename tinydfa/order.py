@@ -7,6 +7,7 @@ meets what the module returns, with its graph, as it would without an attachment
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ class Order:
         if torch.compiler.is_compiling():
             return
         for module, keys in self.places:
-            hooks = module._forward_hooks
+            hooks: Any = module._forward_hooks  # an OrderedDict
             if next(reversed(hooks), None) != keys[-1]:
                 for key in keys:
                     if key in hooks:

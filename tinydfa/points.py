@@ -60,7 +60,7 @@ class DFALayer(nn.Module):
         """Whether a rule is in force that replaces the weights on the signal's way down."""
         return self.link is not None and self.link.rule.layerwise and not self.link.suspended
 
-    def forward(self, input: Tensor, index: Tensor | Rows | None = None) -> Tensor:
+    def forward(self, input: Tensor, index: Tensor | None = None) -> Tensor:
         """
         Args:
             input: Output of the layer, ``[*batch, *features]``.
@@ -71,17 +71,21 @@ class DFALayer(nn.Module):
         Returns:
             `input`, detached from everything that computed it when the rule in force cuts the graph.
         """
+        return self.pass_on(input, None if index is None else Rows(index))
+
+    def pass_on(self, input: Tensor, rows: Rows | None) -> Tensor:
+        """As `forward`, where the samples of the rows may be told in other ways."""
         link = self.link
         if link is None:
             return input
         if link.observation is not None:
-            input = link.observation.note(self, input, self._rows(link, index))
+            input = link.observation.note(self, input, self._rows(link, rows))
         if not link.cuts:
             return input
-        passed = noted(self, link, input) if index is None else None
-        return self._note(link, input, index) if passed is None else passed
+        passed = noted(self, link, input) if rows is None else None
+        return self._note(link, input, rows) if passed is None else passed
 
-    def _note(self, link: Link, input: Tensor, index: Tensor | Rows | None) -> Tensor:
+    def _note(self, link: Link, input: Tensor, rows: Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
         recording = torch.is_grad_enabled()
         wanted = recording and (input.requires_grad or transformed())
@@ -92,16 +96,16 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        rows = self._rows(link, index)
+        rows = self._rows(link, rows)
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
         else:
             link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
 
-    def _rows(self, link: Link, index: Tensor | Rows | None) -> Rows | None:
-        if index is not None:
-            return index if isinstance(index, Rows) else Rows(index)
+    def _rows(self, link: Link, told: Rows | None) -> Rows | None:
+        if told is not None:
+            return told
         return None if link.current.rows is None else link.current.rows_of(self)
 
     def _reentrant(self) -> PointError:

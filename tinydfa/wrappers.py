@@ -22,14 +22,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         within = inside(inner)
         if within is None:
-            return inner  # type: ignore[no-any-return]
+            return inner
         inner = within
 
 
 def inside(wrapper: Any) -> nn.Module | None:
     """What a wrapper calls; None where it is none."""
     if isinstance(wrapper, DistributedDataParallel):
-        return wrapper.module  # type: ignore[no-any-return]
+        return wrapper.module
     found: nn.Module | None = getattr(wrapper, "_orig_mod", None)
     if found is None and type(wrapper).__name__ == FABRIC:
         found = wrapper._original_module
