@@ -45,7 +45,7 @@ def refuse_nested(record: Record) -> None:
     if record.value is not None and record.value.is_nested:
         raise PointError(
             f"feedback point {record.point.label!r} holds a nested tensor, whose samples have no shape in common. "
-            "Place the point where they are padded (to_padded_tensor), and leave the padding out by attachment.samples()."
+            "Place the point where they are padded (to_padded_tensor), and leave the padding out: attachment.samples()."
         )
 
 
