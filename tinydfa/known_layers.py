@@ -102,14 +102,15 @@ def register_layer(kind: type[nn.Module], like: type[nn.Module] | Product, weigh
         DFAError: `like` is a class that is not known itself.
 
     Example:
+        >>> import torch
         >>> class Turned(nn.Module):  # y = x @ W + b with W [in, out]
         ...     def __init__(self, inputs, outputs):
         ...         super().__init__()
-        ...         self.kernel, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+        ...         self.kernel = nn.Parameter(torch.randn(inputs, outputs))
+        ...         self.bias = nn.Parameter(torch.zeros(outputs))
         ...
         ...     def forward(self, x):
         ...         return x @ self.kernel + self.bias
-        >>> import torch
         >>> register_layer(Turned, lambda layer, kernel, x: x @ kernel, weight="kernel")
     """
     if not isinstance(like, type):

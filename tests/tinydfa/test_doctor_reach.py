@@ -1,4 +1,4 @@
-"""`doctor` on models that train, but not in every part: frozen heads, adapters, sparse tables, shared tables, idle points."""
+"""`doctor` on models that train, but not in every part: frozen heads, adapters, sparse and shared tables."""
 
 from __future__ import annotations
 

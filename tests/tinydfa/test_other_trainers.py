@@ -1,4 +1,4 @@
-"""An attached model under transformers' Trainer, accelerate and Lightning: a resumed run ends as if never interrupted."""
+"""An attached model under transformers' Trainer, accelerate and Lightning: runs that are resumed."""
 
 from __future__ import annotations
 
