@@ -108,8 +108,8 @@ def put_back(layer: nn.Module) -> None:
     layer._modules.pop("layer_feedback", None)
     if not isinstance(ours, LayerForward):
         return
-    ours.active = False
+    ours.active, before = False, ours.before
     if place.get("forward") is ours:
         del place["forward"]
-        if ours.before is not None:
-            place["forward"] = ours.before
+        if before is not None:
+            place["forward"] = before

@@ -77,7 +77,7 @@ def resume(states: Mapping[str, Mapping[str, Any]], where: str, *models: nn.Modu
         if state["method"] != attachment.rule.name:
             warnings.warn(
                 f"the model was attached by {attachment.rule}, and goes on by {state['method']}, as checkpoint {where} "
-                f"was saved. To change the rule, set attachment.method = {attachment.rule.name!r} once training has begun.",
+                f"was saved. To change the rule, set attachment.method = {attachment.rule.name!r} once training runs.",
                 stacklevel=2,
             )
         attachment.load_state_dict(state)
