@@ -4,6 +4,7 @@
     python -m nerf.train --preset small_dfa --dataset blender --scene lego
 
 Every step takes random rays of all training views. The test views choose nothing: they are scored once, at the end.
+Settings are chosen by validation views (`--val-views`), which are neither trained on nor among the test views.
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ class Config(config.RunConfig):
     """What is behind the scene; white if left out and the pictures have an alpha channel, else black."""
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
+    val_views: int | None = None
+    """Validation views that are scored at the end, as val_psnr: of transforms_val.json if the scene has it, else held
+    out of its training views."""
     chunk: int | None = None
     """Rays that are worked on at once; if left out 4096, or on a CPU what fits its cache."""
     compile: bool = False
@@ -161,7 +165,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             run.save(step, **states, history=asdict(history), pending=pending)
         begin = perf_counter()
 
-    views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    scores, views = score(fields, scene, preset, chunk)
     numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": history.rays_per_second()}
     pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
     return conclude(
@@ -169,8 +173,8 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
         run,
         resolved(config, preset, scene),
         model="nerf",
-        metrics=means(views) | numbers,
-        curves=history.curves() | {"views": views} | pictures,
+        metrics=scores | numbers,
+        curves=history.curves() | views | pictures,
         device=device,
         seconds=perf_counter() - start,
     )
@@ -197,6 +201,17 @@ def attach_all(fields: Fields, method: str, seed: int) -> dict[str, Attachment]:
     }
 
 
+def score(fields: Fields, scene: Scene, preset: Preset, chunk: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Mean scores of the test views, and of the validation views if the preset has some; and those of every view."""
+    tested = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    if preset.val_views is None:
+        return means(tested), {"views": tested}
+    assert scene.val is not None
+    chosen = evenly(len(scene.val), preset.val_views)
+    validated = score_views(fields, scene, chosen, views=scene.val, chunk=chunk)
+    return means(tested) | means(validated, "val"), {"views": tested, "val_views": validated}
+
+
 @torch.no_grad()
 def curve_error(fields: Fields, scene: Scene, chunk: int) -> float:
     """Mean squared error on evenly spaced pixels of two test views, for a curve."""
@@ -217,9 +232,14 @@ def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
     """The scene of `config`, at the size of the preset."""
-    scene = load_scene(config.dataset, config.scene, config.data_dir, **reading_options(preset))
-    if config.test_views is not None and config.test_views > len(scene.test):
-        raise UserError(f"--test-views {config.test_views}: the scene has {len(scene.test)}. Give fewer.")
+    options = reading_options(preset) | {"val_views": preset.val_views}
+    scene = load_scene(config.dataset, config.scene, config.data_dir, **options)
+    for option, asked, views in (
+        ("--test-views", config.test_views, scene.test),
+        ("--val-views", config.val_views, scene.val),
+    ):
+        if asked is not None and views is not None and asked > len(views):
+            raise UserError(f"{option} {asked}: the scene has {len(views)}. Give fewer.")
     return scene
 
 
