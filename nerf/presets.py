@@ -178,8 +178,9 @@ PRESETS["debug_dfa"] = debug_dfa
 # highest mean over scenes of the PSNR on validation views (table `nerf-rates`). A preset whose row was not run to the
 # end has 3e-3: of 1e-3 and 3e-3 the better for backpropagation and for DFA after 400 steps, an earlier choice.
 RATES = (1e-3, 3e-3, 1e-2)
+TRIED_LENGTH: dict[str, Any] = {"steps": 400, "test_views": 1, "val_views": 4}
 TRIED: dict[str, Preset] = {
-    f"{name}_lr-{rate:g}": replace(preset, lr=rate, steps=400, test_views=1, val_views=4)
+    f"{name}_lr-{rate:g}": replace(preset, lr=rate, **TRIED_LENGTH)
     for name, preset in PRESETS.items()
     if name.startswith("small_")
     for rate in RATES

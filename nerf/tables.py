@@ -21,7 +21,7 @@ from harness.tables import Cell, RunContext, Table
 from nerf import blender, llff, published, train
 from nerf.data import load_scene
 from nerf.pictures import kept_pictures
-from nerf.presets import PRESETS, TRIED
+from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH
 from nerf.release2020 import load_2020, pixel_offset
 from nerf.scores import evenly, means, score_views
 
@@ -231,7 +231,7 @@ NERF_SMALL = Table(
 
 NERF_RATES = Table(
     name="nerf-rates",
-    title="Learning rates of the small rows: PSNR on validation views after 400 steps",
+    title=f"Learning rates of the small rows: PSNR on validation views after {TRIED_LENGTH['steps']} steps",
     task="nerf",
     unit="dB",
     decimals=2,
@@ -253,9 +253,10 @@ NERF_RATES = Table(
     source="ours: how the rates of `nerf-small` were chosen",
     run=run_rate,
     notes=(
-        "The same rates for every method, 0.001, 0.003 and 0.01, seed 0, 400 steps of the rows' 1,500. Where a method "
-        "was run, its preset has the rate of the best mean over scenes; the solids have that of lego and fern.",
-        "4 validation views, which are neither trained on nor tested: lego's own, and of the other scenes training "
+        f"The same rates for every method, {', '.join(f'{rate:g}' for rate in RATES)}, seed 0, "
+        f"{TRIED_LENGTH['steps']} steps of the rows' 1,500. Where a method was run, its preset has the rate of the "
+        "best mean over scenes; 4 layers have one for lego, fern and solids.",
+        f"{TRIED_LENGTH['val_views']} validation views, which are neither trained on nor tested: lego's own, and of the other scenes training "
         "views that are held out.",
     ),
     in_quick=False,

@@ -105,8 +105,8 @@ def read_validation(folder: Path, splits: Sequence[CameraFile]) -> CameraFile | 
     for use, split in zip(("training", "testing"), splits, strict=True):
         if both := {frame.file for frame in file.frames} & {frame.file for frame in split.frames}:
             raise UserError(
-                f"{path}: {min(both).name} is for {use} as well, and settings are chosen by views that are for neither. "
-                "Correct it, or leave out --val-views."
+                f"{path}: {min(both).name} is for {use} as well, and settings are chosen by views that are for "
+                "neither. Correct it, or leave out --val-views."
             )
     return file
 

@@ -144,7 +144,7 @@ def test_a_run_scores_validation_views_apart_and_neither_trains_on_them_nor_test
 def test_what_is_held_out_is_not_trained_on(root):
     config = Config(**SMALL, dataset="llff", scene="mine", data_dir=root, size=4, val_views=4)
     scene = train.load_preset_scene(config.resolve(), config)
-    rays, colours = train.training_rays(scene)
+    _, colours = train.training_rays(scene)
     assert len(colours) == 13 * 4 * 3
     found = set((colours[:, 0] * 255).round().int().tolist())
     assert found.isdisjoint(9 * number for number in (3, 7, 12, 17))
