@@ -15,6 +15,7 @@ from typing import Any
 from harness.data import data_root
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.grids import or_diverged
 from harness.precision import fastest
 from harness.results import make_result, slim
 from harness.tables import Cell, RunContext, Table
@@ -251,7 +252,7 @@ NERF_RATES = Table(
         if tried.rpartition("_lr-")[0] == f"small_{method}{size}"
     ),
     source="ours: how the rates of `nerf-small` were chosen",
-    run=run_rate,
+    run=or_diverged("nerf", run_rate),
     notes=(
         f"The same rates for every method, {', '.join(f'{rate:g}' for rate in RATES)}, seed 0, "
         f"{TRIED_LENGTH['steps']} steps of the rows' 1,500. Where a method was run, its preset has the rate of the "

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def with_another_rate(lines):
     """The small presets that were run to the end and have another rate than the best, with that."""
     rates, found = BY_NAME["nerf-rates"], {}
     for line in lines:
-        found[line["preset"], line["dataset"]] = line["result"]["metrics"]["val_psnr"]
+        psnr = line["result"]["metrics"]["val_psnr"]
+        found[line["preset"], line["dataset"]] = -math.inf if psnr is None else psnr  # None: it diverged
     rows = {}
     for cell in rates.cells:
         rows.setdefault(cell.preset.rpartition("_lr-")[0], set()).add((cell.preset, cell.dataset))
@@ -56,12 +58,14 @@ def test_a_small_preset_has_the_rate_that_was_best_of_those_tried():
 
 
 def test_the_best_rate_is_that_of_the_best_mean_over_scenes_and_a_row_that_was_cut_off_has_none():
-    scores = {"lego": {1e-3: 20.0, 3e-3: 19.0, 1e-2: 5.0}, "fern": {1e-3: 20.0, 3e-3: 18.0, 1e-2: 30.0}}
+    scores = {"lego": {1e-3: 20.0, 3e-3: 19.0, 1e-2: 5.0}, "fern": {1e-3: 20.0, 3e-3: 18.0, 1e-2: 36.0}}
     lines = [
         {"preset": f"small_bp_lr-{rate:g}", "dataset": scene, "result": {"metrics": {"val_psnr": score}}}
         for scene, by_rate in scores.items()
         for rate, score in by_rate.items()
     ]
+    assert with_another_rate(lines) == {"small_bp": 1e-2}
+    lines[-1]["result"]["metrics"]["val_psnr"] = None
     assert with_another_rate(lines) == {"small_bp": 1e-3}
     assert with_another_rate(lines[:-1]) == {}
 

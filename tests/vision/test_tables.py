@@ -104,6 +104,7 @@ def test_presets_of_a_row_differ_by_nothing_but_the_method():
 def best_factors(lines):
     """By row and method that were run to the end, the factor on the rate with the lowest validation error."""
     errors = {line["preset"]: line["result"]["metrics"]["val_error"] for line in lines}
+    errors = {preset: math.inf if error is None else error for preset, error in errors.items()}  # None: it diverged
     rows = {}
     for cell in BY_NAME["vision-rates"].cells:
         rows.setdefault((cell.row, cell.method), []).append((cell.preset, float(cell.column.split()[0])))
@@ -126,6 +127,8 @@ def test_the_best_factor_is_that_of_the_lowest_validation_error_of_a_row_that_wa
         for rate, error in errors.items()
     ]
     assert best_factors(lines) == {"LeNet, SGD": {"bp": 0.3}}
+    lines[1]["result"]["metrics"]["val_error"] = None
+    assert best_factors(lines) == {"LeNet, SGD": {"bp": 1}}
     assert best_factors(lines[1:]) == {}
 
 
