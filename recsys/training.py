@@ -83,8 +83,7 @@ class Training:
     def step(self, batch: Batch) -> Tensor:
         """One step of Adam; the loss before it, summed over this process's rows, in nats."""
         self.net.train()
-        if self.attachment.rule.needs_target:
-            self.attachment.target = batch.labels
+        self.attachment.target = batch.labels
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(batch.fields).squeeze(1)
         logits = at_least_float32(logits)
