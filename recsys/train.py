@@ -74,7 +74,7 @@ def train(
         found = {"train_loss": progress.loss / progress.rows}
         check_loss(found["train_loss"], progress.epoch)
         score = evaluate(training.model, data.val, device)
-        best.update(-score.auc, progress.epoch, training.model)
+        best.update(score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
         if config.alignment:
             found |= batch_alignment(training, last_batch(training, data.train, config))
@@ -85,7 +85,7 @@ def train(
     test = evaluate(training.model, data.test, device)  # once; it chooses nothing
 
     metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
-    metrics |= {"val_auc": -best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
+    metrics |= {"val_auc": best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
     metrics |= {"best_possible_auc": data.best_auc} | summary(progress.curves)
     return run.finish(model=preset.model, metrics=metrics, curves=progress.curves, device=device)
 

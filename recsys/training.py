@@ -76,7 +76,7 @@ class Training:
         if config.compile:
             self.net = torch.compile(self.net)  # type: ignore[assignment]
         self.optimizers = make_optimizers(self.model, preset.lr)
-        self.best, self.progress = BestWeights(preset.patience), Progress()
+        self.best, self.progress = BestWeights(preset.patience, mode="max"), Progress()
         if self.group.rank > 0:
             seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
 
