@@ -19,13 +19,11 @@ import torch
 
 from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import named, slug
 from harness.precision import Precision, check_precision
-from harness.progress import track
-from harness.run import Run, check_loss, read_config
+from harness.run import NullRun, Run, check_loss, read_config
 from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
@@ -114,7 +112,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         scene: The scene, if it was loaded already.
 
     Returns:
@@ -125,12 +123,12 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     """
     preset, device = config.resolve(), pick_device(config.device)
     scene = (scene or load_preset_scene(preset, config)).to(device)
+    run = run or NullRun("nerf", resolved(config, preset, scene))
     seed_everything(config.seed)
-    start = perf_counter()
     stateful = make_stateful(preset, scene, config.seed, device)
     fields, optimizer, scheduler = (stateful[name] for name in ("fields", "optimizer", "scheduler"))
     history, done, pending = History(), 0, torch.zeros(2, device=device)
-    if run is not None and (state := run.restore()) is not None:
+    if (state := run.restore()) is not None:
         done, history, pending = state["step"], History(**state["history"]), state["pending"].to(device)
         for name, thing in stateful.items():
             thing.load_state_dict(state[name])
@@ -141,14 +139,14 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     rays, colours = training_rays(scene)
     chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
     steps, begin = range(done + 1, preset.steps + 1), perf_counter()
-    for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
+    for step in run.track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
         pending += train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk)
         scheduler.step()
         if preset.skip_empty and step % GRID_EVERY == 0:
             update_grid(stateful["grid"], fields)
         logs = step % log_every == 0 or step == preset.steps
-        saves = run is not None and (step % config.checkpoint_every == 0 or step == preset.steps)
+        saves = step % config.checkpoint_every == 0 or step == preset.steps
         history.rays += preset.rays
         if not (logs or saves):
             continue
@@ -158,26 +156,16 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
             numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk))
             pending.zero_()
-            if run is not None:
-                run.log(step, **numbers)
-        if run is not None and saves:
-            states = {name: thing.state_dict() for name, thing in stateful.items()}
-            run.save(step, **states, history=asdict(history), pending=pending)
+            run.log(step, **numbers)
+        if saves:
+            run.save(step, **stateful, history=asdict(history), pending=pending)
         begin = perf_counter()
 
     scores, views = score(fields, scene, preset, chunk)
     numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": history.rays_per_second()}
     pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
-    return conclude(
-        "nerf",
-        run,
-        resolved(config, preset, scene),
-        model="nerf",
-        metrics=scores | numbers,
-        curves=history.curves() | views | pictures,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    curves = history.curves() | views | pictures
+    return run.finish(model="nerf", metrics=scores | numbers, curves=curves, device=device)
 
 
 def make_stateful(preset: Preset, scene: Scene, seed: int, device: torch.device) -> dict[str, Any]:
