@@ -131,7 +131,7 @@ def use_of(module: nn.Module) -> Use | None:
 
     The projection inside `nn.MultiheadAttention` is not known: its `forward` is never called.
     """
-    kind: type = getattr(type(module), "stands_for", type(module))  # the class that an attached model had
+    kind: type = getattr(type(module), "_dfa_stands_for", type(module))  # of an attached model: the class it had
     if issubclass(kind, NonDynamicallyQuantizableLinear):
         return None
     for base in kind.__mro__:

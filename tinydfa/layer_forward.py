@@ -25,18 +25,21 @@ class LayerForward:
         layer: The layer.
         use: How it uses its weight.
         before: A `forward` that the instance had already; None: its class's.
+        alone: Nothing but the layer's class stands behind it, so that the known forward of such layers may run.
         active: False when the layer's B was taken away while somebody else's forward still calls this one.
     """
 
     def __init__(self, layer: nn.Module, use: Use, before: Any) -> None:
         self.layer, self.use, self.before, self.active = layer, use, before, True
+        attached = hasattr(type(layer), "_dfa_stands_for")  # the model is itself a layer: its own forward knows more
+        self.alone = use.forward is not None and before is None and not attached
 
     def __call__(self, input: Any, *rest: Any, **named: Any) -> Any:
-        if self.active and self.use.forward is not None and self.before is None:
-            own: Any = self.layer.layer_feedback
-            return self.use.forward(self.layer, own, input)
         if not self.active:
             return self.plain(input, *rest, **named)
+        if self.alone and self.use.forward is not None:
+            own: Any = self.layer.layer_feedback
+            return self.use.forward(self.layer, own, input)
         return self.beside(input, *rest, **named)
 
     def plain(self, *inputs: Any, **named: Any) -> Any:
