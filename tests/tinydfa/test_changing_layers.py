@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as hooked_spectral_norm
 
+from tests.float64 import float64
 from tinydfa import DFAError, attach, weight_alignment
 
 
 @pytest.fixture(autouse=True)
 def in_float64():
-    torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+    with float64():
+        yield
 
 
 def network() -> nn.Sequential:
