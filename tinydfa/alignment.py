@@ -188,8 +188,6 @@ def compare(ours: Tensor, truth: Tensor, rows: int, missing: bool) -> Alignment:
 def chance(x: Tensor, y: Tensor) -> float:
     """Standard deviation of the mean cosine of unit rows, ``[n, d]`` both, when `x` is turned at random."""
     samples, width = x.shape
-    if width <= samples:
-        together = (y.T @ x).square().sum()
-    else:  # the same number from the samples' own products
-        together = ((x @ x.T) * (y @ y.T)).sum().clamp_min(0.0)
+    few = samples < width  # then the same number from the samples' own products
+    together = ((x @ x.T) * (y @ y.T)).sum().clamp_min(0.0) if few else (y.T @ x).square().sum()
     return float(together.sqrt()) / (samples * math.sqrt(width))

@@ -23,7 +23,7 @@ from tinydfa.passes import BatchDims, Link, Rows, Settings
 from tinydfa.points import DFALayer
 from tinydfa.projectors import effective, fingerprint
 from tinydfa.rules import Backprop, Rule, find_rule
-from tinydfa.swap import Swap
+from tinydfa.swap import Swap, refuse_other_layers
 from tinydfa.wrappers import unwrapped
 
 SampleIndex = Tensor | tuple[Tensor | None, Tensor]
@@ -220,6 +220,8 @@ class Attachment:
         self._compare(state.get("projector"))
         self.method = Backprop()  # swaps back, so that the swap below takes over what was saved
         self._drawn = {name: tensor.clone() for name, tensor in state["layerwise"].items()}
+        if rule.layerwise:
+            refuse_other_layers(self.model, self._drawn)
         self.method = rule
 
     def _set(self, rule: Rule) -> None:

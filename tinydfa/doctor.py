@@ -158,14 +158,13 @@ def backpropagated(
             yield Finding(
                 Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
             )
-    elif rule.layerwise:
-        if kept:
-            yield Finding(
-                Fault.TRAINED_BY_BP,
-                tuple(kept),
-                f"The signal of {rule} passes these by their own weights: build them of nn.Linear, or say how they use "
-                "their weight (tinydfa.register_layer).",
-            )
+    elif kept:
+        yield Finding(
+            Fault.TRAINED_BY_BP,
+            tuple(kept),
+            f"The signal of {rule} passes these by their own weights: build them of nn.Linear, or say how they use "
+            "their weight (tinydfa.register_layer).",
+        )
 
 
 def is_matrix(model: nn.Module, name: str) -> bool:

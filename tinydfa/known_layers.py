@@ -102,14 +102,15 @@ def register_layer(kind: type[nn.Module], like: type[nn.Module] | Product, weigh
         DFAError: `like` is a class that is not known itself.
 
     Example:
+        >>> import torch
         >>> class Turned(nn.Module):  # y = x @ W + b with W [in, out]
         ...     def __init__(self, inputs, outputs):
         ...         super().__init__()
-        ...         self.kernel, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+        ...         self.kernel = nn.Parameter(torch.randn(inputs, outputs))
+        ...         self.bias = nn.Parameter(torch.zeros(outputs))
         ...
         ...     def forward(self, x):
         ...         return x @ self.kernel + self.bias
-        >>> import torch
         >>> register_layer(Turned, lambda layer, kernel, x: x @ kernel, weight="kernel")
     """
     if not isinstance(like, type):
@@ -130,7 +131,7 @@ def use_of(module: nn.Module) -> Use | None:
 
     The projection inside `nn.MultiheadAttention` is not known: its `forward` is never called.
     """
-    kind: type = getattr(type(module), "stands_for", type(module))  # the class that an attached model had
+    kind: type = getattr(type(module), "_dfa_stands_for", type(module))  # of an attached model: the class it had
     if issubclass(kind, NonDynamicallyQuantizableLinear):
         return None
     for base in kind.__mro__:

@@ -8,98 +8,26 @@ next pass.
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import cached, is_parametrized
+from torch.nn.utils.parametrize import is_parametrized
 
-from tinydfa.errors import DFAError, PointError, ShapeError
+from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
-from tinydfa.feedback_layers import LayerFeedback, draw, joined
+from tinydfa.feedback_layers import LayerFeedback, draw
 from tinydfa.kept_weights import Watcher, certain, doubtful, is_swapped
 from tinydfa.known_layers import Use, use_of
+from tinydfa.layer_forward import put_back, put_in
 from tinydfa.passes import in_backward
 from tinydfa.undisturbed import state_kept
 
+KEPT = ("feedback", "number", "passes")  # of each layer, in a saved state
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
-
-
-class LayerForward:
-    """The `forward` of a layer that has a B.
-
-    Attributes:
-        layer: The layer.
-        use: How it uses its weight.
-        before: A `forward` that the instance had already; None: its class's.
-        active: False when the layer's B was taken away while somebody else's forward still calls this one.
-    """
-
-    def __init__(self, layer: nn.Module, use: Use, before: Any) -> None:
-        self.layer, self.use, self.before, self.active = layer, use, before, True
-
-    def __call__(self, input: Any, *rest: Any, **named: Any) -> Any:
-        if self.active and self.use.forward is not None and self.before is None:
-            return self.use.forward(self.layer, self.layer.layer_feedback, input)
-        if not self.active:
-            return self.plain(input, *rest, **named)
-        return self.beside(input, *rest, **named)
-
-    def plain(self, *inputs: Any, **named: Any) -> Any:
-        if self.before is not None:
-            return self.before(*inputs, **named)
-        return type(self.layer).forward(self.layer, *inputs, **named)
-
-    def beside(self, *inputs: Any, **named: Any) -> Any:
-        """The layer's own output, from inputs that are cut off; their gradients by the product with B."""
-        with cached() if is_parametrized(self.layer) else nullcontext():  # spectral norm iterates when it is computed
-            output = self.plain(*map(detached, inputs), **{name: detached(value) for name, value in named.items()})
-            weight = getattr(self.layer, self.use.weight).detach()
-        own: Any = self.layer.layer_feedback
-        matrix = own.whole(weight, own.of_this_pass(weight))
-        signal = self.use.product(Still(self.layer), matrix, *inputs, **named)
-        if signal.shape != output.shape:
-            raise ShapeError(
-                f"the product that {type(self.layer).__name__} is registered with has shape {tuple(signal.shape)}, and "
-                f"its forward returns {tuple(output.shape)}. Mend the function given to tinydfa.register_layer."
-            )
-        return joined(output, signal) if torch.is_grad_enabled() else output
-
-    def replicate(self) -> Any:
-        """A replica for another device (`nn.DataParallel`), which computes with its own weights."""
-        replica: Any = type(self.layer)._replicate_for_data_parallel(self.layer)  # type: ignore[operator]
-        vars(replica)["forward"] = LayerForward(replica, self.use, self.before)
-        return replica
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "use"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy or a pickle knows its use by the class of its layer: a registered function may not be picklable."""
-        vars(self).update(state, use=use_of(state["layer"]))
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.before or type(self.layer).forward.__get__(self.layer))
-
-
-class Still:
-    """A layer whose tensors get no gradient: they have theirs by the layer's own forward."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> Any:
-        return detached(getattr(self.layer, name))
-
-
-def detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 class Swap:
@@ -137,8 +65,8 @@ class Swap:
         if not self.layers:
             raise PointError(
                 f"{rule} replaces the backward pass of Linear, Conv, ConvTranspose and Bilinear layers, and "
-                f"{type(model).__name__} has none. Use a method that broadcasts (dfa, sdfa, tdfa, drtp), or say how its "
-                "layers use their weights: tinydfa.register_layer."
+                f"{type(model).__name__} has none. Use a method that broadcasts (dfa, sdfa, tdfa, drtp), or say how "
+                "its layers use their weights: tinydfa.register_layer."
             )
         self.tell(certain(model), stacklevel=7)
         self.watch()
@@ -166,7 +94,7 @@ class Swap:
         for name, layer in self.layers.items():
             new = names.get(id(layer), name)
             if new != name:  # it was wrapped
-                self.state.update({f"{new}.{key}": self.state.pop(f"{name}.{key}") for key in ("feedback", *COUNTS)})
+                self.state.update({f"{new}.{key}": self.state.pop(f"{name}.{key}") for key in KEPT})
         with torch.inference_mode(False):
             self.take(here)
         new_modules = {id(module) for module in self.model.modules()} - kept
@@ -232,13 +160,24 @@ class Swap:
             put_back(layer)
 
 
-COUNTS = ("number", "passes")
-
-
 def known_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that a rule can give a B, by name; wrappers do not count in a name."""
     layers = {name: layer for name, layer in model.named_modules() if use_of(layer) is not None}
     return {WRAPPERS.sub("", name).removeprefix("."): layer for name, layer in layers.items()}
+
+
+def refuse_other_layers(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """A saved state has a matrix for every layer, or the layers without one would go on with another."""
+    saved = {key.removesuffix(".feedback"): tensor.shape for key, tensor in state.items() if key.endswith(".feedback")}
+    layers = {name: (use_of(layer), layer) for name, layer in known_layers(model).items()}
+    here = {name: weight_of(layer, use, name).shape for name, (use, layer) in layers.items() if use is not None}
+    strange = [name for name, shape in here.items() if saved.get(name) != shape]
+    if strange:
+        raise DFAError(
+            f"the state holds no matrix for {', '.join(strange[:6])} of these shapes: it was saved from other layers "
+            f"({', '.join(list(saved)[:6])}). Change the model as it was changed then (adapters, replaced layers) "
+            "before the state is loaded."
+        )
 
 
 def refuse_lazy(model: nn.Module, rule: str) -> None:
@@ -270,27 +209,3 @@ def weight_of(layer: nn.Module, use: Use, name: str) -> Tensor:
             "flattened or in parts, it seems. Attach first, then wrap the model (FullyShardedDataParallel)."
         )
     return weight.detach()
-
-
-def put_in(layer: nn.Module, use: Use, feedback: LayerFeedback) -> None:
-    """Give a layer its B and the forward that uses it."""
-    place = vars(layer)
-    layer.add_module("layer_feedback", feedback)
-    forward = LayerForward(layer, use, place.get("forward"))
-    place["forward"] = forward
-    place["_replicate_for_data_parallel"] = forward.replicate
-
-
-def put_back(layer: nn.Module) -> None:
-    """Undo `put_in`. Where somebody wrapped the forward since, ours stays inside it and does what the layer does."""
-    place = vars(layer)
-    replicate = place.pop("_replicate_for_data_parallel", None)
-    ours: Any = getattr(replicate, "__self__", None)
-    layer._modules.pop("layer_feedback", None)
-    if ours is None:
-        return
-    ours.active = False
-    if place.get("forward") is ours:
-        del place["forward"]
-        if ours.before is not None:
-            place["forward"] = ours.before

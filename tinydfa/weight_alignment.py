@@ -53,8 +53,8 @@ def weight_alignment(model: nn.Module) -> dict[str, WeightAlignment]:
     found = {name: layer for name, layer in known_layers(inner).items() if hasattr(layer, "layer_feedback")}
     if not found:
         raise DFAError(
-            f"{link.rule} has no matrix for each layer to compare with its weight: a layer-wise rule (fa, usf, brsf, frsf) "
-            "has. Switch with attachment.method = 'fa', or use measure_alignment, which compares gradients."
+            f"{link.rule} has no matrix for each layer to compare with its weight: a layer-wise rule (fa, usf, brsf, "
+            "frsf) has. Switch with attachment.method = 'fa', or use measure_alignment, which compares gradients."
         )
     return {name: compare(name, layer) for name, layer in found.items()}
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as hooked_spectral_norm
 
-from tinydfa import attach, weight_alignment
+from tests.float64 import float64
+from tinydfa import DFAError, attach, weight_alignment
 
 
 @pytest.fixture(autouse=True)
 def in_float64():
-    torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+    with float64():
+        yield
 
 
 def network() -> nn.Sequential:
@@ -233,3 +233,68 @@ def test_layers_prepared_for_quantisation_keep_the_matrix_of_the_layer_they_repl
     net(X.float().requires_grad_()).sum().backward()
     torch.testing.assert_close(seen[2].into, seen[2].out @ before[0].float())
     assert torch.equal(matrices(attachment, "2")[0], before[0])
+
+
+def test_a_state_of_other_layers_is_refused_by_name():
+    net = network()
+    saved = attach(net, "fa").state_dict()
+    other = network()
+    other[2] = Adapted(other[2])
+    attachment = attach(other, "fa")
+    with pytest.raises(DFAError, match=r"no matrix for 2.base, 2.down, 2.up of these shapes.*\(0, 2, 4\).*adapters"):
+        attachment.load_state_dict(saved)
+    saved["layerwise"]["2.base.feedback"] = torch.zeros(5, 7)
+    with pytest.raises(DFAError, match=r"2\.base"):
+        attachment.load_state_dict(saved)
+    assert torch.isfinite(lowest(other)).all()
+
+
+def test_weights_that_a_wrapper_holds_flattened_are_refused():
+    net = network()
+    net[2].weight = nn.Parameter(torch.zeros(0))
+    with pytest.raises(DFAError, match=r"'2' has shape \(0,\).*Attach first, then wrap"):
+        attach(net, "fa")
+    assert "forward" not in vars(net[0])
+
+
+class Tied(nn.Module):
+    """Words whose table is also the output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.hidden, self.out = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.hidden(self.table(ids))))
+
+
+def test_a_weight_that_two_layers_share_gets_both_gradients_and_one_matrix():
+    net, ids = Tied(), torch.tensor([0, 3, 3, 8])
+    attachment = attach(net, "fa")
+    out, hidden = matrices(attachment, "out", "hidden")
+    net(ids).sum().backward()
+    with torch.no_grad():
+        x = net.table(ids)
+        h = torch.tanh(net.hidden(x))
+        delta = (torch.ones(4, 9) @ out) * (1 - h**2)
+        expected = torch.ones(9, 4) @ h
+        expected.index_add_(0, ids, delta @ hidden)
+    torch.testing.assert_close(net.table.weight.grad, expected)
+    torch.testing.assert_close(net.hidden.weight.grad, delta.T @ x)
+
+
+def test_every_product_of_gpt2_goes_through_a_matrix_of_its_own():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.set_default_dtype(torch.float32)
+    sizes = {"vocab_size": 17, "n_positions": 8, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    net = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+    ids, gradients = torch.tensor([[1, 5, 3, 16]]), []
+    for seed in (0, 1):
+        attachment = attach(net, "fa", seed=seed)
+        net.zero_grad()
+        net(input_ids=ids, labels=ids).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in net.named_parameters()})
+        attachment.detach()
+    same = {name for name, gradient in gradients[0].items() if torch.equal(gradient, gradients[1][name])}
+    assert same == set()

@@ -1,4 +1,4 @@
-"""`doctor` on models that train, but not in every part: frozen heads, adapters, sparse tables, shared tables, idle points."""
+"""`doctor` on models that train, but not in every part: frozen heads, adapters, sparse and shared tables."""
 
 from __future__ import annotations
 
@@ -106,6 +106,21 @@ def test_a_table_that_is_also_the_output_layer_is_no_path_around_the_points(shar
     assert report.crossed == ()
     assert report.shared == ("table.weight",)
     assert "used below and above the points, and trained from both: table.weight" in str(report)
+
+
+def test_a_shared_weight_that_autocast_casts_once_for_both_layers_is_no_path_either():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    net[2].weight = net[0].weight
+    attach(net, "dfa", points=["1"])
+
+    def loss(net, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x).float().square().mean()
+
+    report = doctor(net, torch.randn(5, 4), loss, compile=False, autocast=False)
+    assert report.healthy
+    assert report.shared == ("0.weight",)
 
 
 @pytest.mark.parametrize("shares", ["", "module", "functional"])

@@ -1,4 +1,4 @@
-"""An attached model under transformers' Trainer, accelerate and Lightning: a resumed run ends as if never interrupted."""
+"""An attached model under transformers' Trainer, accelerate and Lightning: runs that are resumed."""
 
 from __future__ import annotations
 
@@ -209,6 +209,7 @@ def test_a_module_that_is_imported_later_is_met_once_after_it_has_run(tmp_path, 
     on_import("some_trainer_package", lambda module: module.LIST.append("at once"))
     assert module.LIST == ["own", "at once"]
     assert module.__spec__.origin == str(tmp_path / "some_trainer_package.py")
+    assert type(module.__loader__).__name__ == type(module.__spec__.loader).__name__ == "SourceFileLoader"
     del sys.modules["some_trainer_package"]
 
 

@@ -57,6 +57,8 @@ class Arriving(Loader):
         return found
 
     def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self.loader  # as if it had been found without us
         self.loader.exec_module(module)
         self.act(module)
 

@@ -27,7 +27,7 @@ def arrived(module: ModuleType) -> None:
 def callback_class(package: ModuleType) -> Any:
     """The callback, of the class that this package wants."""
 
-    class AttachmentCallback(package.Callback):  # type: ignore[name-defined, misc]
+    class AttachmentCallback(package.Callback):  # type: ignore[name-defined]
         """Saves and resumes what `tinydfa.attach` has put on a module."""
 
         def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

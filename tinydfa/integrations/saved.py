@@ -67,8 +67,8 @@ def resume(states: Mapping[str, Mapping[str, Any]], where: str, *models: nn.Modu
         state = states.get(name)
         if state is None:
             warnings.warn(
-                f"checkpoint {where} holds no state of the attachment on {type(attachment.model).__name__}: it was saved "
-                f"before the model was attached. {attachment.rule} starts anew, with feedback of seed "
+                f"checkpoint {where} holds no state of the attachment on {type(attachment.model).__name__}: "
+                f"it was saved before the model was attached. {attachment.rule} starts anew, with feedback of seed "
                 f"{attachment.feedback.seed}.",
                 stacklevel=2,
             )
@@ -76,8 +76,8 @@ def resume(states: Mapping[str, Mapping[str, Any]], where: str, *models: nn.Modu
         refuse_other_feedback(attachment, state, where)
         if state["method"] != attachment.rule.name:
             warnings.warn(
-                f"the model was attached by {attachment.rule}, and goes on by {state['method']}, as checkpoint {where} was "
-                f"saved. To change the rule, set attachment.method = {attachment.rule.name!r} once training has begun.",
+                f"the model was attached by {attachment.rule}, and goes on by {state['method']}, as checkpoint {where} "
+                f"was saved. To change the rule, set attachment.method = {attachment.rule.name!r} once training runs.",
                 stacklevel=2,
             )
         attachment.load_state_dict(state)

@@ -30,7 +30,7 @@ def arrived(module: ModuleType) -> None:
 def callback_class(module: ModuleType) -> Any:
     """The callback, of the class that this release of transformers wants."""
 
-    class AttachmentCallback(module.TrainerCallback):  # type: ignore[name-defined, misc]
+    class AttachmentCallback(module.TrainerCallback):  # type: ignore[name-defined]
         """Saves and resumes what `tinydfa.attach` has put on a model."""
 
         resumes_from: str | None = None
