@@ -5,6 +5,7 @@ Plain objects, no modules: they are no part of the model's tree, and a copy of t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -128,6 +129,7 @@ class ForwardPass:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.open = False  # an attached model's pass is in progress
+        self.number = 0  # of the forward that began it
         self.target: Tensor | None = None
         self.rows: dict[str, Rows] | Rows | None = None
 
@@ -144,6 +146,16 @@ class ForwardPass:
         target = self.target
         self.target = None
         return target
+
+
+class PerThread(threading.local):
+    """The pass of each thread; a copied model begins with none."""
+
+    def __init__(self) -> None:
+        self.current = ForwardPass()
+
+    def __reduce__(self) -> Any:
+        return PerThread, ()
 
 
 class Observation:
@@ -168,7 +180,7 @@ class Link:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.current = ForwardPass()
+        self.passes = PerThread()
         self.observation: Observation | None = None
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
@@ -178,6 +190,11 @@ class Link:
     @property
     def rule(self) -> Rule:
         return self.settings.rule
+
+    @property
+    def current(self) -> ForwardPass:
+        """The pass in progress in this thread."""
+        return self.passes.current
 
     def change(self, **settings: Any) -> None:
         """Put other settings in force."""
@@ -199,6 +216,15 @@ class Link:
                 "that you call."
             )
         current.records.append(record)
+
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Inside this block is a pass of its own, which the one in progress calls for."""
+        outer, self.passes.current = self.passes.current, ForwardPass()
+        try:
+            yield
+        finally:
+            self.passes.current = outer
 
     @contextmanager
     def backprop(self) -> Iterator[None]:
