@@ -45,6 +45,7 @@ from tinydfa.shapes import (
     slots_for,
 )
 from tinydfa.signals import autocast_type, widest
+from tinydfa.tracing import is_tracing
 
 Dims = tuple[Error, list[tuple[int, ...]], bool]  # of the outputs; of the points; whether all stand in front already
 
@@ -144,7 +145,7 @@ class Head(nn.Module):
             link.observation.sample_dims = sample_dims(link.settings.batch_dims, outputs[0])
         records = current.take()
         training = torch.is_grad_enabled()
-        if not link.cuts:
+        if not link.cuts or (not link.scoped and is_tracing()):
             current.target = None
             return outputs
         broadcasts = self._broadcasts(link.settings)

@@ -20,8 +20,8 @@ from __future__ import annotations
 import copyreg
 import itertools
 from collections.abc import Callable
-from types import FunctionType, MethodType
-from typing import Any, ClassVar
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,46 +32,6 @@ from tinydfa.passes import ForwardPass, in_backward
 from tinydfa.tracing import is_tracing
 
 _NUMBERS = itertools.count(1)
-
-
-class AttachedClass:
-    """The first base of every class that stands in for a model's own; its instances may be attached or not.
-
-    Attributes:
-        _dfa_stands_for: The class of the model before it was attached.
-        _dfa_forwards: A `forward` for every rule so far, by its name.
-    """
-
-    _dfa_stands_for: ClassVar[type]
-    _dfa_forwards: ClassVar[dict[str, FunctionType]]
-
-    def __init_subclass__(cls) -> None:
-        """Does not call on the model's own: to it, no class is being declared here."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """As the model's own class would; a copy then gets a class of its own."""
-        reduced: Any = super().__reduce_ex__(protocol)
-        made_from = vars(type(self)).get("_dfa_stands_for")
-        if made_from is None or reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
-            return reduced
-        return new_instance, (made_from, *reduced[1][1:]), *reduced[2:]
-
-    def __prepare_scriptable__(self) -> Any:
-        if vars(self).get("_attachment") is None:
-            return self
-        raise DFAError(
-            "torch.jit.script compiles the source of a model's forward, which knows nothing of the attachment. Call "
-            "attachment.detach() first, or use torch.export.export or torch.jit.trace, which take the model as it is."
-        )
-
-    def _replicate_for_data_parallel(self) -> Any:
-        attached = vars(self).get("_attachment")
-        if attached is not None and attached.link.cuts and torch.is_grad_enabled():
-            raise DFAError(
-                f"nn.DataParallel runs replicas of the model in threads, and {attached.link.rule} has one feedback for "
-                "all of them, on one device. Use nn.parallel.DistributedDataParallel, one process a GPU."
-            )
-        return super()._replicate_for_data_parallel()  # type: ignore[misc]
 
 
 def take_over(model: nn.Module, rule: str) -> Callable[..., Any] | None:
@@ -117,19 +77,61 @@ def class_of(model: nn.Module) -> type | None:
 
 
 def attached_class(kind: type, own: Callable[..., Any] | None) -> type:
-    """A class that stands in for `kind`, with a forward that looks like its, or like the `own` one of an instance."""
+    """A class that stands in for `kind`, with a forward that looks like its, or like the `own` one of an instance.
+
+    It has ``_dfa_stands_for``, the class of the model before it was attached, and ``_dfa_forwards``, a forward for
+    every rule so far.
+    """
     like: Any = kind.forward if own is None else own  # type: ignore[attr-defined]
     has_instance = own is None or isinstance(own, MethodType)
-    forward = lookalike(like, forward_pass, kind, next(_NUMBERS), has_instance)
     body = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    body |= {"_dfa_stands_for": kind, "_dfa_forwards": {}, "forward": forward}
-    return type(kind)(kind.__name__, (AttachedClass, kind), body)
+    body |= {"_dfa_stands_for": kind, "_dfa_forwards": {}}
+    body["forward"] = lookalike(like, forward_pass, kind, next(_NUMBERS), has_instance)
+    body["__reduce_ex__"], body["__prepare_scriptable__"] = reduced, refuse_script
+    body["_replicate_for_data_parallel"] = replicated
+    declares = hasattr(kind.__init_subclass__, "__func__")
+    return type(kind)(kind.__name__, (Undeclared, kind) if declares else (kind,), body)
+
+
+class Undeclared:
+    """Keeps a class from the ``__init_subclass__`` of its other bases: to the user, no class is declared."""
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+def reduced(self: nn.Module, protocol: Any) -> Any:
+    """As the model's own class would be reduced; a copy then gets a class of its own."""
+    cls: Any = class_of(self)
+    found: Any = super(cls, self).__reduce_ex__(protocol)
+    if type(self) is not cls or found[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
+        return found
+    return new_instance, (cls._dfa_stands_for, *found[1][1:]), *found[2:]
 
 
 def new_instance(kind: type, *arguments: Any) -> Any:
     """An instance, still empty, of a new class that stands in for `kind`."""
     cls: Any = attached_class(kind, None)
     return cls.__new__(cls, *arguments)
+
+
+def refuse_script(self: nn.Module) -> nn.Module:
+    if vars(self).get("_attachment") is None:
+        return self
+    raise DFAError(
+        "torch.jit.script compiles the source of a model's forward, which knows nothing of the attachment. Call "
+        "attachment.detach() first, or use torch.export.export or torch.jit.trace, which take the model as it is."
+    )
+
+
+def replicated(self: nn.Module) -> Any:
+    attached = vars(self).get("_attachment")
+    if attached is not None and attached.link.cuts and torch.is_grad_enabled():
+        raise DFAError(
+            f"nn.DataParallel runs replicas of the model in threads, and {attached.link.rule} has one feedback for "
+            "all of them, on one device. Use nn.parallel.DistributedDataParallel, one process a GPU."
+        )
+    return super(class_of(self), self)._replicate_for_data_parallel()  # type: ignore[arg-type, misc]
 
 
 def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

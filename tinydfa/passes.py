@@ -212,8 +212,9 @@ class Link:
                 return
             raise PointError(
                 f"feedback point {record.point.label!r} ran outside a call of the attached model, so no head feeds it "
-                "and everything below it would keep its weights. Call model(...) itself, or attach to the submodule "
-                "that you call."
+                "and everything below it would keep its weights. Call model(...) itself, in the thread where it runs, "
+                "or attach to the submodule that you call. To train a part of the model, or a graph traced from it, by "
+                "backpropagation, call attachment.detach() first."
             )
         current.records.append(record)
 

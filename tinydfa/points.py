@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinydfa.errors import PointError
 from tinydfa.passes import Link, Record, Rows, in_backward
+from tinydfa.tracing import is_tracing
 
 
 class DFALayer(nn.Module):
@@ -76,7 +77,7 @@ class DFALayer(nn.Module):
             return input
         if link.observation is not None:
             link.observation.seen.append((self, input))
-        if not link.cuts:
+        if not link.cuts or (not link.scoped and is_tracing()):
             return input
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
@@ -85,6 +86,8 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
+        if input.is_nested:
+            return self._pass_nested(passed, wanted)
         current = link.current
         rows = None if current.rows is None else current.rows_of(self)
         if index is not None:
@@ -97,6 +100,16 @@ class DFALayer(nn.Module):
             current.records.append(record)
         else:
             link.write(record)
+        return passed
+
+    def _pass_nested(self, passed: Tensor, wanted: bool) -> Tensor:
+        """torch's Transformer evaluates padded batches as nested tensors, which have no shape to note."""
+        if wanted:
+            raise PointError(
+                f"feedback point {self.label!r} got a nested tensor, whose samples have rows of unequal number, so a "
+                "signal does not fit it. Train on padded tensors, and say with attachment.samples which positions are "
+                "padding; or choose a point where the tensor is padded."
+            )
         return passed
 
     def _reentrant(self) -> PointError:
