@@ -16,6 +16,7 @@ from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
+from tinydfa.leftover import Leftover, gradients_kept
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
 from tinydfa.passes import BatchDims, Link, Rows, Settings
@@ -56,6 +57,7 @@ class Attachment:
         self.at_return: HeadHook | None = plan.at_return  # takes the error at the model's return value
         self.own_forward: Callable[..., Any] | None = None  # of the instance, before it was attached
         self._at_work = False
+        self.leftover: Leftover = ()  # gradients that an optimizer may go on using
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swapped: dict[str, nn.Module] = {}
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
@@ -227,6 +229,7 @@ class Attachment:
                 self._swapped = swap(self.model, rule, self.feedback, self._drawn)
         self.link.change(rule=rule)
         self._rule = rule
+        self.leftover = gradients_kept(self.model, rule)
 
     def _swap_back(self) -> None:
         if self._swapped:

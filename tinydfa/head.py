@@ -140,12 +140,14 @@ class Head(nn.Module):
     def take(self, outputs: list[Tensor]) -> list[Tensor]:
         """Return `outputs`; their gradients, side by side, are the error that goes to the points."""
         link, current = self.link, self.link.current
+        if not (link.scoped and current.open) and is_tracing():
+            return outputs
         if link.observation is not None:
             link.observation.at_head = list(outputs)
             link.observation.sample_dims = sample_dims(link.settings.batch_dims, outputs[0])
         records = current.take()
         training = torch.is_grad_enabled()
-        if not link.cuts or (not link.scoped and is_tracing()):
+        if not link.cuts:
             current.target = None
             return outputs
         broadcasts = self._broadcasts(link.settings)

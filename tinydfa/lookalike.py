@@ -22,7 +22,7 @@ def lookalike(
 ) -> FunctionType:
     """A function with the parameters of `forward` that returns ``run(first, second, *what it is called with)``.
 
-    A decorated `forward` gets positions and keywords as they come; what it shows is in the ``__signature__``.
+    Of a decorated `forward` the code has the decorator's parameters, and what it shows is in ``__signature__``.
 
     Args:
         forward: A function whose first parameter is the instance; a method; or, in place of one, what is called without
@@ -33,16 +33,17 @@ def lookalike(
         has_instance: Whether `forward` has a parameter for it; a method has.
     """
     bare: Any = forward.__func__ if isinstance(forward, MethodType) else forward
-    plain = isinstance(bare, FunctionType) and not {"__wrapped__", "__signature__"} & vars(bare).keys()
-    shown = signature_of(bare) if has_instance else with_instance(signature_of(bare))
-    made = calling(shown if plain else with_instance(ANYTHING), run, first, second)
+    readable = isinstance(bare, FunctionType) and "__signature__" not in vars(bare)
+    shape = signature(bare, follow_wrapped=False) if readable else ANYTHING
+    made = calling(shape if readable and has_instance else with_instance(shape), run, first, second)
     function = FunctionType(made.__code__, getattr(bare, "__globals__", globals()), closure=made.__closure__)
     functools.update_wrapper(function, bare, updated=())
     del function.__wrapped__  # type: ignore[attr-defined]
-    if plain:
+    if readable:
         function.__defaults__, function.__kwdefaults__ = bare.__defaults__, bare.__kwdefaults__
-    else:
-        function.__signature__ = shown  # type: ignore[attr-defined]
+    shown = signature_of(bare)
+    if shown != shape:
+        function.__signature__ = shown if has_instance else with_instance(shown)  # type: ignore[attr-defined]
     return function
 
 

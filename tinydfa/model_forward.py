@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from tinydfa.errors import DFAError, PointError
+from tinydfa.leftover import still_unknown
 from tinydfa.lookalike import copied, is_lookalike, lookalike
 from tinydfa.passes import ForwardPass, in_backward
 from tinydfa.tracing import is_tracing
@@ -125,13 +126,17 @@ def refuse_script(self: nn.Module) -> nn.Module:
 
 
 def replicated(self: nn.Module) -> Any:
+    """A replica of `nn.DataParallel`: it runs the model's own forward, in which no point has anything to do."""
     attached = vars(self).get("_attachment")
     if attached is not None and attached.link.cuts and torch.is_grad_enabled():
         raise DFAError(
             f"nn.DataParallel runs replicas of the model in threads, and {attached.link.rule} has one feedback for "
             "all of them, on one device. Use nn.parallel.DistributedDataParallel, one process a GPU."
         )
-    return super(class_of(self), self)._replicate_for_data_parallel()  # type: ignore[arg-type, misc]
+    replica = super(class_of(self), self)._replicate_for_data_parallel()  # type: ignore[arg-type, misc]
+    if vars(replica).pop("_attachment", None) is not None and attached.own_forward is not None:
+        vars(replica)["_dfa_own_forward"] = attached.own_forward
+    return replica
 
 
 def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
@@ -153,9 +158,10 @@ def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwar
             return kind.forward(model, *args, **kwargs)
         with link.nested():
             return forward_pass(kind, number, model, *args, **kwargs)
-    if is_tracing():
-        with link.backprop():
-            return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
+    if is_tracing():  # points and head stand aside where no pass is open
+        return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
+    if attached.leftover and not torch.compiler.is_compiling() and torch.is_grad_enabled():
+        attached.leftover = still_unknown(model, attached.leftover, link.rule.name)
     current.records = []  # left over from a pass that raised
     current.open, current.number = True, number
     try:

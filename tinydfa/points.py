@@ -77,7 +77,10 @@ class DFALayer(nn.Module):
             return input
         if link.observation is not None:
             link.observation.seen.append((self, input))
-        if not link.cuts or (not link.scoped and is_tracing()):
+        if not link.cuts:
+            return input
+        current = link.current
+        if not (link.scoped and current.open) and is_tracing():
             return input
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
@@ -88,7 +91,6 @@ class DFALayer(nn.Module):
             return passed
         if input.is_nested:
             return self._pass_nested(passed, wanted)
-        current = link.current
         rows = None if current.rows is None else current.rows_of(self)
         if index is not None:
             rows = Rows(index)
