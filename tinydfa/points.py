@@ -79,7 +79,7 @@ class DFALayer(nn.Module):
             link.observation.seen.append((self, input))
         if not link.cuts:
             return input
-        current = link.current
+        current = link.passes.current
         if not (link.scoped and current.open) and is_tracing():
             return input
         passed = input if self.passthrough else input.detach()
