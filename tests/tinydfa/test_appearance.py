@@ -288,6 +288,8 @@ def test_detach_keeps_a_wrapper_on_a_wrapper():
     torch.testing.assert_close(net(x), 4 * Mlp()(x))
     attachment.detach()
     torch.testing.assert_close(net(x), 4 * Mlp()(x))
+    attach(net, "dfa")
+    torch.testing.assert_close(net(x), 4 * Mlp()(x))
 
 
 class Scaled(nn.Module):
