@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tinydfa import model_forward
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
-from tinydfa.model_forward import AttachedForward
+from tinydfa.leftover import Leftover, gradients_kept
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
 from tinydfa.order import Order
@@ -55,7 +56,10 @@ class Attachment:
         self.link = plan.head.link if plan.head is not None else Link(Settings(rule=Backprop(), feedback=feedback))
         self._rule: Rule = Backprop()
         self._handles: list[RemovableHandle] = []
-        self._forward: AttachedForward | None = None
+        self.at_return: HeadHook | None = plan.at_return  # takes the error at the model's return value
+        self.own_forward: Callable[..., Any] | None = None  # of the instance, before it was attached
+        self._at_work = False
+        self.leftover: Leftover = ()  # gradients that an optimizer may go on using
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swap: Swap | None = None
         self._settled: set[str] = set()  # modules that the user was told of, or that need no telling
@@ -64,7 +68,8 @@ class Attachment:
             self._take_over(plan)
             self._set(rule)
             self.link.scoped, self.link.model = True, model
-            self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
+            self.own_forward = model_forward.take_over(model, rule.name)
+            self._at_work = True
             self._swap_layers(rule)
         except DFAError:
             self.detach()
@@ -85,8 +90,8 @@ class Attachment:
     @method.setter
     def method(self, rule: Rule | type[Rule] | str) -> None:
         self._set(find_rule(rule))
-        if self._forward is not None:
-            self._forward = self._forward.of(self._rule.name)
+        if self._at_work:
+            model_forward.use(self.model, self._rule.name)
 
     @property
     def points(self) -> dict[str, int | None]:
@@ -97,7 +102,8 @@ class Attachment:
     def target(self) -> Tensor | None:
         """For rules that project targets: class ids ``[B]`` (negative: no label) or rows ``[B, c]`` of the next pass.
 
-        Taken by that pass, so that a target is never used twice. Rules that do not read targets ignore it.
+        Taken by that pass, so that a target is never used twice. Rules that do not read targets ignore it. Each thread
+        has its own, as each runs its own passes.
         """
         return self.link.current.target
 
@@ -129,7 +135,7 @@ class Attachment:
 
     @contextmanager
     def samples(self, rows: SampleIndex | Mapping[str, SampleIndex]) -> Iterator[None]:
-        """Say which sample each row of the points belongs to, for forward passes inside this block.
+        """Say which sample each row of the points belongs to, for this thread's forward passes inside this block.
 
         Args:
             rows: For all points, or by name or pattern of the point, one of
@@ -169,9 +175,9 @@ class Attachment:
         self._swap_back()
         for handle in self._handles:
             handle.remove()
-        if self._forward is not None:
-            self._forward.remove()
-        self._forward = None
+        if self._at_work:
+            model_forward.give_back(self.model, self.own_forward)
+        self._at_work = False
         vars(self.model).pop("_attachment", None)
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
@@ -233,10 +239,11 @@ class Attachment:
                 "leave the projector out."
             )
         self._swap_back()
-        if self._forward is not None:
+        if self._at_work:
             self._swap_layers(rule)
         self.link.change(rule=rule)
         self._rule = rule
+        self.leftover = gradients_kept(self.model, rule)
 
     def _swap_layers(self, rule: Rule) -> None:
         """Give the layers their B, after the model has its forward: the model may itself be a layer."""

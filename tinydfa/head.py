@@ -40,6 +40,7 @@ from tinydfa.shapes import Error, batch_first, error_of, sample_dims
 from tinydfa.sharded import whole
 from tinydfa.signals import has_numbers
 from tinydfa.surroundings import around
+from tinydfa.tracing import is_tracing
 from tinydfa.transforms import FunctionalNode
 
 
@@ -135,6 +136,7 @@ class Head(Holder):
         records = current.records
         if (
             not known.all_fed
+            or not records
             or transformed()
             or link.observation is not None
             or not known.holds(link, self._buffers["feedback_matrix"], (output,), records)
@@ -153,6 +155,8 @@ class Head(Holder):
     def take(self, outputs: list[Tensor]) -> list[Tensor]:
         """Return `outputs`; their gradients, side by side, are the error that goes to the points."""
         link = self.link
+        if not (link.scoped and link.current.open) and is_tracing():
+            return outputs
         records = link.current.take()
         if link.observation is not None:
             link.observation.at_head = list(outputs)

@@ -17,6 +17,7 @@ from tinydfa.head import Head
 from tinydfa.passes import Rows, in_backward, transformed
 from tinydfa.points import DFALayer, noted
 from tinydfa.surroundings import refuse_without_graph
+from tinydfa.tracing import is_tracing
 
 
 class PointHook:
@@ -42,6 +43,8 @@ class PointHook:
                 output = self._looked_at(module, inputs, output, output, ())
             passed = None if self.link is None else noted(self.point, self.link, output)
             return self.point.forward(output) if passed is None else passed
+        if is_tracing():
+            return output
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
         tensor = self._looked_at(module, inputs, output, tensor, keys)
@@ -57,7 +60,9 @@ class PointHook:
 
     def _looked_at(self, module: nn.Module, inputs: Any, output: Any, tensor: Tensor, keys: Keys) -> Tensor:
         """`tensor` with the module's backward hooks; refused if no gradient could reach the module's weights."""
-        if not self.point.cuts or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
+        if not self.point.cuts or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return tensor
+        if transformed() or is_tracing():
             return tensor
         if not tensor.requires_grad and not self.judged:
             self.judged = not any(tensor is given for given in inputs)  # a block that was skipped says nothing
@@ -115,6 +120,8 @@ class HeadHook:
         if isinstance(output, Tensor) and self.keys is None:
             joined = self.head.again(output)
             return self._take([output])[0] if joined is None else joined
+        if is_tracing():
+            return output
         keys = self.keys
         if keys is None:
             first = next(entries.tensors_in(output), None)

@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import cached, is_parametrized
 from tinydfa.errors import ShapeError
 from tinydfa.feedback_layers import LayerFeedback, joined
 from tinydfa.known_layers import Use, use_of
+from tinydfa.tracing import is_tracing
 
 
 class LayerForward:
@@ -35,7 +36,7 @@ class LayerForward:
         self.alone = use.forward is not None and before is None and not attached
 
     def __call__(self, input: Any, *rest: Any, **named: Any) -> Any:
-        if not self.active:
+        if not self.active or is_tracing():
             return self.plain(input, *rest, **named)
         if self.alone and self.use.forward is not None:
             own: Any = self.layer.layer_feedback

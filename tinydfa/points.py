@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tinydfa.errors import PointError
 from tinydfa.passes import Link, Record, Rows, in_backward, transformed
+from tinydfa.tracing import is_tracing
 
 
 class DFALayer(nn.Module):
@@ -87,6 +88,8 @@ class DFALayer(nn.Module):
 
     def _note(self, link: Link, input: Tensor, rows: Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
+        if not (link.scoped and link.current.open) and is_tracing():
+            return input
         recording = torch.is_grad_enabled()
         wanted = recording and (input.requires_grad or transformed())
         passed = input if self.passthrough else input.detach()
@@ -96,6 +99,8 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
+        if input.is_nested:
+            return self._pass_nested(passed, wanted)
         rows = self._rows(link, rows)
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
@@ -107,6 +112,16 @@ class DFALayer(nn.Module):
         if told is not None:
             return told
         return None if link.current.rows is None else link.current.rows_of(self)
+
+    def _pass_nested(self, passed: Tensor, wanted: bool) -> Tensor:
+        """torch's Transformer evaluates padded batches as nested tensors, which have no shape to note."""
+        if wanted:
+            raise PointError(
+                f"feedback point {self.label!r} got a nested tensor, whose samples have rows of unequal number, so a "
+                "signal does not fit it. Train on padded tensors (to_padded_tensor), and say with attachment.samples "
+                "which positions are padding; or choose a point where the tensor is padded."
+            )
+        return passed
 
     def _reentrant(self) -> PointError:
         return PointError(
@@ -124,7 +139,7 @@ def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
 
     Every training pass comes through here once for each point, so it is kept short.
     """
-    current = link.current
+    current = link.passes.current
     if (
         link.cuts
         and link.observation is None
@@ -133,6 +148,7 @@ def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
         and input.requires_grad
         and torch.is_grad_enabled()
         and not point.passthrough
+        and not input.is_nested
         and not in_backward()
     ):
         passed = input.detach()

@@ -25,8 +25,6 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], records: S
         DFAError: The head does not see the whole error here.
     """
     refuse_stage()
-    for record in records:
-        refuse_nested(record)
     ways = ways_in(link.model, [record for record in records if record.value is not None])
     for output in outputs:
         refuse_split(output)
@@ -38,15 +36,6 @@ def around(link: Link, settings: Settings, outputs: Sequence[Tensor], records: S
             "them in each process. Use a rule that does not learn (dfa, sdfa, tdfa, drtp), or fully_shard instead."
         )
     return ways
-
-
-def refuse_nested(record: Record) -> None:
-    """Refuse a point that holds a nested tensor, whose samples have unequal shapes."""
-    if record.value is not None and record.value.is_nested:
-        raise PointError(
-            f"feedback point {record.point.label!r} holds a nested tensor, whose samples have no shape in common. "
-            "Place the point where they are padded (to_padded_tensor), and leave the padding out: attachment.samples()."
-        )
 
 
 def refuse_split(output: Tensor) -> None:

@@ -30,7 +30,7 @@ def inside(wrapper: Any) -> nn.Module | None:
     """What a wrapper calls; None where it is none."""
     if isinstance(wrapper, DistributedDataParallel):
         return wrapper.module
-    found: nn.Module | None = getattr(wrapper, "_orig_mod", None)
+    found: nn.Module | None = dict(wrapper.named_children()).get("_orig_mod")  # accelerate has an attribute of the name
     if found is None and type(wrapper).__name__ == FABRIC:
         found = wrapper._original_module
     return found

@@ -164,11 +164,3 @@ def test_a_packed_sequence_below_an_output_for_every_step_wants_to_be_told():
     with attachment.samples({"rnn": torch.arange(12)}):  # time first, and the samples in a stable order
         model(x, lengths, tokens=True).sum().backward()
     assert model.rnn.weight_ih_l0.grad is not None
-
-
-def test_a_nested_tensor_at_a_point_is_refused():
-    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
-    attach(model, "dfa", points=["0"])
-    x = torch.nested.nested_tensor([torch.randn(2, 6), torch.randn(3, 6)], layout=torch.jagged)
-    with pytest.raises(DFAError, match=r"'0' holds a nested tensor.*to_padded_tensor"):
-        model(x)
