@@ -10,8 +10,9 @@
 Letters: P stages, M microbatches of a batch; F forward pass, W gradients of the weights, I gradient of the input.
 """
 
+from tinydfa.pipelining.checkpoint import load, save
 from tinydfa.pipelining.errors import StageLostError
 from tinydfa.pipelining.order import Action, alive, order
 from tinydfa.pipelining.schedule import ScheduleDFA
 
-__all__ = ["Action", "ScheduleDFA", "StageLostError", "alive", "order"]
+__all__ = ["Action", "ScheduleDFA", "StageLostError", "alive", "load", "order", "save"]

@@ -32,6 +32,11 @@ class Exchange:
         self.group = dist.new_group(self.ranks, timeout=timeout, use_local_synchronization=local)
         self.root = self.ranks[stage.stage_index_to_group_rank[stage.num_stages - 1]]
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the first of the group, which writes what is written once."""
+        return dist.get_rank(self.group) == 0
+
     def meet(self, mine: Any) -> list[Any]:
         """What each stage has passed here, by stage."""
         found: list[Any] = [None] * self.stage.num_stages

@@ -45,9 +45,7 @@ def describe(
     return found
 
 
-def agree(
-    stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, device: torch.device, rule: Rule
-) -> Agreed:
+def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, device: torch.device, rule: Rule) -> Agreed:
     """The whole, as one stage sees it.
 
     Raises:
@@ -58,7 +56,8 @@ def agree(
     if stages[-1]["mixes"]:
         raise DFAError(
             f"{rule!r} makes something else of a sample's error when other samples stand beside it, and a pipeline "
-            "shows it one microbatch at a time. Give tdfa a threshold: TernaryDFA(threshold=...); or use one microbatch."
+            "shows it one microbatch at a time. Give tdfa a threshold: TernaryDFA(threshold=...); or use one "
+            "microbatch."
         )
     samples, outputs, dims, dtype = stages[-1]["output"]
     widths = [[width for _, _, width in sizes([_Shaped(*p) for p in stage["points"]], dims)] for stage in stages]  # type: ignore[arg-type]
@@ -86,7 +85,9 @@ def refuse_differences(stages: Sequence[dict[str, Any]]) -> None:
         said = [stage[what] for stage in stages]
         if len(set(said)) > 1:
             odd = next(number for number, value in enumerate(said) if value != said[0])
-            raise DFAError(f"stage {odd} was made with {what} {said[odd]}, and stage 0 with {said[0]}. Give all the same.")
+            raise DFAError(
+                f"stage {odd} was made with {what} {said[odd]}, and stage 0 with {said[0]}. Give all the same."
+            )
 
 
 def fingerprints(module: nn.Module) -> dict[str, tuple[Any, ...]]:

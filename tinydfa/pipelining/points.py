@@ -70,6 +70,7 @@ class StagePoints:
     ) -> None:
         if attachment_of(module) is not None:
             raise DFAError("the stage's module is attached. The pipeline feeds its points itself: detach() it first.")
+        self.module = module
         self.names: list[str] = []
         self._passed: list[Passed] = []
         self._output: tuple[Tensor, Tensor, int] | None = None  # with its graph, as a leaf, points before it
@@ -111,7 +112,9 @@ class StagePoints:
                 return output
             own = isinstance(module, DFALayer)
             if own and len(inputs) > 1 and inputs[1] is not None:
-                raise PointError(f"feedback point {name!r} was given an index of its rows, which no pipeline passes on.")
+                raise PointError(
+                    f"feedback point {name!r} was given an index of its rows, which no pipeline passes on."
+                )
             place = keys or next((place for place, _ in entries.tensors_in(output)), ())
             value = entries.get(output, place, f"the output of {name!r}")
             onward = value.detach()
@@ -211,7 +214,11 @@ def slots_of(
             factor = feedback.scale(columns.outputs, columns.largest, width)
             place, number = (point.value.dtype, point.value.device), len(slots)
             slot = Slot(point.name, start, width, factor, number, *place, shape=value.shape, leaf=value.is_leaf)
-            alike = [s.twin for s in slots if (s.start, s.width, s.factor, s.dtype, s.device) == (start, width, factor, *place)]
+            alike = [
+                s.twin
+                for s in slots
+                if (s.start, s.width, s.factor, s.dtype, s.device) == (start, width, factor, *place)
+            ]
             slots.append(slot._replace(twin=alike[0]) if alike else slot)
             values.append(value)
         if not feedback.shared:

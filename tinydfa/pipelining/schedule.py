@@ -1,8 +1,8 @@
 """A schedule of `torch.distributed.pipelining` in which no stage waits for a backward pass.
 
 Stages, the splitting of a model and of its batch, and the transport of activations are torch's. New is what happens
-after a forward pass: the last stage takes the error of the microbatch where it stands and broadcasts it, and every stage
-makes its own signals of it.
+after a forward pass: the last stage takes the error of the microbatch where it stands and broadcasts it, and every
+stage makes its own signals of it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch import Tensor
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
-from torch.nn.parallel import DistributedDataParallel
 
 from tinydfa.attach import settled_feedback
 from tinydfa.checks import checked, missing_target
 from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Distribution, Feedback
+from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, trained_by
 from tinydfa.pipelining.exchange import Exchange
 from tinydfa.pipelining.meeting import Agreed, agree, describe
 from tinydfa.pipelining.order import Action, alive, order
 from tinydfa.pipelining.points import Pass, StagePoints, backward
-from tinydfa.rules import DRTP, Rule, find_rule
+from tinydfa.rules import DRTP, Rule
 from tinydfa.shapes import batch_first, check_target, error_of
 
 TIMEOUT = timedelta(minutes=5)
@@ -202,8 +201,8 @@ class ScheduleDFA(PipelineScheduleSingle):
             shape = args[0].shape if isinstance(args[0], Tensor) else None
             if self._input_shape not in (None, shape):
                 raise ShapeError(
-                    f"a microbatch is {tuple(shape or ())}, and was {tuple(self._input_shape or ())} in the first step. "
-                    "The stages keep buffers of one size: use drop_last=True, or pad."
+                    f"a microbatch is {tuple(shape or ())}, and was {tuple(self._input_shape or ())} in the first "
+                    "step. The stages keep buffers of one size: use drop_last=True, or pad."
                 )
             self._input_shape = shape
         if self._stage_forward_initialized:
@@ -222,8 +221,10 @@ class ScheduleDFA(PipelineScheduleSingle):
 
     def _check_targets(self, target_mbs: list[Any] | None) -> None:
         if target_mbs is None and not self._evaluating and (self.local or self._stage.is_last):
-            raise missing_target(self.rule.name) if self.local else DFAError(
-                "the last stage was given no target. Call schedule.step(target=...) there."
+            raise (
+                missing_target(self.rule.name)
+                if self.local
+                else DFAError("the last stage was given no target. Call schedule.step(target=...) there.")
             )
 
     def _ask(self, microbatches: list[int]) -> None:
@@ -265,8 +266,9 @@ class ScheduleDFA(PipelineScheduleSingle):
         if not stage.is_last and any(isinstance(t, Tensor) and t.requires_grad for t in outputs):
             raise PointError(
                 f"stage {stage.stage_index} does not end at a feedback point: its output depends on layers above its "
-                f"last one ({self.points.names[-1]!r}), which would need a gradient from stage {stage.stage_index + 1}. "
-                "Split the model right after a feedback point, or make the stage's last layer one."
+                f"last one ({self.points.names[-1]!r}), which would need a gradient from stage "
+                f"{stage.stage_index + 1}. Split the model right after a feedback point, or make the stage's "
+                "last layer one."
             )
         operations = stage.get_fwd_send_ops(microbatch)
         del stage.fwd_cache[microbatch]
@@ -328,13 +330,15 @@ class ScheduleDFA(PipelineScheduleSingle):
         return agree(self.exchange.meet(mine), self._stage.stage_index, self.feedback, self._stage.device, self.rule)
 
     def _weights(self, microbatch: int) -> None:
-        """W: the gradients of the stage's weights for a microbatch."""
-        held, agreed = self._held.pop(microbatch), self.agreed
+        """W: the gradients of the stage's weights for a microbatch, when its error has come."""
+        held = self._held.pop(microbatch)
+        self._add_gradients(held, held.encoded if isinstance(held.encoded, Tensor) else held.encoded())
+
+    def _add_gradients(self, held: Held, encoded: Tensor) -> None:
+        agreed = self.agreed
         assert agreed is not None
-        encoded = held.encoded if isinstance(held.encoded, Tensor) else held.encoded()
-        backward(
-            held.passed, held.error, encoded, agreed.matrix, self.feedback, agreed.columns, agreed.batch_dims
-        )
+        how = self.feedback, agreed.columns, agreed.batch_dims
+        backward(held.passed, held.error, encoded, agreed.matrix, *how)
 
 
 def start(operation: Any) -> Any:
@@ -355,40 +359,3 @@ def forward_one_chunk(stage: Any, microbatch: int, args: Any, kwargs: Any, save:
 
 def detached(output: Any) -> Any:
     return output.detach() if isinstance(output, Tensor) else output
-
-
-def trained_by(rule: Rule | type[Rule] | str) -> Rule:
-    """The rule that is meant, if a pipeline can train by it.
-
-    Raises:
-        DFAError: It does not broadcast, or it learns.
-    """
-    found = find_rule(rule)
-    if found.learns:
-        raise DFAError(
-            f"{found} changes its feedback, for which every stage would have to see what the others see. Train a "
-            "pipeline by a rule whose feedback is fixed: dfa, sdfa, tdfa, drtp."
-        )
-    if not found.broadcasts:
-        raise DFAError(
-            f"{found} does not broadcast the error, so that stages would wait for one another. Use dfa, sdfa, tdfa, "
-            "drtp or a rule of your own; for backpropagation torch.distributed.pipelining has Schedule1F1B."
-        )
-    return found
-
-
-def refuse_wrapped(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, DistributedDataParallel | FSDPModule):
-            raise DFAError(
-                f"the stage's module is wrapped by {type(part).__name__}, whose hooks wait for one backward pass, and a "
-                "stage has one a microbatch. Give the plain module, and average the gradients before optimizer.step()."
-            )
-
-
-def mixes_samples(rule: Any, error: Tensor) -> bool:
-    """Whether a rule makes something else of a sample's error when it sees fewer samples with it."""
-    if rule.needs_target or error.shape[0] < 2:
-        return False
-    with torch.no_grad():
-        return not torch.allclose(rule.encode(error, None)[:1], rule.encode(error[:1], None))

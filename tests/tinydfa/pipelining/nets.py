@@ -1,5 +1,7 @@
 """A small net of unequal widths, cut into stages of unequal length."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ def net(seed=0):
     """Linear and tanh in turn, in float64; modules 0 to 10."""
     torch.manual_seed(seed)
     layers = []
-    for width, after in zip(WIDTHS, WIDTHS[1:], strict=False):
+    for width, after in pairwise(WIDTHS):
         layers += [nn.Linear(width, after), nn.Tanh()]
     return nn.Sequential(*layers[:-1]).double()
 

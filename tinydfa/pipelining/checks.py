@@ -1,0 +1,51 @@
+"""What a pipeline refuses before it starts: rules and modules that it would train otherwise than one process does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from tinydfa.errors import DFAError
+from tinydfa.rules import Rule, find_rule
+
+
+def trained_by(rule: Rule | type[Rule] | str) -> Rule:
+    """The rule that is meant, if a pipeline can train by it.
+
+    Raises:
+        DFAError: It does not broadcast, or it learns.
+    """
+    found = find_rule(rule)
+    if found.learns:
+        raise DFAError(
+            f"{found} changes its feedback, for which every stage would have to see what the others see. Train a "
+            "pipeline by a rule whose feedback is fixed: dfa, sdfa, tdfa, drtp."
+        )
+    if not found.broadcasts:
+        raise DFAError(
+            f"{found} does not broadcast the error, so that stages would wait for one another. Use dfa, sdfa, tdfa, "
+            "drtp or a rule of your own; for backpropagation torch.distributed.pipelining has Schedule1F1B."
+        )
+    return found
+
+
+def refuse_wrapped(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, DistributedDataParallel | FSDPModule):
+            raise DFAError(
+                f"the stage's module is wrapped by {type(part).__name__}, whose hooks wait for one backward pass, and "
+                "a stage has one a microbatch. Give the plain module, and average the gradients before "
+                "optimizer.step()."
+            )
+
+
+def mixes_samples(rule: Any, error: Tensor) -> bool:
+    """Whether a rule makes something else of a sample's error when it sees fewer samples with it."""
+    if rule.needs_target or error.shape[0] < 2:
+        return False
+    with torch.no_grad():
+        return not torch.allclose(rule.encode(error, None)[:1], rule.encode(error[:1], None))
