@@ -44,8 +44,13 @@ def refuse_wrapped(module: nn.Module) -> None:
 
 
 def mixes_samples(rule: Any, error: Tensor) -> bool:
-    """Whether a rule makes something else of a sample's error when it sees fewer samples with it."""
+    """Whether what a rule makes of a sample's error ``[B, c]`` depends on the other samples: tried on the first one."""
     if rule.needs_target or error.shape[0] < 2:
         return False
     with torch.no_grad():
-        return not torch.allclose(rule.encode(error, None)[:1], rule.encode(error[:1], None))
+        alone = rule.encode(error, None)[0]
+        for factor in (100.0, 0.0):
+            others = torch.cat([error[:1], error[1:] * factor])
+            if not torch.allclose(rule.encode(others, None)[0], alone):
+                return True
+    return False

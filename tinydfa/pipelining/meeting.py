@@ -91,11 +91,14 @@ def refuse_differences(stages: Sequence[dict[str, Any]]) -> None:
 
 
 def fingerprints(module: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """Of every weight some numbers that tell it from others; none of those whose entries are all alike."""
+    """Of every matrix some numbers that tell it from others; none of those whose entries are all alike.
+
+    Not of vectors: points of one width get one signal, so that the biases right below them may well change alike.
+    """
     found = {}
     for name, weight in module.named_parameters():
         flat = weight.detach().flatten()
-        if flat.numel() < 2 or bool((flat == flat[0]).all()):
+        if weight.dim() < 2 or flat.numel() < 2 or bool((flat == flat[0]).all()):
             continue
         exact = flat.double()
         found[name] = (tuple(weight.shape), exact.sum().item(), exact.abs().sum().item(), exact[0].item())
