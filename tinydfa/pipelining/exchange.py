@@ -14,6 +14,8 @@ from torch.distributed.pipelining.stage import _PipelineStageBase
 
 from tinydfa.pipelining.errors import StageLostError
 
+TRANSPORT = ("gloo", "Gloo", "NCCL", "Connection", "Timed out", "timeout", "Socket")  # in messages of lost processes
+
 
 class Exchange:
     """The group of the stages of one pipeline.
@@ -72,14 +74,24 @@ class Exchange:
         """Wait for activations to come or to go."""
         with self.answering(whose):
             for item in work:
-                item.wait(self.timeout)
+                if self.stage.device.type == "cpu":
+                    item.wait(self.timeout)
+                else:  # the GPU's stream waits, and the group's own timeout holds
+                    item.wait()
 
     @contextmanager
-    def answering(self, whose: str) -> Iterator[None]:
-        """Turn what the transport raises into one message."""
+    def answering(self, whose: str, beside_work: bool = False) -> Iterator[None]:
+        """Turn what the transport raises into one message.
+
+        Args:
+            whose: Who is waited for.
+            beside_work: Other things happen in the block, whose own errors are left as they are.
+        """
         try:
             yield
         except RuntimeError as error:  # torch has no narrower class for gloo's
+            if beside_work and not any(word in str(error) for word in TRANSPORT):
+                raise
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise StageLostError(
                 f"stage {self.stage.stage_index} has lost {whose}: a process has ended, or has not answered for "

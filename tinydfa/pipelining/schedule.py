@@ -26,6 +26,7 @@ from tinydfa.pipelining.order import Action, alive, order
 from tinydfa.pipelining.points import Pass, StagePoints, backward
 from tinydfa.rules import DRTP, Rule
 from tinydfa.shapes import batch_first, check_target, error_of
+from tinydfa.undisturbed import state_kept
 
 TIMEOUT = timedelta(minutes=5)
 
@@ -207,7 +208,8 @@ class ScheduleDFA(PipelineScheduleSingle):
             self._input_shape = shape
         if self._stage_forward_initialized:
             return
-        with torch.no_grad(), self.exchange.answering("a neighbour"):
+        aside = state_kept(self._stage.submod)  # torch runs the module once, on numbers that mean nothing
+        with torch.no_grad(), aside, self.exchange.answering("a neighbour", beside_work=True):
             self._initialize_stage(args, kwargs)
         self._share_buffers()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining import PipelineStage, SplitPoint, pipeline
 
 import tinydfa
 from tests.processes import in_processes
@@ -49,9 +49,10 @@ def train_as_stages(rank, folder, stages):
 
 
 def one_process(case):
-    """The same steps by `attach` on the whole model: the whole batch where the rule is linear in it, else in parts."""
+    """The same steps by `attach` on the whole model and the whole batch."""
     options = dict(case)
-    number, model = options.pop("microbatches", 4), net()
+    options.pop("microbatches", None)
+    model = net()
     mean_loss = options.pop("scale_grads", True)
     options.pop("overlap", None)
     attachment = attach(model, options.pop("rule"), points=[str(n) for n in (1, 3, 5, 7, 9)], **options)
@@ -61,8 +62,31 @@ def one_process(case):
         attachment.target = y
         (mean if mean_loss else total)(model(x), y).backward()
         optimizer.step()
-    assert number
     return {key: weight.grad for key, weight in model.named_parameters()}, model.state_dict()
+
+
+def train_as_traced(rank, folder):
+    """Stages that torch has cut out of the traced model."""
+    pipe = pipeline(net(), (data()[0][0][:3],), split_spec={"6": SplitPoint.BEGINNING})
+    stage = pipe.build_stage(rank, torch.device("cpu"))
+    schedule = ScheduleDFA(stage, 4, mean, points=points_of(stage.submod))
+    optimizer = torch.optim.SGD(stage.submod.parameters(), lr=0.05)
+    for x, y in data():
+        optimizer.zero_grad()
+        schedule.step(*([x] if stage.is_first else []), **({"target": y} if stage.is_last else {}))
+        optimizer.step()
+    torch.save({key: weight.grad for key, weight in stage.submod.named_parameters()}, folder / f"{rank}.pt")
+
+
+def test_stages_of_a_traced_model_train_alike(tmp_path):
+    in_processes(2, train_as_traced, tmp_path)
+    grads, _ = one_process(CASES["dfa"])
+    found = {}
+    for rank in range(2):
+        found |= torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    assert found.keys() == grads.keys()
+    for key, grad in found.items():
+        torch.testing.assert_close(grad, grads[key], rtol=1e-12, atol=1e-14)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +114,7 @@ def test_gradients_and_weights_are_those_of_one_process(trained, name, stages):
 
 
 def test_gradients_are_those_of_the_rule_written_by_hand(trained):
-    """The first step's, by the weights before and after it, would hide the feedback's columns; so the last step's."""
+    """Those of the last of three steps of SGD, all of them done by hand."""
     model, steps = net(), data()
     feedback = Feedback().draw(3, 9).double()
     linears = [module for module in model if isinstance(module, nn.Linear)]
