@@ -11,6 +11,7 @@ stage in a tree: the root sends it once for each level, ceil(log2 P) times.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,15 +129,13 @@ def draw(panels: Sequence[tuple[str, Sequence[Done]]], path: Path, unit: str = "
         len(panels), figsize=(11, len(panels) * (0.6 + 0.28 * stages)), sharex=True, squeeze=False, layout="constrained"
     )
     for (title, panel), axis in zip(panels, axes[:, 0], strict=True):
+        bars: dict[tuple[int, str, float], list[tuple[float, float]]] = defaultdict(list)
         for done in panel:
-            axis.broken_barh(
-                [(done.start, done.end - done.start)],
-                (done.stage - 0.42, 0.84),
-                facecolor=COLOURS[done.kind],
-                alpha=1.0 if done.step % 2 == 0 else 0.6,
-                edgecolor="white",
-                linewidth=0.6,
-            )
+            shade = 1.0 if done.step % 2 == 0 else 0.6
+            bars[done.stage, done.kind, shade].append((done.start, done.end - done.start))
+        for (stage, kind, shade), spans in bars.items():
+            where = (stage - 0.42, 0.84)
+            axis.broken_barh(spans, where, facecolor=COLOURS[kind], alpha=shade, edgecolor="white", linewidth=0.6)
         axis.set_title(title, loc="left", fontsize=9)
         axis.set_yticks(range(stages))
         axis.invert_yaxis()
@@ -150,7 +149,8 @@ def draw(panels: Sequence[tuple[str, Sequence[Done]]], path: Path, unit: str = "
         fontsize=8,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with matplotlib.rc_context({"svg.hashsalt": "timelines", "svg.fonttype": "none"}):  # the same picture is the same file
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
