@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleIn
 from torch.nn import functional as F
 
 from benchmarks.environment import environment, save
-from benchmarks.schedules import SCHEDULES, Done, Times, closed_form, simulate
+from benchmarks.schedules import SCHEDULES, Done, Simulation, Times, closed_form, simulate
 from benchmarks.timelines import draw
 from harness.errors import UserError
 from harness.processes import started
@@ -68,11 +68,18 @@ class Config:
                 object.__setattr__(self, name, value)
 
 
+class Turn(NamedTuple):
+    """Some steps of one schedule, as one stage saw them."""
+
+    seconds: float  # a step
+    done: list[tuple[str, float, float]]  # kind of work, start and end since the turn began
+
+
 class Contestant:
     """One schedule on a stage of its own.
 
     Attributes:
-        done: What the stage did, while it is watched.
+        done: What the stage did in its last turn: kind of work ("U" is the optimiser's), start and end in seconds.
     """
 
     def __init__(self, name: str, config: Config, rank: int, stages: int) -> None:
@@ -84,7 +91,7 @@ class Contestant:
         torch.manual_seed(1)
         self.x = torch.randn(config.microbatches * config.rows, config.width)
         self.y = torch.randint(0, CLASSES, (len(self.x),))
-        self.done: list[tuple[str, int, float, float]] | None = None
+        self.done: list[tuple[str, float, float]] = []
         self._watch()
 
     def _schedule(self) -> Any:
@@ -112,9 +119,7 @@ class Contestant:
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             found = work(*args, **kwargs)
-            if self.done is not None:
-                number = sum(1 for done in self.done if done[0] == kind)
-                self.done.append((kind, number, start, time.perf_counter()))
+            self.done.append((kind, start, time.perf_counter()))
             return found
 
         return timed
@@ -126,16 +131,18 @@ class Contestant:
             self.schedule.step(target=self.y, losses=[], return_outputs=False)
         else:
             self.schedule.step(*([self.x] if self.stage.is_first else []), return_outputs=False)
-        self.optimizer.step()
+        self._timed("U", self.optimizer.step)()
 
-    def turn(self) -> float:
-        """Seconds a step, over some steps in a row that begin and end with all stages idle."""
+    def turn(self) -> Turn:
+        """Some steps in a row that begin and end with all stages idle."""
+        self.done = []
         dist.barrier()
         begin = time.perf_counter()
         for _ in range(self.config.steps):
             self.step()
         dist.barrier()
-        return (time.perf_counter() - begin) / self.config.steps
+        seconds = (time.perf_counter() - begin) / self.config.steps
+        return Turn(seconds, [(kind, start - begin, end - begin) for kind, start, end in self.done])
 
 
 def stage_module(config: Config, rank: int, stages: int) -> nn.Sequential:
@@ -149,17 +156,17 @@ def stage_module(config: Config, rank: int, stages: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """Seconds a step of every schedule in every round; the order rotates."""
+def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[Turn]]:
+    """A turn of every schedule in every round; the order rotates."""
     names = list(contestants)
     for name in names:
         contestants[name].turn()
-    times: dict[str, list[float]] = {name: [] for name in names}
+    turns: dict[str, list[Turn]] = {name: [] for name in names}
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            times[name].append(contestants[name].turn())
-    return times
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            turns[name].append(contestants[name].turn())
+    return turns
 
 
 def ratio(times: dict[str, list[float]], name: str) -> float:
@@ -167,32 +174,10 @@ def ratio(times: dict[str, list[float]], name: str) -> float:
     return statistics.median(mine / theirs for mine, theirs in zip(times[name], times["1f1b"], strict=True))
 
 
-def watched(contestant: Contestant) -> tuple[float, list[tuple[str, int, float, float]]]:
-    """What this stage did in a turn, with the time at which the turn began."""
-    contestant.done = []
-    dist.barrier()
-    begin = time.perf_counter()
-    for _ in range(contestant.config.steps):
-        contestant.step()
-    found, contestant.done = contestant.done, None
-    dist.barrier()
-    return begin, found
-
-
-def durations(done: list[tuple[str, int, float, float]]) -> dict[str, float]:
-    """Seconds of each kind of work: the median."""
-    kinds = {kind for kind, *_ in done}
-    return {kind: statistics.median(end - start for k, _, start, end in done if k == kind) for kind in kinds}
-
-
-def update_time(contestant: Contestant) -> float:
-    """Seconds of a step of the optimiser."""
-    found = []
-    for _ in range(5):
-        start = time.perf_counter()
-        contestant.optimizer.step()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+def work_of(turn: Turn) -> dict[str, float]:
+    """Seconds of each kind of work in a turn: the mean, for the step's time is a sum."""
+    kinds = sorted({kind for kind, *_ in turn.done})
+    return {kind: statistics.mean(end - start for k, start, end in turn.done if k == kind) for kind in kinds}
 
 
 def send_time(shape: tuple[int, ...], rank: int) -> float:
@@ -211,19 +196,18 @@ def send_time(shape: tuple[int, ...], rank: int) -> float:
     return statistics.median(found)
 
 
-def simulated(
-    name: str, config: Config, kinds: list[dict[str, float]], send: float, error: float, update: list[float]
-) -> Any:
-    """The same turn, from what each stage's work was measured to take."""
+def simulated(name: str, config: Config, turns: Sequence[Turn], send: float, error: float) -> Simulation:
+    """The same turn, from what each stage's work took in it."""
+    work = [work_of(turn) for turn in turns]
     times = Times(
-        forward=[stage["F"] for stage in kinds],
-        weights=[stage.get("W", stage.get("B", 0.0) / 2) for stage in kinds],
-        inputs=[stage.get("I", stage.get("B", 0.0) / 2) for stage in kinds],
+        forward=[stage["F"] for stage in work],
+        weights=[stage.get("W", stage.get("B", 0.0) / 2) for stage in work],
+        inputs=[stage.get("I", stage.get("B", 0.0) / 2) for stage in work],
         send=send,
         broadcast=error,
-        update=update,
+        update=[stage["U"] for stage in work],
     )
-    return simulate(name, len(kinds), config.microbatches, times, steps=config.steps)
+    return simulate(name, len(turns), config.microbatches, times, steps=config.steps)
 
 
 def gathered(value: Any) -> list[Any]:
@@ -242,62 +226,65 @@ def main(config: Config) -> None:
     dist.init_process_group("gloo")
     rank, stages = dist.get_rank(), dist.get_world_size()
     contestants = {name: Contestant(name, config, rank, stages) for name in NAMES}
-    times = measure(contestants, config.rounds)
+    turns = gathered(measure(contestants, config.rounds))
     send = max(gathered(send_time((config.rows, config.width), rank)))
     error = max(gathered(send_time((config.rows, CLASSES), rank)))
-    rows, turns = [], {}
-    for name in NAMES:
-        update = gathered(update_time(contestants[name]))
-        found = gathered(watched(contestants[name]))
-        kinds = [durations(done) for _, done in found]
-        simulation = simulated(name, config, kinds, send, error, update)
-        turns[name] = (on_one_clock(found), simulation)
-        rows.append(row(name, config, stages, times, simulation.now / config.steps, kinds))
     if rank == 0:
-        report(config, stages, rows, turns)
+        report(
+            config,
+            {name: [list(each) for each in zip(*[t[name] for t in turns], strict=True)] for name in NAMES},
+            send,
+            error,
+        )
     dist.barrier()
     dist.destroy_process_group()
 
 
-def on_one_clock(found: list[tuple[float, list[tuple[str, int, float, float]]]]) -> list[Done]:
-    """What all stages did, in seconds since each left the barrier before the turn."""
-    return [
-        Done(stage, 0, kind, number, start - begin, end - begin)
-        for stage, (begin, done) in enumerate(found)
-        for kind, number, start, end in done
-    ]
-
-
 def row(
-    name: str,
-    config: Config,
-    stages: int,
-    times: dict[str, list[float]],
-    expected: float,
-    kinds: list[dict[str, float]],
+    name: str, config: Config, rounds: list[list[Turn]], times: dict[str, list[float]], send: float, error: float
 ) -> dict[str, Any]:
-    """The numbers of one schedule."""
-    measured = statistics.median(times[name])
+    """The numbers of one schedule.
+
+    Args:
+        name: Which.
+        config: Sizes.
+        rounds: Its turns, by round and stage.
+        times: Seconds a step of all schedules, by round.
+        send: Seconds of a message to a neighbour.
+        error: Seconds of the error's.
+    """
+    stages = len(rounds[0])
     units = closed_form(name, stages, config.microbatches) / closed_form("1f1b", stages, config.microbatches)
+    expected = [simulated(name, config, turns, send, error).now / config.steps for turns in rounds]
+    work = [work_of(turn) for turn in rounds[-1]]
+    said = " ".join("+".join(f"{kind} {seconds * 1e3:.1f}" for kind, seconds in stage.items()) for stage in work)
     return {
         "schedule": SCHEDULES[name].label,
-        "ms a step": round(measured * 1e3, 2),
+        "ms a step": round(statistics.median(times[name]) * 1e3, 2),
         "ratio to 1F1B": round(ratio(times, name), 3),
         "counting units": round(units, 3),
         "target": TARGETS.get(name) if (stages, config.microbatches) == (2, 4) else None,
-        "simulated ms": round(expected * 1e3, 2),
-        "measured / simulated": round(measured / expected, 3),
-        "ms of work": " ".join(
-            "+".join(f"{kind} {seconds * 1e3:.1f}" for kind, seconds in sorted(stage.items())) for stage in kinds
-        ),
+        "simulated ms": round(statistics.median(expected) * 1e3, 2),
+        "measured / simulated": round(statistics.median(a / b for a, b in zip(times[name], expected, strict=True)), 3),
+        "ms of work in the last turn": said,
     }
 
 
-def report(config: Config, stages: int, rows: list[dict[str, Any]], turns: dict[str, Any]) -> None:
-    """Print the table and the line of JSON; write the files that were asked for."""
+def report(config: Config, rounds: dict[str, list[list[Turn]]], send: float, error: float) -> None:
+    """Print the table and the line of JSON; write the files that were asked for.
+
+    Args:
+        config: Sizes.
+        rounds: The turns of each schedule, by round and stage.
+        send: Seconds of a message to a neighbour.
+        error: Seconds of the error's.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    times = {name: [turns[0].seconds for turns in rounds[name]] for name in NAMES}
+    rows = [row(name, config, rounds[name], times, send, error) for name in NAMES]
+    stages = len(rounds["1f1b"][0])
     title = f"{stages} stages of {config.layers} x {config.width}, {config.microbatches} x {config.rows} samples"
     table = Table(*rows[0], title=title)
     for line in rows:
@@ -306,14 +293,28 @@ def report(config: Config, stages: int, rows: list[dict[str, Any]], turns: dict[
     if config.out is not None:
         save(config.out, "cpu", rows)
     if config.figure is not None:
-        panels = []
-        for name, (measured, simulation) in turns.items():
-            panels += [(f"{SCHEDULES[name].label}, measured", measured)]
-            panels += [(f"{SCHEDULES[name].label}, simulated", simulation.done)]
-        draw(panels, config.figure, unit="s")
-    about = {"stages": stages, "microbatches": config.microbatches, "width": config.width, "layers": config.layers}
-    about |= {"rows": config.rows, "threads a process": 1, "environment": environment("cpu")}
+        draw(panels(config, rounds, send, error), config.figure, unit="seconds")
+    about: dict[str, Any] = {"stages": stages, "microbatches": config.microbatches, "width": config.width}
+    about |= {"layers": config.layers, "rows": config.rows, "threads a process": 1, "environment": environment("cpu")}
     print(json.dumps({"benchmark": "pipeline", **about, "schedules": rows}), flush=True)
+
+
+def panels(
+    config: Config, rounds: dict[str, list[list[Turn]]], send: float, error: float
+) -> list[tuple[str, list[Done]]]:
+    """The last turn of each schedule, as it was and as it is simulated."""
+    found = []
+    for name in NAMES:
+        turns, label = rounds[name][-1], SCHEDULES[name].label
+        measured = [
+            Done(stage, 0, kind, 0, start, end)
+            for stage, turn in enumerate(turns)
+            for kind, start, end in turn.done
+            if kind != "U"
+        ]
+        found.append((f"{label}, measured", measured))
+        found.append((f"{label}, simulated", simulated(name, config, turns, send, error).done))
+    return found
 
 
 if __name__ == "__main__":

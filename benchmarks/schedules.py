@@ -85,14 +85,19 @@ def zero_bubble(stages: int, microbatches: int, stage: int) -> Actions:
     return actions + [("W", number) for number in range(max(microbatches - stage, 0), microbatches)]
 
 
+def direct(overlap: bool = True, local: bool = False) -> Callable[[int, int, int], Actions]:
+    """The order of `tinydfa.pipelining`."""
+    return lambda stages, microbatches, stage: [
+        (kind, number) for kind, number in order(stages, microbatches, stage, overlap=overlap, local=local)
+    ]
+
+
 SCHEDULES = {
     "1f1b": Schedule("BP, 1F1B", one_f_one_b),
     "zb-h1": Schedule("BP, ZB-H1", zero_bubble),
-    "dfa flush": Schedule(
-        "DFA, flush", lambda p, m, s: list(map(tuple, order(p, m, s, overlap=False))), broadcasts=True, flushes=True
-    ),
-    "dfa overlap": Schedule("DFA, overlapped", lambda p, m, s: list(map(tuple, order(p, m, s))), broadcasts=True),
-    "drtp": Schedule("DRTP", lambda p, m, s: list(map(tuple, order(p, m, s, local=True)))),
+    "dfa flush": Schedule("DFA, flush", direct(overlap=False), broadcasts=True, flushes=True),
+    "dfa overlap": Schedule("DFA, overlapped", direct(), broadcasts=True),
+    "drtp": Schedule("DRTP", direct(local=True)),
 }
 
 

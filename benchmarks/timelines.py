@@ -149,7 +149,9 @@ def draw(panels: Sequence[tuple[str, Sequence[Done]]], path: Path, unit: str = "
         fontsize=8,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": "timelines", "svg.fonttype": "none"}):  # the same picture is the same file
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "timelines", "svg.fonttype": "none"}
+    ):  # the same picture is the same file
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 

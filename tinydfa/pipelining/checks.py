@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ def trained_by(rule: Rule | type[Rule] | str) -> Rule:
             "drtp or a rule of your own; for backpropagation torch.distributed.pipelining has Schedule1F1B."
         )
     return found
+
+
+def spelled(thing: Any) -> str:
+    """`thing` in words that are the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
 
 
 def refuse_wrapped(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
-from tinydfa.pipelining.points import Columns, Pass, sizes
+from tinydfa.pipelining.points import Columns, Pass, shapes_of, sizes
 from tinydfa.rules import Rule
 from tinydfa.shapes import error_of, sample_dims
 
@@ -37,8 +37,8 @@ def describe(
         error: e at the output of the last stage, else None.
         mixes: The rule makes something else of fewer samples.
     """
-    shapes = [(p.name, tuple(p.value.shape), p.batch_dims) for p in passed.points]
-    found: dict[str, Any] = {"points": shapes, "weights": fingerprints(module), "output": None, "mixes": mixes}
+    found: dict[str, Any] = {"points": shapes_of(passed), "weights": fingerprints(module), "mixes": mixes}
+    found["output"] = None
     if error is not None:
         size = error_of(batch_dims, [error])
         found["output"] = (size.samples, size.width, sample_dims(batch_dims, error), error.dtype)
@@ -60,7 +60,7 @@ def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, devic
             "microbatch."
         )
     samples, outputs, dims, dtype = stages[-1]["output"]
-    widths = [[width for _, _, width in sizes([_Shaped(*p) for p in stage["points"]], dims)] for stage in stages]  # type: ignore[arg-type]
+    widths = [[width for _, _, width in sizes(stage["points"], dims)] for stage in stages]
     flat = [width for of_stage in widths for width in of_stage]
     if not flat:
         raise PointError("no stage has a feedback point that is not the output itself, so that nothing is broadcast.")
@@ -117,11 +117,3 @@ def refuse_tied(stages: Sequence[dict[str, Any]]) -> None:
                     "tied weight, each stage would train its own copy of it: untie them, or keep both in one stage. If "
                     "not, the stages were drawn from the same seed: build the whole model and split it."
                 )
-
-
-class _Shaped:
-    """A point of another stage: its shape stands for what passed."""
-
-    def __init__(self, name: str, shape: tuple[int, ...], batch_dims: tuple[int, ...] | None) -> None:
-        self.name, self.batch_dims = name, batch_dims
-        self.value = torch.empty(shape, device="meta")

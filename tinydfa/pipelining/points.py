@@ -110,15 +110,15 @@ class StagePoints:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             if not self.recording:
                 return output
-            own = isinstance(module, DFALayer)
-            if own and len(inputs) > 1 and inputs[1] is not None:
+            own = module.batch_dims if isinstance(module, DFALayer) else None
+            if isinstance(module, DFALayer) and len(inputs) > 1 and inputs[1] is not None:
                 raise PointError(
                     f"feedback point {name!r} was given an index of its rows, which no pipeline passes on."
                 )
             place = keys or next((place for place, _ in entries.tensors_in(output)), ())
             value = entries.get(output, place, f"the output of {name!r}")
             onward = value.detach()
-            self._passed.append(Passed(name, value, onward, module.batch_dims if own else None))
+            self._passed.append(Passed(name, value, onward, own))
             return entries.put(output, place, onward)
 
         return hook
@@ -154,12 +154,20 @@ class StagePoints:
         return Pass(passed, output, top)
 
 
-def sizes(passed: Sequence[Passed], batch_dims: tuple[int, ...]) -> list[tuple[tuple[int, ...], int, int]]:
+Shape = tuple[str, tuple[int, ...], BatchDims]  # of what passed a point: its name, shape and own batch dimensions
+
+
+def shapes_of(passed: Pass) -> list[Shape]:
+    """What passed the points of a stage, without the numbers."""
+    return [(point.name, tuple(point.value.shape), point.batch_dims) for point in passed.points]
+
+
+def sizes(shapes: Sequence[Shape], batch_dims: tuple[int, ...]) -> list[tuple[tuple[int, ...], int, int]]:
     """Batch dimensions, number of rows and width of every point."""
     found = []
-    for point in passed:
-        dims = leading(batch_dims if point.batch_dims is None else point.batch_dims, point.value.dim())
-        found.append((dims, *count(point.value.shape, dims)))
+    for _, shape, own in shapes:
+        dims = leading(batch_dims if own is None else own, len(shape))
+        found.append((dims, *count(shape, dims)))
     return found
 
 
@@ -188,7 +196,7 @@ def backward(
     if passed.output is not None and passed.output.requires_grad:
         assert error is not None
         roots, gradients = [passed.output], [error]
-    values, slots = slots_of(passed.points, feedback, columns, batch_dims, encoded.shape[0])
+    values, slots = slots_of(passed, feedback, columns, batch_dims, encoded.shape[0])
     if slots:
         factors = {slot.factor for slot in slots}
         scale = factors.pop() if len(factors) == 1 else 1.0
@@ -201,15 +209,16 @@ def backward(
 
 
 def slots_of(
-    points: Sequence[Passed], feedback: Feedback, columns: Columns, batch_dims: tuple[int, ...], samples: int
+    passed: Pass, feedback: Feedback, columns: Columns, batch_dims: tuple[int, ...], samples: int
 ) -> tuple[list[Tensor], list[Slot]]:
     """The points that are trained, batch dimensions in front, and what each reads of the projection."""
     values: list[Tensor] = []
     slots: list[Slot] = []
     start = 0 if feedback.projector is None else columns.first
-    for point, (dims, rows, width) in zip(points, sizes(points, batch_dims), strict=True):
+    for point, (dims, rows, width) in zip(passed.points, sizes(shapes_of(passed), batch_dims), strict=True):
         if point.value.requires_grad:
-            check_rows(_Named(point.name), rows, samples, None)
+            if rows % max(samples, 1):
+                check_rows(DFALayer(point.name), rows, samples, None)  # says what to do
             value = batch_first(point.value, dims)
             factor = feedback.scale(columns.outputs, columns.largest, width)
             place, number = (point.value.dtype, point.value.device), len(slots)
@@ -224,10 +233,3 @@ def slots_of(
         if not feedback.shared:
             start += width
     return values, slots
-
-
-class _Named:
-    """What `check_rows` asks of a point."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label

@@ -19,7 +19,7 @@ from tinydfa.attach import settled_feedback
 from tinydfa.checks import checked, missing_target
 from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Distribution, Feedback
-from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, trained_by
+from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, spelled, trained_by
 from tinydfa.pipelining.exchange import Exchange
 from tinydfa.pipelining.meeting import Agreed, agree, describe
 from tinydfa.pipelining.order import Action, alive, order
@@ -143,7 +143,7 @@ class ScheduleDFA(PipelineScheduleSingle):
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the feedback; the matrix itself is drawn from it."""
-        return {"rule": repr(self.rule), "feedback": repr(self.feedback)}
+        return {"rule": spelled(self.rule), "feedback": spelled(self.feedback)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Compare a saved state with this schedule's.
@@ -154,7 +154,7 @@ class ScheduleDFA(PipelineScheduleSingle):
         if state != self.state_dict():
             raise DFAError(
                 f"the checkpoint was trained by {state['rule']} with {state['feedback']}, and this pipeline by "
-                f"{self.rule!r} with {self.feedback!r}. Make the schedule as it was then."
+                f"{spelled(self.rule)} with {spelled(self.feedback)}. Make the schedule as it was then."
             )
 
     def _step_microbatches(
@@ -323,12 +323,14 @@ class ScheduleDFA(PipelineScheduleSingle):
     def _meet(self, passed: Pass, error: Tensor | None) -> Agreed:
         """After the first forward pass of all: the sizes of the whole, and this stage's columns of the feedback."""
         mixes = error is not None and self._n_microbatches > 1 and mixes_samples(self.rule, self._rows(error))
-        mine = describe(self._stage.submod, passed, self.batch_dims, error, mixes) | {
-            "rule": repr(self.rule),
-            "feedback": repr(self.feedback),
-            "microbatches": self._n_microbatches,
-            "overlap": self.overlap,
-        }
+        mine = (
+            describe(self._stage.submod, passed, self.batch_dims, error, mixes)
+            | self.state_dict()
+            | {
+                "microbatches": self._n_microbatches,
+                "overlap": self.overlap,
+            }
+        )
         return agree(self.exchange.meet(mine), self._stage.stage_index, self.feedback, self._stage.device, self.rule)
 
     def _weights(self, microbatch: int) -> None:

@@ -10,6 +10,7 @@ from tests.processes import in_processes
 from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
 from tinydfa.pipelining import ScheduleDFA
+from tinydfa.projectors import NeverStored
 
 CASES = {
     "dfa": {"rule": "dfa"},
@@ -20,6 +21,7 @@ CASES = {
     "tdfa": {"rule": tinydfa.rules.TernaryDFA(threshold=0.01)},
     "drtp": {"rule": "drtp", "overlap": True},
     "own columns": {"rule": "dfa", "feedback": Feedback(shared=False, scaling="point", seed=3)},
+    "projector": {"rule": "dfa", "feedback": NeverStored(seed=2)},
     "error sum": {"rule": "dfa", "feedback": Feedback(error_sum=True, distribution="sign")},
 }
 
