@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
+from harness.methods import rule_of
 from harness.precision import Precision
 from harness.processes import started
 from nlp.data import Corpus, load_corpus
@@ -159,6 +160,12 @@ class RunConfig(config.RunConfig):
         ):
             if given:
                 raise UserError(f"{option} does not go with --pipeline: {reason}. Leave one of them out.")
+        rule = rule_of(preset.method)
+        if preset.method != Method.BP and (rule.learns or not rule.broadcasts):
+            raise UserError(
+                f"--method {preset.method} does not go with --pipeline, which trains by rules with fixed feedback "
+                "(dfa, sdfa, drtp, or one of your own) and by bp. Choose one of them."
+            )
         if self.overlap and preset.method == Method.BP:
             raise UserError("--overlap has no effect under bp: its stages wait for one another. Leave it out.")
         if self.overlap and preset.clip_norm != math.inf:

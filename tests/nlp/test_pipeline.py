@@ -92,6 +92,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(staged):
         ({"tied": True}, "--tied does not go with --pipeline"),
         ({"compile": True}, "--compile does not go"),
         ({"alignment_every": 3}, "--alignment-every does not go"),
+        ({"method": "dkp"}, "trains by rules with fixed feedback"),
+        ({"method": "shallow"}, "trains by rules with fixed feedback"),
         ({"method": "bp", "overlap": True}, "--overlap has no effect under bp"),
         ({"overlap": True}, "Give --clip-norm inf"),
     ],
