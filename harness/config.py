@@ -1,4 +1,4 @@
-"""What the training commands of every task share: where a run takes its data, where it runs and writes, its result."""
+"""What the training commands of every task share: where a run takes its data, where it runs and writes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import tyro
 
 from harness.errors import UserError
 from harness.methods import known, named
-from harness.results import make_result
-from harness.run import Run
 from harness.seeds import check_seed
 
 # The type of an argument that a command inherits and has no use for: it is no option there.
@@ -53,33 +51,3 @@ class RunConfig:
         check_seed(self.seed)
         if self.method is not None:
             object.__setattr__(self, "method", named(self.method))
-
-
-def conclude(
-    task: str,
-    run: Run | None,
-    settings: dict[str, Any],
-    *,
-    model: str,
-    metrics: dict[str, float],
-    curves: dict[str, Any],
-    device: Any,
-    seconds: float,
-) -> dict[str, Any]:
-    """The result of a training: written and printed by its `run` if there is one, else only returned.
-
-    Args:
-        task: The task's folder.
-        run: The run, or None.
-        settings: All that decided the run; "dataset", "method" and "seed" among it.
-        model: What was trained, by its name on the command line.
-        metrics: Name to number.
-        curves: Numbers per epoch, for figures.
-        device: Where it ran.
-        seconds: How long it took.
-    """
-    about = {name: settings[name] for name in ("dataset", "method", "seed")}
-    about |= {"model": model, "metrics": metrics, "curves": curves, "device": device}
-    if run is not None:
-        return run.finish(**about)
-    return make_result(task=task, config=settings, seconds=seconds, **about)

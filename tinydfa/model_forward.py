@@ -12,12 +12,13 @@ rule that an attachment switches to has a forward of its own, so that what was c
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from tinydfa.errors import PointError
 from tinydfa.hooks import HeadHook
+from tinydfa.looks import looking
 from tinydfa.passes import ForwardPass, Link, in_backward
 
 
@@ -78,6 +79,8 @@ class AttachedForward:
 
 def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
     """One forward pass of an attached model."""
+    if self.link.looks:
+        return looking(self.model, cast(Any, self), args, kwargs)
     model, current = self.model, self.link.current
     current.records = []  # left over from a pass that raised
     current.open = True
@@ -97,7 +100,7 @@ def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
 
 def refuse_unfed(current: ForwardPass) -> None:
     """Points that are still there at the end of a pass have no head."""
-    left = [record.point.label for record in current.records if record.value is not None]
+    left = [record.point.label for record in current.take() if record.value is not None]
     if left:
         raise PointError(
             f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error did not "

@@ -75,29 +75,34 @@ class DFALayer(nn.Module):
         if link is None:
             return input
         if link.observation is not None:
-            link.observation.seen.append((self, input))
+            input = link.observation.note(self, input, self._rows(link, index))
         if not link.cuts:
             return input
-        passed = input if self.passthrough else input.detach()
+        passed = noted(self, link, input) if index is None else None
+        return self._note(link, input, index) if passed is None else passed
+
+    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+        """As `forward`, of a point that may have to note more than what comes in and goes on."""
         recording = torch.is_grad_enabled()
         wanted = recording and input.requires_grad
+        passed = input if self.passthrough else input.detach()
         if in_backward():
+            if link.uncut == torch._C._current_graph_task_id():
+                return input
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        current = link.current
-        rows = None if current.rows is None else current.rows_of(self)
-        if index is not None:
-            rows = Rows(index)
+        rows = self._rows(link, index)
         if wanted:
-            record = Record(self, input.shape, input, passed, rows, True)
+            link.write(Record(self, input, passed, input.shape, rows, True))
         else:
-            record = Record(self, input.shape, None, None, rows, recording)
-        if link.scoped and current.open:
-            current.records.append(record)
-        else:
-            link.write(record)
+            link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
+
+    def _rows(self, link: Link, index: Tensor | None) -> Rows | None:
+        if index is not None:
+            return Rows(index)
+        return None if link.current.rows is None else link.current.rows_of(self)
 
     def _reentrant(self) -> PointError:
         return PointError(
@@ -108,3 +113,25 @@ class DFALayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, width={self.width}"
+
+
+def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
+    """What goes on from a point in an ordinary training pass of an attached model; None if it is another kind of pass.
+
+    Every training pass comes through here once for each point, so it is kept short.
+    """
+    current = link.current
+    if (
+        link.cuts
+        and link.observation is None
+        and current.open
+        and current.rows is None
+        and input.requires_grad
+        and torch.is_grad_enabled()
+        and not point.passthrough
+        and not in_backward()
+    ):
+        passed = input.detach()
+        current.records.append((point, input, passed))
+        return passed
+    return None

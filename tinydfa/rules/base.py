@@ -52,6 +52,8 @@ class Rule:
     """`encode` reads the targets: ``attachment.target = y`` before the model is called."""
     learns: ClassVar[bool] = False
     """The feedback changes in training."""
+    looks: ClassVar[bool] = False
+    """Some training passes show more than they need to train (`tinydfa.rules.learned`)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
