@@ -17,7 +17,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinydfa.pipelining.order import order
 
@@ -131,6 +131,7 @@ class Simulation:
     def __init__(self, schedule: Schedule, stages: int, microbatches: int, times: Times, steps: int = 1) -> None:
         self.schedule, self.stages, self.times, self.steps = schedule, stages, times, steps
         self.actions = [schedule.actions(stages, microbatches, stage) for stage in range(stages)]
+        self._takes = [{kind: times.of(kind, stage) for kind in "FBIWU"} for stage in range(stages)]
         self.done: list[Done] = []
         self.most, self._held = [0] * stages, [0] * stages
         self._place = [(0, 0)] * stages  # step and number of the next action
@@ -138,7 +139,7 @@ class Simulation:
         self._arrived: list[set[tuple[str, int, int]]] = [set() for _ in range(stages)]
         self._free: dict[tuple[int, int], float] = defaultdict(float)  # when a link can carry the next message
         self._ended = [0] * steps  # stages that have ended the step
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], Any]]] = []
         self._count = 0
         self.now = 0.0
         self._run()
@@ -161,7 +162,7 @@ class Simulation:
             self.now, _, happen = heapq.heappop(self._events)
             happen()
 
-    def _at(self, time: float, happen: Callable[[], None]) -> None:
+    def _at(self, time: float, happen: Callable[[], Any]) -> None:
         self._count += 1
         heapq.heappush(self._events, (time, self._count, happen))
 
@@ -181,7 +182,7 @@ class Simulation:
             self._held[stage] += 1
             self.most[stage] = max(self.most[stage], self._held[stage])
         self._busy[stage] = True
-        start, end = self.now, self.now + self.times.of(kind, stage)
+        start, end = self.now, self.now + self._takes[stage][kind]
         self._at(end, lambda: self._end(Done(stage, step, kind, microbatch, start, end), number))
 
     def _need(self, stage: int, kind: str) -> str | None:
@@ -208,7 +209,7 @@ class Simulation:
             self._begin(stage)
             return
         self._busy[stage] = True
-        self._at(self.now + self.times.of("U", stage), lambda: self._end_step(stage, done.step))
+        self._at(self.now + self._takes[stage]["U"], lambda: self._end_step(stage, done.step))
 
     def _end_step(self, stage: int, step: int) -> None:
         self._busy[stage] = False
@@ -224,23 +225,20 @@ class Simulation:
             self._send(done.stage, done.stage + 1, "activation", done)
         elif self.schedule.broadcasts:
             arrival = self._carried((last, last), self.times.broadcast)
-            for stage in range(last):
-                self._at(arrival, self._arrival(stage, "error", done))
+            self._at(arrival, lambda: [self._arrive(stage, "error", done) for stage in range(last)])
 
     def _send(self, sender: int, receiver: int, what: str, done: Done) -> None:
-        self._at(self._carried((sender, receiver), self.times.send), self._arrival(receiver, what, done))
+        arrival = self._carried((sender, receiver), self.times.send)
+        self._at(arrival, lambda: self._arrive(receiver, what, done))
 
     def _carried(self, link: tuple[int, int], time: float) -> float:
         """When a message that goes out now over a link has arrived."""
         self._free[link] = max(self.now, self._free[link]) + time
         return self._free[link]
 
-    def _arrival(self, stage: int, what: str, done: Done) -> Callable[[], None]:
-        def arrive() -> None:
-            self._arrived[stage].add((what, done.step, done.microbatch))
-            self._begin(stage)
-
-        return arrive
+    def _arrive(self, stage: int, what: str, done: Done) -> None:
+        self._arrived[stage].add((what, done.step, done.microbatch))
+        self._begin(stage)
 
 
 def simulate(name: str, stages: int, microbatches: int, times: Times | None = None, steps: int = 1) -> Simulation:

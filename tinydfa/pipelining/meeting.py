@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
-from tinydfa.pipelining.points import Columns, Pass, shapes_of, sizes
+from tinydfa.pipelining.points import OwnColumns, Pass, shapes_of, sizes
 from tinydfa.rules import Rule
 from tinydfa.shapes import error_of, sample_dims
 
@@ -21,7 +21,7 @@ class Agreed(NamedTuple):
     shape: tuple[int, int]  # of a microbatch's error, [B, c]
     dtype: torch.dtype  # of the encoded error
     batch_dims: tuple[int, ...]  # of the output
-    columns: Columns
+    columns: OwnColumns
     matrix: Any  # the stage's own columns of F, or the projector
 
 
@@ -67,12 +67,12 @@ def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, devic
     largest = max(flat)
     total = largest if feedback.shared else sum(flat)
     first = 0 if feedback.shared else sum(sum(of_stage) for of_stage in widths[:mine])
-    columns = Columns(outputs, largest, total, first)
+    columns = OwnColumns(outputs, largest, total, first)
     own = max(widths[mine], default=0) if feedback.shared else sum(widths[mine])
     return Agreed((samples, outputs), dtype, dims, columns, own_columns(feedback, columns, own, device))
 
 
-def own_columns(feedback: Feedback, columns: Columns, own: int, device: torch.device) -> Any:
+def own_columns(feedback: Feedback, columns: OwnColumns, own: int, device: torch.device) -> Any:
     """A stage's columns of the matrix that one process would draw; the projector, where there is one."""
     if feedback.projector is not None:
         return feedback.projector

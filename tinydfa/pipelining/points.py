@@ -42,7 +42,7 @@ class Pass(NamedTuple):
     top: Tensor | None  # the same as a leaf: its gradient is the error
 
 
-class Columns(NamedTuple):
+class OwnColumns(NamedTuple):
     """Where in the feedback of the whole model a stage's points read."""
 
     outputs: int  # c
@@ -177,7 +177,7 @@ def backward(
     encoded: Tensor,
     matrix: Any,
     feedback: Feedback,
-    columns: Columns,
+    columns: OwnColumns,
     batch_dims: tuple[int, ...],
 ) -> None:
     """Add the gradients of one microbatch to those of the stage's weights.
@@ -209,7 +209,7 @@ def backward(
 
 
 def slots_of(
-    passed: Pass, feedback: Feedback, columns: Columns, batch_dims: tuple[int, ...], samples: int
+    passed: Pass, feedback: Feedback, columns: OwnColumns, batch_dims: tuple[int, ...], samples: int
 ) -> tuple[list[Tensor], list[Slot]]:
     """The points that are trained, batch dimensions in front, and what each reads of the projection."""
     values: list[Tensor] = []

@@ -1,5 +1,7 @@
 """What a pipeline refuses, in words."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 from torch import distributed, nn
@@ -9,7 +11,7 @@ from tests.processes import in_two_processes
 from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of
 from tinydfa import DFAError, attach
 from tinydfa.errors import PointError, ShapeError
-from tinydfa.pipelining import ScheduleDFA
+from tinydfa.pipelining import ScheduleDFA, StageLostError
 
 X, Y = data(steps=1)[0]
 
@@ -123,9 +125,13 @@ def test_what_stages_disagree_on_is_refused_at_every_stage(tmp_path):
 
 def ends_above_its_point(rank, folder):
     module = stage_of(net(), 2, rank)
-    schedule = ScheduleDFA(apart(rank, module), 4, mean, points=["3"] if rank == 0 else ["7"])
+    points = ["3"] if rank == 0 else ["7"]
+    schedule = ScheduleDFA(apart(rank, module), 4, mean, points=points, timeout=timedelta(seconds=10))
     if rank == 0:
         with pytest.raises(PointError, match=r"stage 0 does not end at a feedback point.*last one \('3'\)"):
+            step(schedule, rank)
+    else:
+        with pytest.raises(StageLostError, match=r"stage 1 has lost stage 0.*not answered for 10 seconds"):
             step(schedule, rank)
 
 
