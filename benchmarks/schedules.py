@@ -17,7 +17,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tinydfa.pipelining.order import order
 
@@ -139,7 +139,7 @@ class Simulation:
         self._arrived: list[set[tuple[str, int, int]]] = [set() for _ in range(stages)]
         self._free: dict[tuple[int, int], float] = defaultdict(float)  # when a link can carry the next message
         self._ended = [0] * steps  # stages that have ended the step
-        self._events: list[tuple[float, int, Callable[[], Any]]] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.now = 0.0
         self._run()
@@ -162,7 +162,7 @@ class Simulation:
             self.now, _, happen = heapq.heappop(self._events)
             happen()
 
-    def _at(self, time: float, happen: Callable[[], Any]) -> None:
+    def _at(self, time: float, happen: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._events, (time, self._count, happen))
 
@@ -225,7 +225,7 @@ class Simulation:
             self._send(done.stage, done.stage + 1, "activation", done)
         elif self.schedule.broadcasts:
             arrival = self._carried((last, last), self.times.broadcast)
-            self._at(arrival, lambda: [self._arrive(stage, "error", done) for stage in range(last)])
+            self._at(arrival, lambda: self._arrive_below(done))
 
     def _send(self, sender: int, receiver: int, what: str, done: Done) -> None:
         arrival = self._carried((sender, receiver), self.times.send)
@@ -235,6 +235,11 @@ class Simulation:
         """When a message that goes out now over a link has arrived."""
         self._free[link] = max(self.now, self._free[link]) + time
         return self._free[link]
+
+    def _arrive_below(self, done: Done) -> None:
+        """The error of a microbatch has come to all stages below the last."""
+        for stage in range(self.stages - 1):
+            self._arrive(stage, "error", done)
 
     def _arrive(self, stage: int, what: str, done: Done) -> None:
         self._arrived[stage].add((what, done.step, done.microbatch))

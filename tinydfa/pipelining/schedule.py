@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
 from tinydfa.attach import settled_feedback
-from tinydfa.checks import checked, missing_target
+from tinydfa.checks import checked
 from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Distribution, Feedback
 from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, spelled, trained_by
@@ -222,12 +222,15 @@ class ScheduleDFA(PipelineScheduleSingle):
                 mine.buffer = shared.buffer
 
     def _check_targets(self, target_mbs: list[Any] | None) -> None:
-        if target_mbs is None and not self._evaluating and (self.local or self._stage.is_last):
-            raise (
-                missing_target(self.rule.name)
-                if self.local
-                else DFAError("the last stage was given no target. Call schedule.step(target=...) there.")
+        if target_mbs is not None or self._evaluating:
+            return
+        if self.local:
+            raise DFAError(
+                f"{self.rule} projects the targets, and stage {self._stage.stage_index} was given none. Call "
+                "schedule.step(..., target=y) on every stage."
             )
+        if self._stage.is_last:
+            raise DFAError("the last stage was given no target. Call schedule.step(target=...) there.")
 
     def _ask(self, microbatches: list[int]) -> None:
         """Ask the stage below for the activations of a microbatch."""
@@ -317,20 +320,15 @@ class ScheduleDFA(PipelineScheduleSingle):
         if rule.needs_target:
             check_target(target, *error.shape)
         with torch.no_grad():
-            encoded: Tensor = rule.encode(error, target)
-        return encoded * (error.shape[0] * self._n_microbatches) if self.feedback.error_sum else encoded
+            encoded = rule.encode(error, target).to(error.dtype)  # which the other stages expect
+        found: Tensor = encoded * (error.shape[0] * self._n_microbatches) if self.feedback.error_sum else encoded
+        return found
 
     def _meet(self, passed: Pass, error: Tensor | None) -> Agreed:
         """After the first forward pass of all: the sizes of the whole, and this stage's columns of the feedback."""
         mixes = error is not None and self._n_microbatches > 1 and mixes_samples(self.rule, self._rows(error))
-        mine = (
-            describe(self._stage.submod, passed, self.batch_dims, error, mixes)
-            | self.state_dict()
-            | {
-                "microbatches": self._n_microbatches,
-                "overlap": self.overlap,
-            }
-        )
+        mine = describe(self._stage.submod, passed, self.batch_dims, error, mixes) | self.state_dict()
+        mine |= {"microbatches": self._n_microbatches, "overlap": self.overlap}
         return agree(self.exchange.meet(mine), self._stage.stage_index, self.feedback, self._stage.device, self.rule)
 
     def _weights(self, microbatch: int) -> None:
