@@ -7,13 +7,17 @@ from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.doctor import doctor
 from tinydfa.errors import DFAError
 from tinydfa.feedback import Distribution, Feedback, Scaling
-from tinydfa.feedback_layers import register_feedback_layer
 from tinydfa.head import Head
+from tinydfa.integrations import watch as _watch
+from tinydfa.known_layers import register_layer
 from tinydfa.names import Method
 from tinydfa.points import DFALayer
 from tinydfa.projectors import Matrix, NeverStored, OpticalUnit, Projector
 from tinydfa.release2020 import DFA, FeedbackPointsHandling
 from tinydfa.rules import Broadcast, Layerwise, Learning, Rule, find_rule
+from tinydfa.weight_alignment import WeightAlignment, weight_alignment
+
+_watch()  # for the trainers that an attachment's state is saved and resumed by
 
 __version__ = "0.1.0"
 
@@ -41,10 +45,12 @@ __all__ = [
     "Rule",
     "Scaling",
     "Status",
+    "WeightAlignment",
     "attach",
     "attachment_of",
     "doctor",
     "find_rule",
     "measure_alignment",
-    "register_feedback_layer",
+    "register_layer",
+    "weight_alignment",
 ]

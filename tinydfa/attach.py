@@ -21,6 +21,7 @@ from tinydfa.names import Method
 from tinydfa.naming import find_modules, matching, no_points, suggest
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, find_rule
+from tinydfa.wrappers import unwrapped
 
 BatchDims = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
 Places = dict[str, tuple[nn.Module, entries.Keys]]  # points by name: a submodule and an entry of what it returns
@@ -69,7 +70,7 @@ def attach(
         {'1': 8, '3': 8}
     """
     rule = find_rule(method)
-    model = getattr(model, "_orig_mod", model)
+    model = unwrapped(model)
     refuse_attached(model, rule.name)
     settled = settled_feedback(feedback, seed)
     return Attachment(model, rule, settled, planned(model, rule, points, output, batch_dims))

@@ -18,11 +18,13 @@ from tinydfa.hooks import HeadHook, PointHook
 from tinydfa.model_forward import AttachedForward
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
+from tinydfa.order import Order
 from tinydfa.passes import BatchDims, Link, Rows, Settings
 from tinydfa.points import DFALayer
 from tinydfa.projectors import effective, fingerprint
 from tinydfa.rules import Backprop, Rule, find_rule
-from tinydfa.swap import passes, swap, swap_back
+from tinydfa.swap import Swap, refuse_other_layers
+from tinydfa.wrappers import unwrapped
 
 SampleIndex = Tensor | tuple[Tensor | None, Tensor]
 ALIKE = 0.9  # least cosine of the rows of a projector's effective matrix with those it had when it was saved
@@ -55,16 +57,18 @@ class Attachment:
         self._handles: list[RemovableHandle] = []
         self._forward: AttachedForward | None = None
         self._before: list[tuple[Any, dict[str, Any]]] = []
-        self._swapped: dict[str, nn.Module] = {}
+        self._swap: Swap | None = None
+        self._settled: set[str] = set()  # modules that the user was told of, or that need no telling
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
         try:
             self._take_over(plan)
             self._set(rule)
+            self.link.scoped, self.link.model = True, model
+            self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
+            self._swap_layers(rule)
         except DFAError:
             self.detach()
             raise
-        self.link.scoped = True
-        self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
         vars(model)["_attachment"] = self
 
     @property
@@ -172,6 +176,7 @@ class Attachment:
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
                 setattr(thing, name, value)
+        self.link.model = self.link.order = None
         if self.head is not None:
             self.link.change()  # as the settings are that were put back
         self._handles, self._before = [], []
@@ -179,17 +184,24 @@ class Attachment:
 
     def state_dict(self) -> dict[str, Any]:
         """Rule, seed and feedback: what the model's own `state_dict` does not hold."""
-        self._drawn.update(passes(self._swapped))
+        self._drawn.update(self._swap.passes() if self._swap is not None else {})
         head = self.head
         matrix = head.feedback_matrix if head is not None else None
         return {
             "method": self._rule.name,
             "seed": self.feedback.seed,
+            "feedback": self.feedback_options(),
             "feedback_matrix": None if matrix is None else matrix.clone(),
             "learner": None if head is None or head.learner is None else head.learner.state_dict(),
             "projector": self._fingerprint(),
             "layerwise": {name: tensor.clone() for name, tensor in self._drawn.items()},
         }
+
+    def feedback_options(self) -> dict[str, Any]:
+        """What the feedback is drawn and scaled by, apart from its seed, as plain values."""
+        feedback = self.feedback
+        options = {"distribution": str(feedback.distribution), "scaling": str(feedback.scaling)}
+        return options | {"shared": feedback.shared, "density": feedback.density, "error_sum": feedback.error_sum}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved rule and its feedback, also before the model has run.
@@ -208,6 +220,8 @@ class Attachment:
         self._compare(state.get("projector"))
         self.method = Backprop()  # swaps back, so that the swap below takes over what was saved
         self._drawn = {name: tensor.clone() for name, tensor in state["layerwise"].items()}
+        if rule.layerwise:
+            refuse_other_layers(self.model, self._drawn)
         self.method = rule
 
     def _set(self, rule: Rule) -> None:
@@ -219,16 +233,21 @@ class Attachment:
                 "leave the projector out."
             )
         self._swap_back()
-        if rule.layerwise:
-            with torch.inference_mode(False):
-                self._swapped = swap(self.model, rule, self.feedback, self._drawn)
+        if self._forward is not None:
+            self._swap_layers(rule)
         self.link.change(rule=rule)
         self._rule = rule
 
+    def _swap_layers(self, rule: Rule) -> None:
+        """Give the layers their B, after the model has its forward: the model may itself be a layer."""
+        if rule.layerwise:
+            with torch.inference_mode(False):
+                self._swap = Swap(self.model, rule, self.feedback, self._drawn, self._settled)
+
     def _swap_back(self) -> None:
-        if self._swapped:
-            swap_back(self._swapped, self._drawn)
-            self._swapped = {}
+        if self._swap is not None:
+            self._swap.undo()
+            self._swap = None
 
     def _take_over(self, plan: Plan) -> None:
         """Set the head and its points up as planned, remembering how they were."""
@@ -253,6 +272,7 @@ class Attachment:
             point.batch_dims = plan.point_dims.get(point.label, point.batch_dims)
         for module, hook in plan.hooks:
             self._handles.append(module.register_forward_hook(hook))
+        self.link.order = Order([(module, at) for (module, _), at in zip(plan.hooks, self._handles, strict=True)])
 
     def _remember(self, thing: Any, *attributes: str) -> None:
         """Note what `detach` is to put back."""
@@ -293,7 +313,7 @@ class Attachment:
 
 def attachment_of(model: nn.Module) -> Attachment | None:
     """The attachment at work on `model` (also on a copy of an attached model), or None."""
-    attachment: Attachment | None = vars(getattr(model, "_orig_mod", model)).get("_attachment")
+    attachment: Attachment | None = vars(unwrapped(model)).get("_attachment")
     return attachment
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from tinydfa.errors import ErrorSignalError, MissingTargetError, ShapeError
-from tinydfa.signals import Slot
+from tinydfa.signals import Slot, has_numbers
 
 LARGEST_ERROR = 64.0  # mean over samples of the sum of |e|; a loss of ordinary scale stays below 2
 
@@ -25,7 +25,7 @@ def refuse_half_precision(rule: str, output: Tensor) -> None:
     """float16 comes with a loss scale, which a rule that is not linear in e would lose."""
     device = output.device.type
     half = output.dtype is torch.float16 or (
-        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
+        device != "meta" and torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.float16
     )
     if half:
         raise ErrorSignalError(
@@ -71,7 +71,7 @@ def checked(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor
         return error
     if torch.compiler.is_compiling():
         return _checked(error, names, rule, scale_matters)
-    if error.is_cpu and not scale_matters and not error.requires_grad:
+    if error.is_cpu and type(error) is Tensor and not scale_matters and not error.requires_grad:
         size = error.sum().item()
         if size - size == 0.0:
             return error
@@ -81,6 +81,8 @@ def checked(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor
 
 def check(error: Tensor, names: str, rule: str, scale_matters: bool) -> None:
     if error.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph that is replayed raises nothing
+        return
+    if not has_numbers(error):
         return
     if error.requires_grad:
         error = error.detach()

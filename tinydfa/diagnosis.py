@@ -53,6 +53,11 @@ class Diagnosis:
         parameters: What trains each parameter.
         points: Width of every feedback point (None: it did not run, or is at the output).
         at_output: Points that are the model's output: their layer gets the error itself, and they feed nothing.
+        crossed: Points that backpropagation leads around; None where the method cuts nothing.
+        shared: Parameters below a point that a layer above the points uses as well, such as a table of words that is
+            also the output layer: they get the signal from below and the error's own gradient from above.
+        waiting: Parameters that get a gradient once a matrix above them is no longer zero (LoRA's B, at its start); the
+            same is true of backpropagation.
         agreement: Smallest cosine over parameters between the eager float32 gradients and those of a compiled step
             and of a bfloat16 autocast step (absent where not tried).
         feedback_bytes: Memory of all feedback matrices.
@@ -65,6 +70,9 @@ class Diagnosis:
     parameters: dict[str, Status] = field(default_factory=dict)
     points: dict[str, int | None] = field(default_factory=dict)
     at_output: tuple[str, ...] = ()
+    crossed: tuple[str, ...] | None = None
+    shared: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     agreement: dict[str, float] = field(default_factory=dict)
     feedback_bytes: int = 0
     projector: str = ""
@@ -77,6 +85,17 @@ class Diagnosis:
 
     def faults(self) -> set[Fault]:
         return {finding.fault for finding in self.findings}
+
+    def _crossing(self) -> list[str]:
+        """What backpropagation does at the points, in one line."""
+        if self.crossed is None:
+            cut = f"{self.method} cuts no gradient at its points" if self.points else ""
+            return [cut] if cut else []
+        lines = [f"backpropagation leads around: {', '.join(self.crossed)}"] if self.crossed else []
+        lines = lines or ["no gradient crosses a point"]
+        if self.shared:
+            lines += [f"used below and above the points, and trained from both: {', '.join(self.shared)}"]
+        return lines
 
     def _saved(self) -> list[str]:
         """What the points save of backpropagation's products."""
@@ -106,7 +125,11 @@ class Diagnosis:
             idle = dict.fromkeys(self.at_output, "is the output: feeds nothing")
             shown = {name: idle.get(name, size or "did not run") for name, size in self.points.items()}
             lines += [*(f"{name:<{width}}  {what}" for name, what in shown.items()), ""]
-        lines += [*self._saved(), ""]
+        if self.waiting:
+            lines += [
+                f"no gradient until a matrix above is no longer zero, as in backpropagation: {', '.join(self.waiting)}"
+            ]
+        lines += [*self._crossing(), *self._saved(), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

@@ -8,7 +8,7 @@ method's in a compiled and in an autocast step. Nothing of the model is changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,17 +17,14 @@ from torch import Tensor, nn
 from tinydfa.alignment import method_of
 from tinydfa.attachment import Attachment
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
-from tinydfa.feedback_layers import LayerFeedback, keeps_its_weights
+from tinydfa.examination import Around, Examination, Gradients, LossFn
+from tinydfa.feedback_layers import LayerFeedback
 from tinydfa.head import Head
-from tinydfa.passes import Link
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, Shallow
-from tinydfa.undisturbed import state_kept
+from tinydfa.wrappers import unwrapped
 
 ROUNDING = 1e-5  # of the largest gradient: less is what rounding leaves of 0
-
-Gradients = dict[str, Tensor | None]
-LossFn = Callable[[nn.Module, Any], Tensor]
 
 
 def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = True, autocast: bool = True) -> Diagnosis:
@@ -55,7 +52,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         >>> report.parameters["0.weight"].value, report.parameters["2.weight"].value, report.healthy
         ('method', 'bp', True)
     """
-    eager = getattr(model, "_orig_mod", model)
+    eager = unwrapped(model)
     attachment, link = method_of(eager)
     rule = link.rule if attachment is None else attachment.rule
     examined = Examination(eager, batch, loss_fn, link)
@@ -63,15 +60,23 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     ours = examined.gradients()
     with attachment.backprop() if attachment is not None else link.backprop():
         truth, below = examined.gradients(), examined.below_points()
-    around = examined.around_points() if rule.cuts else {}
+    around = examined.around_points() if rule.cuts else None
+    kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
-    diagnosis.points = {point.label: point.width for point in examined.points}
+    diagnosis.points = points_of(attachment, examined)
+    if around is not None:
+        diagnosis.crossed, diagnosis.shared = around.crossed, around.shared
     projector = link.settings.feedback.projector
     diagnosis.projector = "" if projector is None else repr(projector)
     diagnosis.input_gradients = examined.input_gradients(attachment)
     diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
-    diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, rule, eager, below, around), *unfed(eager)]
+    diagnosis.waiting = waiting(eager, ours, truth)
+    diagnosis.findings += [
+        *untrained(diagnosis),
+        *backpropagated(diagnosis, rule, eager, below, around, kept),
+        *unfed(eager),
+    ]
     diagnosis.findings += not_run(attachment, examined)
     if compile:
         compare_compiled(diagnosis, examined, model, ours)
@@ -81,73 +86,11 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     return diagnosis
 
 
-class Examination:
-    """One model, one batch, and the ways its gradients can be taken without leaving a trace."""
-
-    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFn, link: Link) -> None:
-        self.model, self.batch, self.loss_fn, self.link = model, batch, loss_fn, link
-        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        with link.observed() as look, state_kept(model), torch.no_grad(), link.backprop():
-            loss_fn(model, batch)
-            at_output = [point for point, value in look.seen if look.is_output(value)]
-        self.points = list(dict.fromkeys(point for point, _ in look.seen))
-        self.at_output = tuple(dict.fromkeys(point.label for point in at_output))
-
-    def gradients(self, runner: nn.Module | None = None) -> Gradients:
-        with state_kept(self.model), self.link.unlearning(), torch.enable_grad():
-            loss = self.loss_fn(self.model if runner is None else runner, self.batch)
-            return self._of(loss)
-
-    def below_points(self) -> set[str]:
-        """Parameters that some point depends on; to be called while nothing is cut."""
-        with state_kept(self.model), self.link.observed() as look, torch.enable_grad():
-            self.loss_fn(self.model, self.batch)
-            inner = [value for _, value in look.seen if not look.is_output(value)]  # a point there feeds nothing
-            values = [value.float().sum() for value in inner if value.requires_grad]
-            found = self._of(torch.stack(values).sum()) if values else {}
-        return {name for name, gradient in found.items() if gradient is not None}
-
-    def input_gradients(self, attachment: Attachment | None) -> tuple[int, int]:
-        """How many layers compute the gradient of their input: by backpropagation, and by the method."""
-        with attachment.backprop() if attachment is not None else self.link.backprop():
-            before = self._asked_for()
-        return before, self._asked_for()
-
-    def _asked_for(self) -> int:
-        asked: set[nn.Module] = set()
-
-        def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
-                asked.add(module)
-
-        layers = [module for module in self.model.modules() if multiplies(module)]
-        handles = [layer.register_forward_pre_hook(look) for layer in layers]
-        try:
-            with state_kept(self.model), torch.enable_grad():
-                self.loss_fn(self.model, self.batch)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return len(asked)
-
-    def around_points(self) -> Gradients:
-        """What is left of the gradients when the head feeds nothing."""
-        rule = self.link.rule
-        self.link.change(rule=Shallow())
-        try:
-            return self.gradients()
-        finally:
-            self.link.change(rule=rule)
-
-    def _of(self, loss: Tensor) -> Gradients:
-        found = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
-        return dict(zip(self.trained, found, strict=True))
-
-
-def multiplies(module: nn.Module) -> bool:
-    """Whether a module multiplies its input by a matrix of weights."""
-    matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
-    return matrices and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+def points_of(attachment: Attachment | None, examined: Examination) -> dict[str, int | None]:
+    """Every point with its width; those that did not run come last, without one."""
+    ran = {point.label: point.width for point in examined.points}
+    idle = [name for name in attachment.points if name not in ran] if attachment is not None else []
+    return ran | dict.fromkeys(idle)
 
 
 def not_run(attachment: Attachment | None, examined: Examination) -> Iterator[Finding]:
@@ -175,11 +118,22 @@ def status(name: str, ours: Gradients, truth: Gradients) -> Status:
     return Status.METHOD
 
 
+def waiting(model: nn.Module, ours: Gradients, truth: Gradients) -> tuple[str, ...]:
+    """Parameters whose gradient is zero, by backpropagation too, as long as a matrix that itself trains is zero."""
+    parameters = {name: p for name, p in model.named_parameters() if p.dim() > 1 and name in ours}
+    moving = [p for name, p in parameters.items() if (gradient := ours[name]) is not None and gradient.any()]
+    if all(bool(parameter.any()) for parameter in moving):
+        return ()
+    still = [name for name, gradient in ours.items() if gradient is not None and not gradient.any()]
+    return tuple(name for name in still if (reference := truth[name]) is not None and not reference.any())
+
+
 def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
     if diagnosis.method == Shallow.name:
         return
     for kind, fault in ((Status.NONE, Fault.CUT_OFF), (Status.ZERO, Fault.ZERO_GRADIENT)):
-        names = tuple(name for name, found in diagnosis.parameters.items() if found is kind)
+        found = (name for name, status in diagnosis.parameters.items() if status is kind)
+        names = tuple(name for name in found if name not in diagnosis.waiting)
         if names:
             yield Finding(
                 fault,
@@ -189,12 +143,11 @@ def untrained(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 
 def backpropagated(
-    diagnosis: Diagnosis, rule: Rule, model: nn.Module, below: set[str], around: Gradients
+    diagnosis: Diagnosis, rule: Rule, model: nn.Module, below: set[str], around: Around | None, kept: list[str]
 ) -> Iterator[Finding]:
     """Parameters that backpropagation trains although a method is in force; one layer above the last point may be."""
-    if rule.cuts:
-        past = {name for name, gradient in around.items() if gradient is not None and bool(gradient.any())}
-        leaks = tuple(name for name in diagnosis.parameters if name in past and name in below)
+    if around is not None:
+        leaks = tuple(name for name in diagnosis.parameters if name in around.leaking)
         if leaks:
             yield Finding(
                 Fault.TRAINED_BY_BP, leaks, "A path to the output leads around the points: place a point on it."
@@ -205,14 +158,13 @@ def backpropagated(
             yield Finding(
                 Fault.TRAINED_BY_BP, tuple(layers), "Only the last should lie above the last point: add points below."
             )
-    elif rule.layerwise:
-        kept = [name for name, module in model.named_modules() if keeps_its_weights(module)]
-        if kept:
-            yield Finding(
-                Fault.TRAINED_BY_BP,
-                tuple(kept),
-                f"{rule} replaces Linear and Conv layers; these go by their weights.",
-            )
+    elif kept:
+        yield Finding(
+            Fault.TRAINED_BY_BP,
+            tuple(kept),
+            f"The signal of {rule} passes these by their own weights: build them of nn.Linear, or say how they use "
+            "their weight (tinydfa.register_layer).",
+        )
 
 
 def is_matrix(model: nn.Module, name: str) -> bool:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -52,6 +53,9 @@ def tensors_in(output: Any, before: Keys = ()) -> Iterator[tuple[Keys, Tensor]]:
     elif isinstance(output, tuple | list):
         for number, value in enumerate(output):
             yield from tensors_in(value, (*before, number))
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors_in(getattr(output, field.name, None), (*before, field.name))
 
 
 def get(output: Any, keys: Keys, where: str) -> Tensor:
@@ -83,7 +87,11 @@ def put(output: Any, keys: Keys, tensor: Tensor) -> Any:
         return changed
     if not isinstance(output, tuple | list):  # an object with attributes
         changed = copy.copy(output)
-        setattr(changed, str(key), put(getattr(output, str(key)), tuple(rest), tensor))
+        value = put(getattr(output, str(key)), tuple(rest), tensor)
+        try:
+            setattr(changed, str(key), value)
+        except dataclasses.FrozenInstanceError:  # ours to change: it is a copy
+            object.__setattr__(changed, str(key), value)
         return changed
     values = list(output)
     if isinstance(key, str):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tinydfa.names import Choice
+from tinydfa.room import refuse_too_large
 
 # Seeds of feedback differ from the same numbers given to `torch.manual_seed` in these bits. Without them a model built
 # under the seed of its feedback would have the feedback's own numbers in its first weights.
@@ -107,17 +108,19 @@ class Feedback:
 
 @torch.library.custom_op("tinydfa::draw", mutates_args=())
 def _draw(seed: int, rows: int, columns: int, distribution: str, density: float) -> Tensor:
+    refuse_too_large(rows, columns, distribution)
     generator = torch.Generator().manual_seed(seed ^ OWN)
+    cpu = torch.device("cpu")  # also where another device is the default
     if distribution == Distribution.UNIFORM.value:
-        return torch.rand(rows, columns, generator=generator).mul_(2).sub_(1)
+        return torch.rand(rows, columns, generator=generator, device=cpu).mul_(2).sub_(1)
     if distribution == Distribution.SIGN.value:
-        return torch.randint(0, 2, (rows, columns), generator=generator).mul_(2).sub_(1).float()
-    normal = torch.randn(rows, columns, generator=generator)
+        return torch.randint(0, 2, (rows, columns), generator=generator, device=cpu).mul_(2).sub_(1).float()
+    normal = torch.randn(rows, columns, generator=generator, device=cpu)
     if distribution == Distribution.SPARSE.value:
-        normal *= torch.rand(rows, columns, generator=generator) < density
+        normal *= torch.rand(rows, columns, generator=generator, device=cpu) < density
     return normal
 
 
 @_draw.register_fake
 def _(seed: int, rows: int, columns: int, distribution: str, density: float) -> Tensor:
-    return torch.empty(rows, columns)
+    return torch.empty(rows, columns, device="cpu")

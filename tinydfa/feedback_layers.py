@@ -4,24 +4,37 @@
 
 B is a fixed random matrix, or has the signs of W with magnitudes of its own (`tinydfa.rules.layerwise`). The weight's
 own gradient keeps its rule, ``g.T @ x``. The sign of a weight that is exactly 0 counts as positive where there are
-magnitudes. `tinydfa.swap` puts these classes in the place of a model's own and takes them away again.
+magnitudes. `tinydfa.known_layers` says which layers compute such a product; `tinydfa.swap` gives each its B.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from tinydfa.errors import DFAError
 from tinydfa.feedback import OWN, Distribution, Feedback
-from tinydfa.passes import in_backward
+from tinydfa.passes import in_backward, transformed
 from tinydfa.rules.layerwise import Layerwise, Magnitudes
+from tinydfa.sharded import is_distributed
 
 OFFSETS = 65_536  # different draws of fresh magnitudes
+
+
+TENSOR_PARALLEL = (
+    "tensor parallelism leaves a part of a layer's weight in each process, and fa, frsf and brsf have a whole matrix "
+    "beside it. Use a method that broadcasts (dfa, sdfa, tdfa, drtp), or shard the model by fully_shard instead."
+)
+
+
+class NoWeightError(DFAError, AttributeError):
+    """A layer's weight is looked for in its feedback."""
 
 
 class LayerFeedback(nn.Module):
@@ -51,117 +64,127 @@ class LayerFeedback(nn.Module):
 
     def of_this_pass(self, weight: Tensor) -> Tensor | None:
         """The fixed or freshly drawn part of B; the sign of W is applied when it is needed."""
+        if self.fresh and transformed():
+            raise DFAError(
+                "fresh magnitudes (brsf) are drawn anew in every pass, and inside torch.func (vmap, grad) a function "
+                "must change nothing. Use frsf or usf there, or call the model outside, with loss.backward()."
+            )
+        if is_distributed(weight) and self.matrix is not None:
+            raise DFAError(TENSOR_PARALLEL)
+        if self.fresh and not in_backward():
+            self.passes += 1
+        return self.part(weight)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("weight", "bias"):  # tensor parallelism looks for them in every part of a layer
+            raise NoWeightError(TENSOR_PARALLEL)
+        return super().__getattr__(name)
+
+    def part(self, weight: Tensor) -> Tensor | None:
+        """What `of_this_pass` gave last."""
         if not self.fresh:
             return self.matrix
-        if not in_backward():
-            self.passes += 1
         take = magnitudes if torch.compiler.is_compiling() else magnitudes_of
         assert self.matrix is not None
         return take(self.matrix, self.passes, self.seed, weight.numel()).view(weight.shape)
 
+    def whole(self, weight: Tensor, part: Tensor | None) -> Tensor:
+        """B, shaped as the weight, from one of the two above."""
+        with torch.no_grad():
+            if not self.follows_signs:
+                assert part is not None
+                return part
+            signs = weight.sign() if part is None else torch.copysign(part.to(weight.dtype), weight)
+            return signs * self.size
 
-class _Swapped:
-    """A layer that has a `LayerFeedback`."""
-
-    layer_feedback: LayerFeedback
-
-    def backward_inputs(self, input: Tensor) -> list[Tensor | None]:
-        """Input, weight, bias and the layer's feedback, in autocast's type where it is in force."""
-        layer: Any = self
-        tensors = [input, layer.weight, layer.bias, self.layer_feedback.of_this_pass(layer.weight)]
+    def arguments(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> list[Any]:
+        """What the functions below take: how B is made, and tensors in autocast's type where it is in force."""
+        tensors = [input, weight, bias, self.of_this_pass(weight)]
         kind = input.device.type
-        if torch.is_autocast_enabled(kind):
+        if kind != "meta" and torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             tensors = [tensor if tensor is None else tensor.to(dtype) for tensor in tensors]
-        return tensors
+        return [self.follows_signs, self.fresh, self.size, *tensors]
 
 
-class FeedbackLinear(_Swapped, nn.Linear):
-    """A `Linear` whose input gradient goes through B."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        own = self.layer_feedback
-        return _Linear.apply(own.follows_signs, own.fresh, own.size, *self.backward_inputs(input))
+def linear(layer: Any, own: LayerFeedback, input: Tensor) -> Tensor:
+    """The forward of a `Linear`, whose input gradient goes through B."""
+    return _linear(*own.arguments(input, layer.weight, layer.bias))
 
 
-class _ConvForward(_Swapped):
-    def forward(self, input: Tensor) -> Tensor:
-        conv: Any = self
-        padding = conv.padding
-        if conv.padding_mode != "zeros" or isinstance(padding, str):
-            mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-            input = F.pad(input, conv._reversed_padding_repeated_twice, mode=mode)
-            padding = (0,) * len(conv.stride)
-        alone = input.dim() == len(conv.stride) + 1  # one sample without a batch dimension
-        tensors = self.backward_inputs(input.unsqueeze(0) if alone else input)
-        shape = (list(conv.stride), list(padding), list(conv.dilation), conv.groups)
-        own = self.layer_feedback
-        output = _Conv.apply(own.follows_signs, own.fresh, own.size, shape, *tensors)
-        return output.squeeze(0) if alone else output
+def linear_transposed(layer: Any, own: LayerFeedback, input: Tensor) -> Tensor:
+    """The same for ``x @ W + b`` with W ``[in, out]``."""
+    *how, input, weight, bias, feedback = own.arguments(input, layer.weight, layer.bias)
+    return _linear(*how, input, weight.T, bias, feedback if feedback is None else feedback.T)
 
 
-class FeedbackConv1d(_ConvForward, nn.Conv1d):
-    """A `Conv1d` whose input gradient goes through B."""
+def _linear(*arguments: Any) -> Tensor:
+    return by_operations(F.linear, *arguments) if transformed() else _Linear.apply(*arguments)
 
 
-class FeedbackConv2d(_ConvForward, nn.Conv2d):
-    """A `Conv2d` whose input gradient goes through B."""
+def convolution(layer: Any, own: LayerFeedback, input: Tensor) -> Tensor:
+    """The forward of a `Conv1d`, `Conv2d` or `Conv3d`, whose input gradient goes through B."""
+    input, padding = padded(layer, input)
+    alone = input.dim() == len(layer.stride) + 1  # one sample without a batch dimension
+    input = input.unsqueeze(0) if alone else input
+    *how, input, weight, bias, feedback = own.arguments(input, layer.weight, layer.bias)
+    shape = (list(layer.stride), list(padding), list(layer.dilation), layer.groups)
+    if transformed():
+        arguments = [*how, input, weight, bias, feedback]
+        output = by_operations(partial(convolved, shape), *arguments)
+    else:
+        output = _Conv.apply(*how, shape, input, weight, bias, feedback)
+    return output.squeeze(0) if alone else output
 
 
-class FeedbackConv3d(_ConvForward, nn.Conv3d):
-    """A `Conv3d` whose input gradient goes through B."""
+def padded(layer: Any, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """The input with what a convolution cannot pad itself, and what it is still to pad."""
+    if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        return input, layer.padding
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(input, layer._reversed_padding_repeated_twice, mode=mode), (0,) * len(layer.stride)
 
 
-_CLASSES: dict[type, Any] = {
-    nn.Linear: FeedbackLinear,
-    nn.Conv1d: FeedbackConv1d,
-    nn.Conv2d: FeedbackConv2d,
-    nn.Conv3d: FeedbackConv3d,
-}
+def by_operations(
+    compute: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    follows_signs: bool,
+    fresh: bool,
+    scale: float,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    feedback: Tensor | None,
+) -> Tensor:
+    """The same by tensor operations alone, as ``torch.func`` wants it.
 
-
-# Layers of other libraries that compute what torch's do, from the same attributes; by name, for none is imported here.
-_ELSEWHERE: dict[str, type[nn.Module]] = {"torch_geometric.nn.dense.linear.Linear": nn.Linear}
-
-
-def register_feedback_layer(kind: type[nn.Module], base: type[nn.Module]) -> None:
-    """Let layer-wise rules treat layers of a class of yours as they treat `base`, a Linear or Conv of torch.
-
-    The class must compute what `base` computes, from attributes of the same names.
+    What is added is exactly 0, and has the gradient of a layer whose weight is B.
     """
-    _CLASSES[kind] = type(f"Feedback{kind.__name__}", (_Swapped, kind), {"forward": _CLASSES[base].forward})
+    back = backward_weight(follows_signs, True, weight, feedback) * scale
+    return joined(compute(input.detach(), weight, bias), compute(input, back.detach(), None))
 
 
-def swapped_class(layer: nn.Module) -> type | None:
-    """The feedback class for a layer, or None.
-
-    A subclass counts as long as it keeps its base's `forward`. The projection inside `nn.MultiheadAttention` does not
-    count: its `forward` is never called.
-    """
-    kind: Any = type(layer)
-    if kind not in _CLASSES and kind is not NonDynamicallyQuantizableLinear:
-        base = next((b for b in _CLASSES if issubclass(kind, b) and kind.forward is vars(b).get("forward")), None)
-        base = _ELSEWHERE.get(f"{kind.__module__}.{kind.__qualname__}", base)
-        if base is not None:
-            register_feedback_layer(kind, base)
-    return _CLASSES.get(kind)
+def joined(output: Tensor, signal: Tensor) -> Tensor:
+    """`output`, whose gradient also goes to `signal`."""
+    return output + (signal - signal.detach()) if transformed() else Joined.apply(output, signal)
 
 
-def own_class(layer: nn.Module) -> type:
-    """The class that a swapped layer had."""
-    return next(base for base, swapped in _CLASSES.items() if swapped is type(layer))
+class Joined(torch.autograd.Function):
+    """The output of a layer whose input was cut off, and a signal whose gradient is the input's."""
 
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, signal: Tensor) -> Tensor:
+        return output.clone()  # not a view, which a layer above could not change in place
 
-def keeps_its_weights(module: nn.Module) -> bool:
-    """Whether a signal on its way down meets this module's own weight matrices."""
-    matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
-    return matrices and not isinstance(module, _Swapped | nn.Embedding | nn.EmbeddingBag)
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        return gradient, gradient
 
 
 def glorot(weight: Tensor) -> float:
     """s = sqrt(2 / (fan_in + fan_out)), by which a signal keeps its size over layers."""
-    fan_out, fan_in = weight.shape[0], weight[0].numel()
-    positions = weight[0, 0].numel() if weight.dim() > 2 else 1
+    fan_out, fan_in = weight.shape[0], math.prod(weight.shape[1:])
+    positions = math.prod(weight.shape[2:])
     return math.sqrt(2.0 / (fan_in + fan_out * positions))
 
 
@@ -170,7 +193,7 @@ def draw(weight: Tensor, feedback: Feedback, seed: int) -> Tensor:
     plain = Feedback(distribution=feedback.distribution, density=feedback.density, seed=seed)
     spread = {Distribution.UNIFORM: 3**0.5, Distribution.SPARSE: feedback.density**-0.5}
     unit = spread.get(Distribution.parse(feedback.distribution), 1.0)
-    return plain.draw(weight.shape[0], weight[0].numel()).mul_(unit * glorot(weight)).view(weight.shape)
+    return plain.draw(weight.shape[0], math.prod(weight.shape[1:])).mul_(unit * glorot(weight)).view(weight.shape)
 
 
 def kept_of(rule: Layerwise, drawn: Tensor, feedback: Feedback, seed: int) -> Tensor | None:
@@ -246,6 +269,14 @@ class _Linear(torch.autograd.Function):
         return None, None, None, to_input, to_weight, rows.sum(0) if for_bias else None, None
 
 
+Shape = tuple[list[int], list[int], list[int], int]  # stride, padding, dilation and groups of a convolution
+
+
+def convolved(shape: Shape, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    stride, padding, dilation, groups = shape
+    return torch.convolution(input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+
+
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -253,7 +284,7 @@ class _Conv(torch.autograd.Function):
         follows_signs: bool,
         fresh: bool,
         scale: float,
-        shape: tuple[list[int], list[int], list[int], int],
+        shape: Shape,
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -261,8 +292,7 @@ class _Conv(torch.autograd.Function):
     ) -> Tensor:
         ctx.kind, ctx.scale, ctx.shape = (follows_signs, fresh), scale, shape
         ctx.save_for_backward(input, weight, feedback)
-        stride, padding, dilation, groups = shape
-        return torch.convolution(input, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+        return convolved(shape, input, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:

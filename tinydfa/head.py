@@ -31,11 +31,16 @@ from tinydfa.passes import (
     in_backward,
     is_output,
     through_points,
+    transformed,
 )
 from tinydfa.planning import Columns, Planned, check_columns, columns_of, planned
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule
 from tinydfa.shapes import Error, batch_first, error_of, sample_dims
+from tinydfa.sharded import whole
+from tinydfa.signals import has_numbers
+from tinydfa.surroundings import around
+from tinydfa.transforms import FunctionalNode
 
 
 class Head(Holder):
@@ -130,6 +135,7 @@ class Head(Holder):
         records = current.records
         if (
             not known.all_fed
+            or transformed()
             or link.observation is not None
             or not known.holds(link, self._buffers["feedback_matrix"], (output,), records)
             or not self._broadcasts(link.settings)
@@ -165,7 +171,7 @@ class Head(Holder):
             return outputs
         if any([record.value is not None for record in records]):  # noqa: C419
             return join(self._plan(outputs, records), link, outputs, records, target)
-        if records and self.feedback_matrix is None and link.settings.feedback.projector is None:
+        if records and self.feedback_matrix is None and link.settings.feedback.projector is None and link.whole:
             self._columns(link.settings, error_of(link.settings.batch_dims, outputs), outputs[0], records)
         return outputs
 
@@ -191,17 +197,22 @@ class Head(Holder):
         made = self.planned(outputs, records)
         if not torch.compiler.is_compiling():
             matrix = self._buffers["feedback_matrix"]  # drawn by now
-            self._known = None if has_rows(records) else Known(self.link, matrix, outputs, records, made)
+            once = has_rows(records) or not has_numbers(outputs[0])
+            self._known = None if once else Known(self.link, matrix, outputs, records, made)
         return made
 
     def planned(self, outputs: list[Tensor], records: list[Record]) -> Planned:
         """What the node needs of a pass; the feedback is drawn if there is none."""
         settings = self.link.settings
         error = error_of(settings.batch_dims, outputs)
-        columns = self._columns(settings, error, outputs[0], records)
+        ways = None if torch.compiler.is_compiling() else around(self.link, settings, outputs, records)
+        columns = self._columns(settings, error, outputs[0], records if ways is None else whole(records, ways))
         shown = settings.rule.learns and settings.rule.every > 0 and not self.link.still  # type: ignore[attr-defined]
         learner = self.learner.handle if shown and self.learner is not None else None
-        made = planned(settings, error, columns, self.in_force(settings), learner, outputs, records)
+        matrix = self.in_force(settings)
+        if not has_numbers(outputs[0]) and settings.feedback.projector is None:
+            matrix = outputs[0].new_empty(error.width, columns.total)  # what was drawn or loaded stays as it is
+        made = planned(settings, error, columns, matrix, learner, outputs, records, ways)
         if made.plan.must_know_scale:
             refuse_half_precision(settings.rule.name, outputs[0])
         return made
@@ -209,7 +220,8 @@ class Head(Holder):
     def _columns(self, settings: Settings, error: Error, output: Tensor, records: list[Record]) -> Columns:
         """Where the points stand in the feedback, which is drawn if there is none."""
         columns = columns_of(settings, output, records, self.points)
-        self.ready(settings, error.width, columns, output.device)
+        if has_numbers(output):
+            self.ready(settings, error.width, columns, output.device)
         matrix = self.in_force(settings)
         if not settings.own_columns and self.feedback_matrix is not None:
             drawn = self.feedback_matrix.shape[1]
@@ -233,19 +245,24 @@ def join(
     made: Planned, link: Link, outputs: list[Tensor], records: Sequence[Record | Fed], target: Tensor | None
 ) -> list[Tensor]:
     """Join the outputs of a pass and the points that it feeds in one autograd node."""
-    plan, matrix, indices, dims, point_dims, in_front = made
+    plan, matrix, indices, dims, point_dims, in_front, ways = made
     current = None
     if target is None and plan.rule.needs_target:
         if torch.compiler.is_compiling():
             raise missing_target(plan.rule.name)
         current = link.current  # it may yet be told
     values: list[Any] = [record[1] for record in records if record[1] is not None]
-    if in_front:  # nothing to turn, here and after
+    if in_front and not transformed():  # nothing to turn, here and after
         joined = Node.apply(plan, current, matrix, target, *outputs, *indices, *values)
         return [joined] if len(outputs) == 1 else list(joined)
     rows = [batch_first(output, own) for output, own in zip(outputs, dims, strict=True)]
+    if ways is not None:
+        values = [way.take(value) for way, value in zip(ways, values, strict=True)]
     values = [batch_first(value, own) for value, own in zip(values, point_dims, strict=True)]
-    joined = Node.apply(plan, current, matrix, target, *rows, *indices, *values)
+    if transformed():
+        joined = FunctionalNode.join(plan, matrix, target, *rows, *indices, *values)
+    else:
+        joined = Node.apply(plan, current, matrix, target, *rows, *indices, *values)
     return [
         found if row is output else found.movedim(tuple(range(len(own))), own)
         for found, row, output, own in zip([joined] if len(outputs) == 1 else joined, rows, outputs, dims, strict=True)

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa import entries
+from tinydfa import entries, packed
+from tinydfa.backward_hooks import has_backward_hooks, hooked
 from tinydfa.entries import Keys
 from tinydfa.errors import PointError
 from tinydfa.head import Head
-from tinydfa.passes import in_backward
+from tinydfa.passes import Rows, in_backward, transformed
 from tinydfa.points import DFALayer, noted
+from tinydfa.surroundings import refuse_without_graph
 
 
 class PointHook:
@@ -29,19 +31,39 @@ class PointHook:
     def __init__(self, point: DFALayer, keys: Keys | None = None, others: Sequence[Keys] = ()) -> None:
         self.point, self.keys, self.others = point, keys, list(others)
         self.warned = False
+        self.judged = False  # an output without a graph was found to be in order
         self.link = point.link  # None until a head knows the point
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and not self.keys:
             if self.link is None:
                 self.link = self.point.link
+            if not output.requires_grad or has_backward_hooks(module):
+                output = self._looked_at(module, inputs, output, output, ())
             passed = None if self.link is None else noted(self.point, self.link, output)
             return self.point.forward(output) if passed is None else passed
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
+        tensor = self._looked_at(module, inputs, output, tensor, keys)
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             output = self._watch(output, keys)
-        return entries.put(output, keys, self.point.forward(tensor))
+        return entries.put(output, keys, self.point.pass_on(tensor, self._rows(output, keys)))
+
+    def _rows(self, output: Any, keys: Keys) -> Rows | None:
+        """Which samples the rows of an entry belong to, where somebody told or the output knows."""
+        link = self.point.link
+        told = None if link is None or link.current.rows is None else link.current.rows_of(self.point)
+        return told if torch.compiler.is_compiling() else packed.rows_of(output, keys, told)
+
+    def _looked_at(self, module: nn.Module, inputs: Any, output: Any, tensor: Tensor, keys: Keys) -> Tensor:
+        """`tensor` with the module's backward hooks; refused if no gradient could reach the module's weights."""
+        if not self.point.cuts or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
+            return tensor
+        if not tensor.requires_grad and not self.judged:
+            self.judged = not any(tensor is given for given in inputs)  # a block that was skipped says nothing
+            if self.judged:
+                refuse_without_graph(module, self.point.label)
+        return hooked(module, inputs, output, tensor, keys) if has_backward_hooks(module) else tensor
 
     def _keys(self, output: Any) -> Keys:
         if self.keys is not None:
@@ -50,9 +72,13 @@ class PointHook:
         if first is None:
             raise PointError(
                 f"feedback point {self.point.label!r} returned a {type(output).__name__} without a floating-point "
-                "tensor, so there is nothing to cut or to feed. Choose another submodule."
+                f"tensor that is found by itself, so there is nothing to cut or to feed. {named(output, self._module)}"
             )
         return first[0]
+
+    @property
+    def _module(self) -> str:
+        return self.point.label.partition("[")[0]
 
     def _watch(self, output: Any, keys: Keys) -> Any:
         """`output`, whose other entries say so when backpropagation comes in by them."""
@@ -63,11 +89,10 @@ class PointHook:
             if self.warned or not self.point.cuts:
                 return
             self.warned = True
-            module = self.point.label.partition("[")[0]
             warnings.warn(
                 f"backpropagation goes around feedback point {self.point.label!r}, through entry "
                 f"{entries.spelled(place)} of what its module returns. Name that entry as a point too: "
-                f"{module + entries.spelled(place)!r}.",
+                f"{self._module + entries.spelled(place)!r}.",
                 stacklevel=2,
             )
 
@@ -94,6 +119,7 @@ class HeadHook:
         if keys is None:
             first = next(entries.tensors_in(output), None)
             if first is None:
+                self._refuse_hidden(output)
                 return output
             keys = [first[0]]
         tensors = self._take([entries.get(output, place, self.where) for place in keys])
@@ -102,6 +128,15 @@ class HeadHook:
         for place, tensor in zip(keys, tensors, strict=True):
             output = entries.put(output, place, tensor)
         return output
+
+    def _refuse_hidden(self, output: Any) -> None:
+        """Refuse an output in which no tensor is found, if it should feed points."""
+        link = self.head.link
+        if link.cuts and link.current.records and torch.is_grad_enabled():
+            raise PointError(
+                f"{self.where} is a {type(output).__name__} in which no floating-point tensor is found by itself, so "
+                f"the error is taken nowhere. {named(output, '')}"
+            )
 
     def _take(self, outputs: list[Tensor]) -> list[Tensor]:
         if self.head.link.cuts and min([output.dim() for output in outputs]) == 0:
@@ -117,6 +152,15 @@ class HeadHook:
         if in_backward():
             return output
         return watched(output, keys, lambda place: Unheard(self.head, self.where, list(keys), place))
+
+
+def named(output: Any, module: str) -> str:
+    """How to name a tensor among the attributes of an object."""
+    values = getattr(output, "__dict__", {})
+    names = [name for name, value in values.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    if not names:
+        return "Choose another submodule."
+    return f"Name one of its attributes: {', '.join([repr(f'{module}[{name}]') for name in names])}."
 
 
 def watched(output: Any, apart: Sequence[Keys], hook: Callable[[Keys], Callable[[Tensor], None]]) -> Any:

@@ -22,6 +22,7 @@ class Known:
         "all_fed",
         "autocast",
         "device",
+        "kind",
         "made",
         "matrix",
         "outputs",
@@ -35,6 +36,7 @@ class Known:
         self, link: Link, matrix: Tensor | None, outputs: Sequence[Tensor], records: Sequence[Record], made: Any
     ) -> None:
         self.settings, self.still, self.matrix, self.made = link.settings, link.still, matrix, made
+        self.kind = type(link.model)  # fully_shard gives it another
         self.recording = torch.is_grad_enabled()
         self.device = outputs[0].device.type
         self.autocast = autocast(self.device)
@@ -49,6 +51,8 @@ class Known:
     ) -> bool:
         """Whether a pass is like the one that was planned. A point that was told its rows never is."""
         if link.settings is not self.settings or matrix is not self.matrix or link.still != self.still:
+            return False
+        if type(link.model) is not self.kind:
             return False
         if len(records) != len(self.points) or len(outputs) != len(self.outputs):
             return False

@@ -84,6 +84,8 @@ def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
     model, current = self.model, self.link.current
     current.records = []  # left over from a pass that raised
     current.open = True
+    if self.link.order is not None:
+        self.link.order.keep()
     try:
         output = type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
         if self.head is not None:

@@ -5,6 +5,7 @@ Plain objects, no modules: they are no part of the model's tree, and a copy of t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,8 @@ class Rows(NamedTuple):
 
     sample: Tensor | None = None  # of each row of the point: [rows] int64, negative for none; or a mask of its rows
     group: Tensor | None = None  # of each row of the output: [B] int64; `sample` then counts groups
+    samples: int | None = None  # how many there are, as a packed sequence knows
+    packed: bool = False  # the point is the data of one: a row a step, whatever the batch dimensions of the output
 
 
 class Record(NamedTuple):
@@ -142,6 +145,8 @@ class Link:
         self.observation: Observation | None = None
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
+        self.model: Any = None  # the attached one
+        self.order: Any = None  # of its hooks (`tinydfa.order`)
         self.still = 0  # blocks in which no feedback learns
         self.cuts = self.settings.rule.cuts  # whether points cut now
         self.looks = self.settings.rule.looks  # whether some passes show more than others
@@ -150,6 +155,14 @@ class Link:
     @property
     def rule(self) -> Rule:
         return self.settings.rule
+
+    @property
+    def whole(self) -> bool:
+        """Whether every process has the whole model: then a pass without gradients tells the widths of the points."""
+        tensors = sys.modules.get("torch.distributed.tensor")
+        if tensors is None or self.model is None:
+            return True
+        return not any(isinstance(parameter, tensors.DTensor) for parameter in self.model.parameters())
 
     def change(self, **settings: Any) -> None:
         """Put other settings in force."""
@@ -206,6 +219,11 @@ class Link:
 def in_backward() -> bool:
     """Whether a backward pass is running: a forward pass seen then is a recomputation (`torch.utils.checkpoint`)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is in force, where a tensor may not say that its gradient is asked for."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def is_output(records: list[Record], outputs: list[Tensor]) -> bool:

@@ -16,6 +16,7 @@ from tinydfa.errors import ShapeError
 from tinydfa.node import Plan, fitted
 from tinydfa.passes import Point, Record, Settings
 from tinydfa.shapes import Error, batch_first, check_rows, index_tensors, measure, own_columns, slots_for
+from tinydfa.sharded import Way, local, slots_here, told
 from tinydfa.signals import Slot, autocast_type, widest
 
 REDRAW = "set feedback_matrix = None on the head (attachment.head)"
@@ -38,7 +39,8 @@ class Planned(NamedTuple):
     indices: list[Tensor]
     outputs: tuple[tuple[int, ...], ...]  # the batch dimensions of each output
     points: list[tuple[int, ...]]  # of each point that is fed
-    in_front: bool  # all of them stand in front already
+    in_front: bool  # all of them stand in front already, and the model is not spread
+    ways: list[Way] | None  # of each point that is fed, in a model that is spread over processes
 
 
 def columns_of(settings: Settings, output: Tensor, records: Sequence[Record], points: Sequence[Point]) -> Columns:
@@ -77,6 +79,7 @@ def planned(
     learner: int | None,
     outputs: Sequence[Tensor],
     records: Sequence[Record],
+    ways: list[Way] | None = None,
 ) -> Planned:
     """What the node does in a pass.
 
@@ -88,22 +91,28 @@ def planned(
         learner: The handle of what learns, if anything does.
         outputs: Where the error is taken.
         records: Of all points that ran; those with a value are fed.
+        ways: What is done to what came into these, in a model that is spread over processes.
     """
     fed = [record for record in records if record.value is not None]
     sizes = [size for size, record in zip(columns.sizes, records, strict=True) if record.value is not None]
     for record, (_, rows, _) in zip(fed, sizes, strict=True):
         check_rows(record.point, rows, error.samples, record.rows)
+    dims = [own for own, _, _ in sizes]
+    if ways is not None:
+        fed = told(fed, ways, dims, error.samples)
     indices, which = index_tensors(fed, [rows for _, rows, _ in sizes], error.samples)
     widths = [(record, width) for record, (_, _, width) in zip(fed, sizes, strict=True)]
     slots = slots_for(settings, widths, columns.starts, error.width, columns.largest, which)
-    dims = [own for own, _, _ in sizes]
+    if ways is not None:
+        slots = slots_here(slots, ways, dims)
     if not torch.compiler.is_compiling():
-        slots = list(fitted(slots, [batch_first(r.value, own) for r, own in zip(fed, dims, strict=True)]))  # type: ignore[arg-type]
+        values = [batch_first(local(r.value), own) for r, own in zip(fed, dims, strict=True)]  # type: ignore[arg-type]
+        slots = list(fitted(slots, values))
     plan = plan_of(settings, error, columns.total, slots, autocast_type(outputs[0]), learner, len(indices))
     if learner is None and error.dims == ((0,),) and outputs[0].dim() == 2:
         plan = plan._replace(alike=all_alike(plan, error.samples, matrix))
-    in_front = all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
-    return Planned(plan, matrix, indices, error.dims, dims, in_front)
+    in_front = ways is None and all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
+    return Planned(plan, matrix, indices, error.dims, dims, in_front, ways)
 
 
 def plan_of(

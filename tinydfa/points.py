@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.passes import Link, Record, Rows, in_backward
+from tinydfa.passes import Link, Record, Rows, in_backward, transformed
 
 
 class DFALayer(nn.Module):
@@ -71,20 +71,24 @@ class DFALayer(nn.Module):
         Returns:
             `input`, detached from everything that computed it when the rule in force cuts the graph.
         """
+        return self.pass_on(input, None if index is None else Rows(index))
+
+    def pass_on(self, input: Tensor, rows: Rows | None) -> Tensor:
+        """As `forward`, where the samples of the rows may be told in other ways."""
         link = self.link
         if link is None:
             return input
         if link.observation is not None:
-            input = link.observation.note(self, input, self._rows(link, index))
+            input = link.observation.note(self, input, self._rows(link, rows))
         if not link.cuts:
             return input
-        passed = noted(self, link, input) if index is None else None
-        return self._note(link, input, index) if passed is None else passed
+        passed = noted(self, link, input) if rows is None else None
+        return self._note(link, input, rows) if passed is None else passed
 
-    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+    def _note(self, link: Link, input: Tensor, rows: Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
         recording = torch.is_grad_enabled()
-        wanted = recording and input.requires_grad
+        wanted = recording and (input.requires_grad or transformed())
         passed = input if self.passthrough else input.detach()
         if in_backward():
             if link.uncut == torch._C._current_graph_task_id():
@@ -92,16 +96,16 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        rows = self._rows(link, index)
+        rows = self._rows(link, rows)
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
         else:
             link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
 
-    def _rows(self, link: Link, index: Tensor | None) -> Rows | None:
-        if index is not None:
-            return Rows(index)
+    def _rows(self, link: Link, told: Rows | None) -> Rows | None:
+        if told is not None:
+            return told
         return None if link.current.rows is None else link.current.rows_of(self)
 
     def _reentrant(self) -> PointError:

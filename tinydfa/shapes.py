@@ -79,6 +79,8 @@ def sample_dims(batch_dims: tuple[int, ...] | None, output: Tensor) -> tuple[int
 def point_dims(batch_dims: tuple[int, ...] | None, record: Record, output: Tensor) -> tuple[int, ...]:
     """The batch dimensions of a point in this pass."""
     own = record.point.batch_dims
+    if own is None and record.rows is not None and record.rows.packed:
+        return (0,)
     return leading(sample_dims(batch_dims, output) if own is None else own, len(record.shape))
 
 
@@ -169,6 +171,12 @@ def count(shape: Sequence[int], dims: Sequence[int]) -> tuple[int, int]:
 def check_rows(point: Point, rows: int, samples: int, own: Rows | None) -> None:
     """Refuse a point whose rows cannot be told apart by sample."""
     index = None if own is None else own.sample
+    if own is not None and own.samples not in (None, samples):
+        raise ShapeError(
+            f"feedback point {point.label!r} is a packed sequence of {own.samples} samples, and the output has "
+            f"{samples} rows, one a step it seems: which of them belongs to each of the {rows} packed rows cannot be "
+            "told. Say it: `with attachment.samples({" + repr(point.label) + ": index})` around the call of the model."
+        )
     if index is not None and index.dtype is not torch.bool:
         if index.dim() != 1 or index.shape[0] != rows:
             raise ShapeError(

@@ -17,6 +17,7 @@ point. Source: arXiv 2006.12878, eq. 4, and its code release for shared columns 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -181,7 +182,7 @@ def one_hot_rows(target: Tensor, like: Tensor) -> Tensor:
     if are_rows(target, samples, outputs):
         return target.reshape(samples, outputs).to(like)
     ids = target.reshape(-1, 1).to(like.device)
-    return torch.zeros_like(like).scatter_(1, ids.clamp(0, outputs - 1), 1.0) * (ids >= 0)
+    return (ids == torch.arange(outputs, device=like.device)).to(like.dtype)
 
 
 def are_rows(target: Tensor, samples: int, outputs: int) -> bool:
@@ -208,5 +209,13 @@ def autocast_type(output: Tensor) -> torch.dtype | None:
     Not float16, whose range may be too small for what comes of an error times a loss scale.
     """
     kind = output.device.type
-    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+    bf16 = kind != "meta" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
     return torch.bfloat16 if bf16 else None
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers: not on the meta device, and not a fake one of a memory estimate."""
+    if torch.compiler.is_compiling():
+        return True
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    return not tensor.is_meta and (type(tensor) is Tensor or fake is None or not isinstance(tensor, fake.FakeTensor))

@@ -260,3 +260,78 @@ def test_update_along_an_aligned_gradient_lowers_the_loss():
             parameter.sub_(1e-3 * rule[name])
         gained = float(before - cross_entropy(net(x), y))
     assert gained == pytest.approx(1e-3 * product, rel=0.05)
+
+
+def test_chance_is_the_spread_of_the_mean_cosine_over_fresh_matrices():
+    """12 samples whose errors are alike, so that their cosines are not independent; 3000 matrices drawn by hand."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x = torch.randn(12, 5, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0] * 9 + [1, 2, 2])
+    attachment = attach(net, "dfa", points=["1"], feedback="gaussian")
+    found = measure_alignment(net, lambda net: cross_entropy(net(x), y))["1"]
+    error = torch.autograd.functional.jacobian(lambda out: cross_entropy(out, y), net(x))
+    truth = error @ net[2].weight.detach()
+    fresh = torch.randn(3000, 3, 6, generator=generator, dtype=torch.float64)
+    means = torch.cosine_similarity(error @ fresh, truth.expand(3000, -1, -1), dim=2).mean(dim=1)
+    assert float(means.mean()) == pytest.approx(0, abs=0.02)
+    assert found.chance == pytest.approx(float(means.std()), rel=0.15)
+    assert found.chance > 2 / math.sqrt(12 * 6)  # more than samples that have nothing in common would give
+    attachment.detach()
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_chance_of_one_sample_and_of_equal_samples_is_one_over_the_root_of_the_width(width):
+    net, row = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, 4)), torch.randn(1, 5)
+    attach(net, "dfa", points=["1"])
+    for samples in (1, 7):
+        x = row.expand(samples, 5)
+        found = measure_alignment(net, lambda net, x=x: cross_entropy(net(x), torch.ones(len(x), dtype=torch.long)))
+        assert found["1"].chance == pytest.approx(width**-0.5, rel=1e-4)
+        assert math.isnan(found["0.weight"].chance)
+
+
+def test_a_reference_that_cancels_is_told_by_its_size():
+    """The errors of a softmax sum to 0, so a top layer whose rows are equal sends nothing down but rounding."""
+    net, (x, y) = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), batch()
+    attach(net, "dfa", points=["1", "3"])
+    lively = measure_alignment(net, loss_of(x, y))
+    with torch.no_grad():
+        net[4].weight.copy_(torch.tensor([0.03, -0.01, 0.02, 0.04]).expand(3, 4))
+    silent = measure_alignment(net, loss_of(x, y))
+    for name in ("1", "3"):
+        assert lively[name].reference > 1e4
+        assert silent[name].reference < 1
+        assert not silent[name].significant
+    assert silent["4.weight"].reference > 1e6
+
+
+def test_what_chance_would_give_is_not_significant_and_what_backpropagation_gives_is():
+    net, (x, y) = Mlp(), batch(64)
+    attachment = attach(net, "bp", points=["hidden.*"])
+    assert all(found.significant for found in measure_alignment(net, loss_of(x, y)).values())
+    attachment.method = "shallow"
+    assert not measure_alignment(net, loss_of(x, y))["hidden.1"].significant
+
+
+def test_sparse_gradients_are_measured_like_dense_ones():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.EmbeddingBag(9, 4, mode="sum", sparse=sparse), nn.Tanh(), nn.Linear(4, 3))
+        attach(net, "dfa", points=["1"])
+        ids = torch.tensor([[0, 3, 5], [2, 8, 3]])
+        found.append(measure_alignment(net, lambda net, ids=ids: net(ids).pow(3).sum())["0.weight"])
+    assert found[0][:4] == pytest.approx(found[1][:4])
+    assert found[0].norm_ratio > 0
+
+
+def test_a_frozen_head_is_measured():
+    net, (x, y) = Mlp(), batch()
+    net.top.requires_grad_(False)
+    attachment = attach(net, "dfa")
+    found = measure_alignment(net, loss_of(x, y))
+    ours, truth = signals_at_points(net, x, y, attachment.head.feedback_matrix)["points.1"]
+    assert found["points.1"].mean == pytest.approx(float(cosine(ours, truth).mean()), abs=1e-5)
+    attachment.method = "shallow"
+    assert measure_alignment(net, loss_of(x, y))["points.1"][:3] == (0, 0, 0)
