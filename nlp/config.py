@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
+from harness.methods import rule_of
 from harness.precision import Precision
+from harness.processes import started
 from nlp.data import Corpus, load_corpus
 from nlp.presets import Preset, find_preset
+from tinydfa import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,12 @@ class RunConfig(config.RunConfig):
     """bf16: forward pass under autocast."""
     compile: bool = False
     """Compile the model."""
+    pipeline: int | None = None
+    """Train in as many stages, one a process; start them by torchrun --nproc-per-node."""
+    microbatches: int = 4
+    """Parts of a batch that follow one another through the stages."""
+    overlap: bool = False
+    """A stage begins the next step when its own weights are updated; needs --clip-norm inf."""
     alignment_every: int | None = None
     """Steps between measurements of the alignment with backpropagation; none if left out."""
     sample: int = 0
@@ -84,6 +94,12 @@ class RunConfig(config.RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for option, value in (("--pipeline", self.pipeline), ("--microbatches", self.microbatches)):
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: give at least 1.")
+        if self.pipeline is None and (self.overlap or self.microbatches != 4):
+            option = "--overlap" if self.overlap else "--microbatches"
+            raise UserError(f"{option} has no effect without --pipeline. Add it, or leave both out.")
         if self.alignment_every is not None and self.alignment_every < 1:
             raise UserError(f"--alignment-every {self.alignment_every}: give at least 1.")
         if self.sample < 0:
@@ -120,6 +136,44 @@ class RunConfig(config.RunConfig):
                 words = [f"--{name.replace('_', '-')} {getattr(preset, name)}" for name in (option, other)]
                 raise UserError(f"{words[0]} has no effect under {words[1]}. Leave one of them out.")
 
+    def check_pipeline(self, preset: Preset) -> None:
+        """Raise `UserError` for what cannot be trained in stages as it is asked for."""
+        stages = self.pipeline
+        if stages is None:
+            return
+        if started() != stages:
+            raise UserError(
+                f"--pipeline {stages} trains in as many processes, and {started()} started. Use torchrun "
+                f"--nproc-per-node {stages} -m nlp.train ..."
+            )
+        if stages > preset.layers:
+            raise UserError(f"--pipeline {stages} cannot share {preset.layers} blocks. Give at most {preset.layers}.")
+        if preset.batch % self.microbatches:
+            raise UserError(
+                f"--batch {preset.batch} cannot be cut into {self.microbatches} equal microbatches. Give a divisor of "
+                "it as --microbatches."
+            )
+        for given, option, reason in (
+            (preset.tied, "--tied", "the embedding is in the first stage and the decoder in the last"),
+            (self.compile, "--compile", "the stages' points are hooks, which a compiled module leaves out"),
+            (self.alignment_every is not None, "--alignment-every", "BP's gradients would have to pass all stages"),
+        ):
+            if given:
+                raise UserError(f"{option} does not go with --pipeline: {reason}. Leave one of them out.")
+        rule = rule_of(preset.method)
+        if preset.method != Method.BP and (rule.learns or not rule.broadcasts):
+            raise UserError(
+                f"--method {preset.method} does not go with --pipeline, which trains by rules with fixed feedback "
+                "(dfa, sdfa, drtp, or one of your own) and by bp. Choose one of them."
+            )
+        if self.overlap and preset.method == Method.BP:
+            raise UserError("--overlap has no effect under bp: its stages wait for one another. Leave it out.")
+        if self.overlap and preset.clip_norm != math.inf:
+            raise UserError(
+                f"--clip-norm {preset.clip_norm} needs the gradients of all stages before any may be updated, so that "
+                "none can go ahead. Give --clip-norm inf, or leave out --overlap."
+            )
+
     def load(self, preset: Preset) -> Corpus:
         """The text that these arguments name, in the preset's tokens."""
         return load_corpus(
@@ -133,4 +187,7 @@ class RunConfig(config.RunConfig):
 
     def settings(self, preset: Preset, corpus: Corpus) -> dict[str, Any]:
         """All that decides the run's numbers: the preset, the text and the seed."""
-        return vars(preset) | {"dataset": corpus.name, "precision": self.precision, "seed": self.seed}
+        found = vars(preset) | {"dataset": corpus.name, "precision": self.precision, "seed": self.seed}
+        if self.pipeline is not None:
+            found |= {"pipeline": self.pipeline, "microbatches": self.microbatches, "overlap": self.overlap}
+        return found

@@ -94,10 +94,18 @@ class LanguageModel(nn.Module):
         length = tokens.shape[1]
         if length > self.length:
             raise ValueError(f"a sequence of {length} tokens, and the model was built for {self.length} at most")
-        x = self.point(self.embedding(tokens) * math.sqrt(self.positions.shape[1]))
-        x = dropout(x + self.positions[:length], self.dropout, self.training)
+        x = self.embedded(tokens)
         for block in self.blocks:
             x = block(x)
+        return self.logits(x)
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """What the first block reads, ``[B, T, d]``."""
+        x = self.point(self.embedding(tokens) * math.sqrt(self.positions.shape[1]))
+        return dropout(x + self.positions[: tokens.shape[1]], self.dropout, self.training)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``[B, T, V]``, of what the last block returns."""
         if self.error_at == "hidden":
             x = x.view_as(x) if self.projects_last else x  # a point at the output itself would get the error as it is
             logits: Tensor = self.decoder(self.head(x))

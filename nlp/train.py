@@ -3,6 +3,7 @@
     python -m nlp.train --dataset docs --granularity macro --method dfa
     python -m nlp.train --dataset docs --preset small_micro_schedule
     accelerate launch --num_processes 2 -m nlp.train --dataset docs --method bp
+    torchrun --nproc-per-node 2 -m nlp.train --pipeline 2 --dataset docs --method dfa
 
 Adam on the mean cross-entropy of the next token, a schedule of the learning rate, early stopping on the validation
 perplexity. The best weights are restored, also when the steps ran out before the patience did, and the test text is
@@ -67,8 +68,9 @@ def train(
     preset = config.resolve()
     device, corpus = device or pick_device(config.device), corpus or config.load(preset)
     check(preset, corpus)
+    config.check_pipeline(preset)
     run = run or NullRun("nlp", config.settings(preset, corpus))
-    training = Training(config, preset, corpus, device)
+    training = training_of(config)(config, preset, corpus, device)
     if (state := run.restore()) is not None:
         training.load_state_dict(state)
     run.keep(VOCABULARY, corpus.vocabulary.to_json() + "\n")
@@ -97,6 +99,15 @@ def train(
         text, words = corpus.val, corpus.vocabulary
         curves["sample"] = continued(training.model, text, words, config.sample, preset.chunk)
     return run.finish(model="transformer", metrics=summary(training, test), curves=curves, device=device)
+
+
+def training_of(config: RunConfig) -> type[Training]:
+    """What trains the model: whole, or a stage of it in each process."""
+    if config.pipeline is None:
+        return Training
+    from nlp.pipeline import PipelinedTraining  # torch's pipelines take a while to load
+
+    return PipelinedTraining
 
 
 def summary(training: Training, test: Score) -> dict[str, float]:
@@ -221,6 +232,7 @@ def main(config: Config) -> None:
     check_precision(config.precision, device)
     corpus = config.load(preset)  # before the folder is made: a missing file should not leave one behind
     check(preset, corpus)
+    config.check_pipeline(preset)
     row = config.preset or f"{preset.granularity}_{slug(preset.method)}"
     settings = config.settings(preset, corpus) | {"device": config.device, "data_dir": config.data_dir}
     with Run("nlp", f"{row}-{corpus.name}-{config.seed}", settings, config.out, config.resume) as run:

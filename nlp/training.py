@@ -62,12 +62,8 @@ class Training:
         self.total = whole if preset.steps is None else min(preset.steps, whole)
         seed_everything(config.seed)
         self.model = LanguageModel(corpus.vocabulary.size, preset).to(device)
-        self.attachment = attach(self.model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
-        self.net: Any = self.model
-        if self.group.size > 1:
-            self.net = processes.averaging(self.model, device, some_untouched=not self.attachment.rule.reaches_all)
-        if config.compile:
-            self.net = torch.compile(self.net)
+        self.readers = self.group  # processes that share the rows of a batch
+        self._attach(config)
         self.optimizer = make_optimizer(preset, self.model.parameters())
         self.schedule = Schedule(preset, self.optimizer, self.total)
         self.best, self.progress = BestWeights(preset.patience), Progress()
@@ -75,6 +71,24 @@ class Training:
         self._since = perf_counter()
         if self.group.rank > 0:
             seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
+
+    def _attach(self, config: RunConfig) -> None:
+        """Make the model train by the method, over all processes."""
+        self.attachment = attach(
+            self.model, self.preset.method, feedback=replace(self.preset.feedback, seed=config.seed)
+        )
+        self.net: Any = self.model
+        if self.group.size > 1:
+            untouched = not self.attachment.rule.reaches_all
+            self.net = processes.averaging(self.model, self.device, some_untouched=untouched)
+        if config.compile:
+            self.net = torch.compile(self.net)
+
+    def _method_state(self) -> dict[str, Any]:
+        return self.attachment.state_dict()
+
+    def _load_method_state(self, state: dict[str, Any]) -> None:
+        self.attachment.load_state_dict(state)
 
     @property
     def finished(self) -> bool:
@@ -92,7 +106,7 @@ class Training:
         preset, text = self.preset, self.corpus.train
         while not self.finished:
             done = self.progress.chunk
-            for chunk in chunks(text, preset.batch, preset.chunk, self.device, start=done, processes=self.group):
+            for chunk in chunks(text, preset.batch, preset.chunk, self.device, start=done, processes=self.readers):
                 yield chunk
                 if self.finished:
                     return
@@ -109,8 +123,12 @@ class Training:
         (loss * (self.group.size / chunk.tokens)).backward()  # the mean over all tokens: processes average gradients
         nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip_norm)
         self.optimizer.step()
+        self._note(chunk, loss.detach())
+
+    def _note(self, chunk: Chunk, loss: torch.Tensor) -> None:
+        """A step is done."""
         self.schedule.step()
-        self._summed += loss.detach()
+        self._summed += loss
         progress = self.progress
         progress.step, progress.chunk = progress.step + 1, progress.chunk + 1
         progress.tokens, progress.trained = progress.tokens + chunk.tokens, progress.trained + chunk.tokens
@@ -137,7 +155,7 @@ class Training:
         return {
             "vocabulary": self.corpus.vocabulary.fingerprint,
             "model": self.model.state_dict(),
-            "attachment": self.attachment.state_dict(),
+            "attachment": self._method_state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "best": self.best.state_dict(),
@@ -152,7 +170,7 @@ class Training:
         """
         refuse_other_vocabulary(state["vocabulary"], self.corpus.vocabulary.fingerprint, f"of {self.corpus.name}")
         self.model.load_state_dict(state["model"])
-        self.attachment.load_state_dict(state["attachment"])
+        self._load_method_state(state["attachment"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.best.load_state_dict(state["best"])

@@ -1,4 +1,4 @@
-"""Two processes of one gloo group, for the tests that need real ones."""
+"""Processes of one gloo group, for the tests that need real ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ def in_two_processes(work: Callable[..., None], folder: Path, *args: Any) -> Non
         folder: An empty folder; the ranks meet in it.
         *args: Whatever else `work` needs.
     """
-    torch.multiprocessing.spawn(_rank, (work, folder, *args), nprocs=2)
+    in_processes(2, work, folder, *args)
 
 
-def _rank(rank: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
+def in_processes(number: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
+    """As `in_two_processes`, for any number of ranks."""
+    torch.multiprocessing.spawn(_rank, (number, work, folder, *args), nprocs=number)
+
+
+def _rank(rank: int, number: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=number)
     work(rank, folder, *args)
     distributed.barrier()
     distributed.destroy_process_group()

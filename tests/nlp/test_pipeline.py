@@ -1,0 +1,111 @@
+"""A language model trained in stages ends as one trained in one process."""
+
+import contextlib
+import json
+import os
+
+import pytest
+
+from harness.errors import UserError
+from harness.run import Run
+from nlp.pipeline import PipelinedTraining
+from nlp.train import train
+from tests.float64 import float64
+from tests.nlp.tiny import tiny_config, tiny_corpus
+from tests.processes import in_two_processes
+
+SHAPE = {"layers": 3, "batch": 8, "dropout": 0.0, "steps": 12, "validate_every": 6}
+CASES = {
+    "macro": {"method": "dfa"},
+    "micro, with the error at the last block": {"method": "dfa", "granularity": "micro", "last_block": "error"},
+    "a point after the embedding": {"method": "sdfa", "points_embedding": True},
+    "overlapped": {"method": "dfa", "clip_norm": float("inf"), "overlap": True},
+    "targets": {"method": "drtp", "error_at": "logits", "clip_norm": float("inf"), "overlap": True},
+    "logits": {"method": "dfa", "error_at": "logits", "microbatches": 8},
+    "backpropagation by 1F1B": {"method": "bp"},
+}
+
+
+def config_of(case, stages=None):
+    options = dict(case)
+    if stages is None:
+        options.pop("overlap", None)
+        options.pop("microbatches", None)
+    return tiny_config(**SHAPE | options, pipeline=stages)
+
+
+STEP = PipelinedTraining.step
+
+
+def stop_before_step_8(self, chunk):
+    if self.progress.step == 7:
+        raise InterruptedError
+    STEP(self, chunk)
+
+
+def train_in_stages(rank, folder):
+    os.environ["WORLD_SIZE"] = "2"  # as torchrun would say
+    with float64():
+        found = {name: train(config_of(case, 2), corpus=tiny_corpus()) for name, case in CASES.items()}
+        config, corpus = config_of(CASES["macro"] | {"checkpoint_every": 5}, 2), tiny_corpus()
+        settings = config.settings(config.resolve(), corpus)
+        go_on, PipelinedTraining.step = PipelinedTraining.step, stop_before_step_8
+        with contextlib.suppress(InterruptedError), Run("nlp", "tiny", settings, folder / "run") as run:
+            train(config, run, corpus)
+        PipelinedTraining.step = go_on
+        with Run("nlp", "tiny", settings, folder / "run", resume=True) as run:
+            resumed = train(config, run, corpus)
+    if rank == 0:
+        curves = {name: result["curves"] | result["metrics"] for name, result in found.items()}
+        curves["resumed"] = resumed["curves"] | resumed["metrics"]
+        (folder / "found.json").write_text(json.dumps(curves))
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    in_two_processes(train_in_stages, folder)
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_curves_are_those_of_one_process(staged, name):
+    with float64():
+        one = train(config_of(CASES[name]), corpus=tiny_corpus())
+    for key in ("train_loss", "val_loss"):
+        assert staged[name][key] == pytest.approx(one["curves"][key], rel=1e-10)
+    assert staged[name]["test_perplexity"] == pytest.approx(one["metrics"]["test_perplexity"], rel=1e-10)
+
+
+def test_an_interrupted_run_ends_with_the_same_numbers(staged):
+    for key in ("train_loss", "val_loss", "step"):
+        assert staged["resumed"][key] == pytest.approx(staged["macro"][key], rel=1e-12)
+    assert staged["resumed"]["test_perplexity"] == pytest.approx(staged["macro"]["test_perplexity"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--pipeline 2 trains in as many processes, and 1 started"),
+        ({"layers": 1}, "cannot share 1 blocks"),
+        ({"microbatches": 5}, "--batch 8 cannot be cut into 5"),
+        ({"tied": True}, "--tied does not go with --pipeline"),
+        ({"compile": True}, "--compile does not go"),
+        ({"alignment_every": 3}, "--alignment-every does not go"),
+        ({"method": "dkp"}, "trains by rules with fixed feedback"),
+        ({"method": "shallow"}, "trains by rules with fixed feedback"),
+        ({"method": "bp", "overlap": True}, "--overlap has no effect under bp"),
+        ({"overlap": True}, "Give --clip-norm inf"),
+    ],
+)
+def test_what_cannot_be_trained_in_stages_is_refused(options, message, monkeypatch):
+    if options:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    config = tiny_config(**SHAPE | {"method": "dfa"} | options, pipeline=2)
+    with pytest.raises(UserError, match=message):
+        config.check_pipeline(config.resolve())
+
+
+def test_options_of_a_pipeline_without_one_are_refused():
+    with pytest.raises(UserError, match="--overlap has no effect without --pipeline"):
+        tiny_config(overlap=True)
