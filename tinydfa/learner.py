@@ -1,8 +1,8 @@
 """What learns in the feedback: the matrices, memory and moments of a `tinydfa.rules.Learning` rule on one model.
 
 A backward pass shows every point's error and value. At the end of the pass the moments are added up; after every
-`every`-th pass they are averaged over the processes and the rule changes the feedback. Everything here is float32,
-whatever the model computes in, and changes in place, so that graphs that hold the feedback see it change.
+`every`-th pass they are averaged over the processes and the rule changes the feedback. The feedback is float32, or
+float64 where the error is, and changes in place, so that graphs that hold it see it change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Learner:
         self.matrix = matrix
         self.columns = columns  # first column and width of each point
         self.memory: Moments = {name: {} for name in columns}
-        self.forwards = 0  # training passes, of a rule that looks
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
         self.fresh: Moments = {}  # of the pass in progress
@@ -78,8 +77,8 @@ class Learner:
         gathered, self.gathered, self.passes = self.gathered, {}, 0
         average([tensor for moments in gathered.values() for tensor in moments.values()])
         for name, moments in gathered.items():
-            if not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
-                continue  # an overflow, which a gradient scaler finds itself and skips the step
+            if not moments or not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
+                continue  # nothing shown, or an overflow, which a gradient scaler finds itself and skips the step
             start, width = self.columns[name]
             self.rule.update(self.matrix.data[:, start : start + width], moments, self.memory[name])
 
@@ -92,12 +91,11 @@ class Learner:
             "memory": copied(self.memory),
             "gathered": copied(self.gathered),
             "passes": self.passes,
-            "forwards": self.forwards,
         }
 
     @classmethod
-    def of(cls, rule: Rule, state: dict[str, Any], device: torch.device | None = None) -> Learner:
-        """The learner that gave `state`, on a device (None: where the state lies).
+    def of(cls, rule: Rule, state: dict[str, Any], like: Tensor | None = None) -> Learner:
+        """The learner that gave `state`, its feedback in the type and place of `like` (None: of the state's).
 
         Raises:
             DFAError: it is of another rule.
@@ -105,9 +103,10 @@ class Learner:
         if state["rule"] != rule.name:
             raise DFAError(f"the saved feedback learned by {state['rule']}, and this attachment trains by {rule.name}.")
         columns = {name: (start, width) for name, (start, width) in state["columns"].items()}
-        learner = cls(rule, state["matrix"].to(device).float().clone(), columns)
+        learner = cls(rule, state["matrix"].to(state["matrix"] if like is None else like).clone(), columns)
+        device = None if like is None else like.device
         learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
-        learner.passes, learner.forwards = state["passes"], state.get("forwards", 0)
+        learner.passes = state["passes"]
         return learner
 
 

@@ -27,7 +27,7 @@ from tinydfa.passes import Link, Observation, Record, Rows, in_backward, through
 from tinydfa.planning import Planned
 from tinydfa.rules import Learning, Probe, Probed, Seen
 from tinydfa.shapes import batch_first
-from tinydfa.signals import Slot, gather, spread
+from tinydfa.signals import Slot, gather, rows_in, spread
 from tinydfa.undisturbed import set_aside
 
 Call = Callable[..., Any]
@@ -59,17 +59,12 @@ def trains(model: nn.Module, link: Link) -> bool:
 def counted(head: Head, model: nn.Module, call: Call) -> Any:
     """A training pass."""
     rule: Any = head.link.rule
-    done = head.learner.forwards if head.learner is not None else 0
-    output = exact(head, call) if due(rule.exact_every, done) else call()
-    if due(rule.probe_every, done):
-        probed(head, model, call, rule.probe, done)
-    if head.learner is not None:
-        head.learner.forwards = done + 1
+    number = head.forwards
+    output = exact(head, call) if rule.is_exact(number) else call()
+    if rule.probes(number):
+        probed(head, model, call, rule.probe, number)
+    head.forwards = number + 1
     return output
-
-
-def due(every: int, done: int) -> bool:
-    return every > 0 and done % every == 0
 
 
 class Look(Observation):
@@ -123,7 +118,7 @@ class Gradients:
 
     def __init__(self, head: Head, outputs: list[Tensor], records: list[Record], target: Tensor | None) -> None:
         self.made = head.planned(outputs, records)
-        self.head, self.target, self.task = head, target, -1
+        self.head, self.target, self.task, self.number = head, target, -1, head.forwards
         self.outputs = [output.detach() for output in outputs]
         self.values = [record.value.detach() for record in records if record.value is not None]
         self.errors: dict[int, Tensor] = {}
@@ -149,6 +144,14 @@ class Gradients:
     @torch.no_grad()
     def finish(self) -> None:
         """The end of the backward pass."""
+        if self.head.link.rule.learns:
+            self.show()
+        self.errors.clear()
+        self.deltas.clear()
+        self.task = -1
+
+    def show(self) -> None:
+        """Show the rule every point."""
         learner, plan, dims = self.head.learner, self.made.plan, self.made.outputs
         assert learner is not None
         error = [self.errors.get(number, torch.zeros_like(output)) for number, output in enumerate(self.outputs)]
@@ -158,22 +161,32 @@ class Gradients:
         shown: Moments = {}
         for number, delta in sorted(self.deltas.items()):  # the same order on every process
             slot, own = plan.slots[number], self.made.points[number]
-            value, gradient = (in_rows(tensor, own, slot, learner.matrix) for tensor in (self.values[number], delta))
+            count = rows_in(delta.shape, slot.width)
+            some = self.chosen(count, learner.rule.rows, delta.device)
+            value, gradient = (
+                in_rows(tensor, own, slot, learner.matrix, some) for tensor in (self.values[number], delta)
+            )
             gradient *= (len(rows) if plan.error_sum else 1) / scale
-            at = at_rows(encoded, len(value), slot.sample, slot.group, self.made.indices)
+            at = at_rows(encoded, count, slot.sample, slot.group, self.made.indices)[some]
             add(shown.setdefault(slot.name, {}), learner.rule.moments(Seen(slot.name, at, value, gradient)))
-        self.errors.clear()
-        self.deltas.clear()
-        self.task = -1
         learner.look(shown)
 
+    def chosen(self, count: int, most: int, device: torch.device) -> Tensor | slice:
+        """Which of so many rows are shown: the same of all points that have as many."""
+        if most == 0 or count <= most:
+            return slice(None)
+        generator = generator_of("rows", self.head.link.settings.feedback.seed, self.number)
+        return torch.randperm(count, generator=generator)[:most].to(device)
 
-def in_rows(tensor: Tensor, dims: tuple[int, ...], slot: Slot, like: Tensor) -> Tensor:
-    """What passed a point, or its gradient, as ``[rows, d]`` in the type of the feedback."""
-    return batch_first(tensor, dims).to(like, copy=True).reshape(-1, slot.width)
+
+def in_rows(
+    tensor: Tensor, dims: tuple[int, ...], slot: Slot, like: Tensor, some: Tensor | slice = slice(None)
+) -> Tensor:
+    """What passed a point, or its gradient, as ``[rows, d]`` in the type of the feedback; or some rows of it."""
+    return batch_first(tensor, dims).reshape(-1, slot.width)[some].to(like, copy=True)
 
 
-def probed(head: Head, model: nn.Module, call: Call, probe: Probe, done: int) -> None:
+def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) -> None:
     """Run the model as it is and with noise, and show the difference."""
     with torch.no_grad(), head.link.backprop(), undisturbed(model, probe.dropout) as again:
         plain = Look()
@@ -183,7 +196,7 @@ def probed(head: Head, model: nn.Module, call: Call, probe: Probe, done: int) ->
         made = head.planned(outputs, records)
         shown: Moments = {}
         for time in range(probe.times):
-            noise = partial(drawn, generator_of(head.link.settings.feedback.seed, done, time), probe.size)
+            noise = partial(drawn, generator_of("probe", head.link.settings.feedback.seed, number, time), probe.size)
             look = Look(noise, apart=not head.feeds_the_output)
             again(head.link, look, call)
             show_answer(head, made, records, outputs, look, probe.size, shown)
@@ -228,11 +241,12 @@ def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) ->
     return answer, None if sample is None else share[:, 0] > 0
 
 
-def generator_of(seed: int, done: int, time: int) -> torch.Generator:
-    """Random numbers of one pass with noise: the same after a resumption, others on every process."""
+def generator_of(*name: str | int) -> torch.Generator:
+    """Random numbers of one look: the same after a resumption, others on every process."""
     there = distributed.is_available() and distributed.is_initialized()
-    name = f"probe {seed} {done} {time} {distributed.get_rank() if there else 0}"
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    rank = distributed.get_rank() if there else 0
+    words = " ".join([str(part) for part in (*name, rank)])
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big"))
 
 
 def drawn(generator: torch.Generator, size: float, value: Tensor) -> Tensor:

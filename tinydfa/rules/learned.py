@@ -3,7 +3,7 @@
     dkp   F <- F - lr (eᵀ h + decay F)      direct Kolen-Pollack: Webster, Choi, Ahn 2021, OpenReview zgGmAx9ZcY
 
 Here h ``[R, d]`` is what passes a point (after the activation), e ``[R, c]`` the error that reaches each of its rows,
-and F ``[c, d]`` the point's own columns of the feedback, which are float32 whatever the model computes in.
+and F ``[c, d]`` the point's own columns of the feedback, which are at least float32 whatever the model computes in.
 
 A rule may also look at what backpropagation would do: every so many passes at the exact gradient of every point, or at
 how the output answers to noise at the points (`Learning.exact_every`, `Learning.probe_every`; `tinydfa.looks`).
@@ -24,7 +24,7 @@ from tinydfa.rules.base import Broadcast
 
 
 class Seen(NamedTuple):
-    """One point in one backward pass, in float32, with any loss scale undone."""
+    """One point in one backward pass, in the type of the feedback, with any loss scale undone."""
 
     name: str
     error: Tensor  # what reaches each of its rows before the feedback, [R, c]; the row's signal is error @ F
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """One point in one pass with noise, in float32. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
+    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
 
     name: str
     noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
@@ -64,6 +64,7 @@ class Learning(Broadcast):
 
     learns = True
     carries_loss_scale = True
+    feels_loss_scale = True
     every: ClassVar[int] = 1
     """Backward passes between two changes of the feedback. Moments add up meanwhile: with as many parts as a batch is
     accumulated from, the feedback moves as it would for the whole batch. 0: ordinary passes are not shown."""
@@ -75,13 +76,29 @@ class Learning(Broadcast):
     feedback changes, before the backward pass. 0: never."""
     probe: ClassVar[Probe] = Probe()
     """How."""
+    rows: ClassVar[int] = 0
+    """Most rows of a point that an exact pass shows, drawn anew in each. 0: all."""
 
     @property
     def looks(self) -> bool:  # type: ignore[override]
         return self.exact_every > 0 or self.probe_every > 0
 
+    def is_exact(self, number: int) -> bool:
+        """Whether training pass `number`, from 0, is not cut."""
+        return due(self.exact_every, number)
+
+    def probes(self, number: int) -> bool:
+        """Whether the model is probed at the end of training pass `number`, from 0."""
+        return due(self.probe_every, number)
+
+    def check_width(self, outputs: int) -> None:
+        """Refuse a width of the error that the rule cannot deal with, before anything is learned."""
+
     def moments(self, seen: Seen) -> dict[str, Tensor]:
-        """What this pass adds to the moments of a point. They must add up over passes, and average over processes."""
+        """What this pass adds to the moments of a point. They must add up over passes, and average over processes.
+
+        An empty dictionary shows nothing, and the feedback of the point is left as it is.
+        """
         raise NotImplementedError
 
     def probe_moments(self, probed: Probed) -> dict[str, Tensor]:
@@ -91,6 +108,11 @@ class Learning(Broadcast):
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         """Change `feedback` ``[c, d]`` in place. `memory` keeps what the rule puts there until the next time."""
         raise NotImplementedError
+
+
+def due(every: int, number: int) -> bool:
+    """Whether something that is done in the first and in every `every`-th pass is done in pass `number`, from 0."""
+    return every > 0 and number % every == 0
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,146 @@
+"""Feedback without any backpropagation: the mean Jacobian of the output by the points, from forward passes alone.
+
+Every so many passes the model runs twice more without a graph: as it is, and with noise s p at every point at once
+(p ``[R, d]`` standard normal, its own at each point). The output answers by ``(y' - y)/s``, and
+
+    Ĵ = mean over rows of ((y' - y)/s)ᵀ p                                  [c, d]
+
+has the mean Jacobian as its expectation, up to terms in s²; the other points' noise is noise.
+
+    fdfa    F <- β F + (1 - β) Ĵ               Bacho and Chu 2022, arXiv 2212.07282, equations 7 and 8
+    grape   F[:, k] <- F[:, k] + lr ∇ cos(F[:, k], Ĵ[:, k]), then of length 1    Caillon et al. 2026, OpenReview kasbbmwk3s
+
+Both papers take a Jacobian-vector product by forward-mode differentiation in place of the difference. PyTorch's
+attention kernels have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tinydfa.rules.learned import Learning, Probe, Probed, Seen
+from tinydfa.rules.options import positive, share, whole
+
+SMALLEST = 1e-12  # of a column: what is smaller has no direction
+
+
+@dataclass(frozen=True, repr=False)
+class Estimated(Learning):
+    """What the rules of this file have in common: when and how they look.
+
+    Args:
+        probe_every: The model is probed at the end of the first and of every so-manieth training pass,
+        warm: and at the end of each of so many first ones.
+        size: Standard deviation of the noise, s. A model in bfloat16 needs a larger one than a model in float32.
+        times: Passes with noise in a look.
+        dropout: Whether the passes of a look drop out as training does; see `Probe`.
+        exact_every: The first and every so-manieth training pass is one of backpropagation ("calibration"). 0: none.
+
+    Raises:
+        OptionError: an option makes no sense.
+    """
+
+    feels_loss_scale = False
+
+    every: ClassVar[int] = 0
+    probe_every: int = 100  # type: ignore[misc]
+    warm: int = 20
+    size: float = 1e-2
+    times: int = 1
+    dropout: bool = False
+    exact_every: int = 0  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        whole(self, "probe_every", self.probe_every, least=1)
+        whole(self, "warm", self.warm, least=0)
+        positive(self, "size", self.size)
+        whole(self, "times", self.times, least=1)
+        whole(self, "exact_every", self.exact_every, least=0)
+
+    @property
+    def probe(self) -> Probe:  # type: ignore[override]
+        return Probe(self.size, self.times, self.dropout)
+
+    def probes(self, number: int) -> bool:
+        return number < self.warm or super().probes(number)
+
+    def moments(self, seen: Seen) -> dict[str, Tensor]:
+        return {}  # an exact pass trains, and that is all
+
+    def probe_moments(self, probed: Probed) -> dict[str, Tensor]:
+        rows = probed.noise.new_tensor(len(probed.noise))
+        return {"rows": rows, "answer": probed.change.T @ probed.noise}
+
+
+@dataclass(frozen=True, repr=False)
+class FDFA(Estimated):
+    """Forward direct feedback alignment: F is the running mean of estimates of the mean Jacobian, ``[c, d]``.
+
+    The first 1/(1 - memory) looks are averaged plainly, so that nothing is left of the random F of the beginning.
+
+    Args:
+        memory: β, what is left of F at a look.
+        probe_every, warm, size, times, dropout, exact_every: See `Estimated`.
+    """
+
+    name = "fdfa"
+    label = "FDFA"
+    colour = "#44AA99"
+    explained = (
+        "F is the mean Jacobian of the output by a layer, estimated now and then by two forward passes, one with "
+        "noise: no backpropagation anywhere."
+    )
+    source = "Bacho and Chu 2022, arXiv 2212.07282; here by a difference in place of forward-mode differentiation"
+
+    memory: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share(self, "memory", self.memory)
+
+    def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        if not moments["rows"] > 0:
+            return
+        looks = memory["looks"] = memory.get("looks", torch.zeros_like(moments["rows"])) + 1
+        jacobian = moments["answer"] / moments["rows"]
+        feedback.lerp_(jacobian, max(1.0 / float(looks), 1.0 - self.memory))
+
+
+@dataclass(frozen=True, repr=False)
+class GrAPE(Estimated):
+    """Every column of F turns towards that of an estimate of the mean Jacobian, and has length 1.
+
+    Args:
+        lr: Step of a column along the gradient of its cosine. That of the published loss, which is the mean over the d
+            columns of a point, times d; the paper's own value is not known to us.
+        probe_every, warm, size, times, dropout, exact_every: See `Estimated`.
+    """
+
+    name = "grape"
+    label = "GrAPE"
+    colour = "#AA4499"
+    source = "Caillon, Fagnou, Delattre and Allauzen 2026, OpenReview kasbbmwk3s; here by a difference"
+
+    probe_every: int = 1  # type: ignore[misc]
+    warm: int = 0
+    lr: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "lr", self.lr)
+
+    def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        size, aim = lengths(feedback), moments["answer"]
+        own, other = feedback / size, aim / lengths(aim)
+        cosine = (own * other).sum(dim=0)
+        turned = feedback + self.lr * (other - cosine * own) / size
+        feedback.copy_(turned / lengths(turned))
+
+
+def lengths(columns: Tensor) -> Tensor:
+    """The length of each column, ``[d]``."""
+    return columns.norm(dim=0).clamp_min(SMALLEST)
