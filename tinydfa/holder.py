@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.errors import PointError, ShapeError
+from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.learner import Learner
 from tinydfa.passes import Settings
@@ -100,9 +100,15 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, like: Tensor
     """What a rule that learns begins with: the matrix of fixed feedback, its scale taken in, of the type of `like`.
 
     Raises:
+        DFAError: the pass is compiled.
         ShapeError: the rule cannot deal with an error of this width.
         PointError: points share a name, by which the learner would tell them apart.
     """
+    if torch.compiler.is_compiling():
+        raise DFAError(
+            f"{settings.rule} begins its feedback in the model's first pass, and that pass is compiled. Call the model "
+            "once before it is compiled: with torch.no_grad(): model(x)."
+        )
     settings.rule.check_width(outputs)  # type: ignore[attr-defined]
     matrix = draw(settings.feedback, outputs, columns.count).float()
     starts = columns.starts or {}

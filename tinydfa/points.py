@@ -78,20 +78,8 @@ class DFALayer(nn.Module):
             input = link.observation.note(self, input, self._rows(link, index))
         if not link.cuts:
             return input
-        current = link.current
-        if (
-            not current.open
-            or current.rows is not None
-            or index is not None
-            or self.passthrough
-            or not input.requires_grad
-            or not torch.is_grad_enabled()
-            or in_backward()
-        ):
-            return self._note(link, input, index)
-        passed = input.detach()
-        current.records.append((self, input, passed))
-        return passed
+        passed = noted(self, link, input) if index is None else None
+        return self._note(link, input, index) if passed is None else passed
 
     def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
@@ -125,3 +113,25 @@ class DFALayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, width={self.width}"
+
+
+def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
+    """What goes on from a point in an ordinary training pass of an attached model; None if it is another kind of pass.
+
+    Every training pass comes through here once for each point, so it is kept short.
+    """
+    current = link.current
+    if (
+        link.cuts
+        and link.observation is None
+        and current.open
+        and current.rows is None
+        and input.requires_grad
+        and torch.is_grad_enabled()
+        and not point.passthrough
+        and not in_backward()
+    ):
+        passed = input.detach()
+        current.records.append((point, input, passed))
+        return passed
+    return None

@@ -68,7 +68,7 @@ def test_the_estimate_is_the_mean_jacobian():
 
 
 def test_many_looks_with_one_noisy_pass_each_are_as_good_as_one_with_many():
-    model, (x, y) = Tanh(), data()
+    model, (x, _) = Tanh(), data()
     attachment = attach(model, FDFA(probe_every=1, memory=0.999, size=1e-3))
     for _ in range(600):
         model(x)
@@ -135,8 +135,8 @@ def test_grape_takes_one_step_of_the_published_loss_and_gives_every_column_lengt
     for _ in range(2):
         model(x)
         found = attachment.effective_feedback().split([5, 4], dim=1)
-        for own, (before, aim) in zip(found, shown[-2:], strict=True):
-            before = before.clone().requires_grad_()
+        for own, (drawn, aim) in zip(found, shown[-2:], strict=True):
+            before = drawn.clone().requires_grad_()
             width = before.shape[1]
             loss = 1 - cosine_similarity(before, aim, dim=0).mean()
             (gradient,) = torch.autograd.grad(loss, before)

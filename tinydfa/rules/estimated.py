@@ -7,8 +7,9 @@ Every so many passes the model runs twice more without a graph: as it is, and wi
 
 has the mean Jacobian as its expectation, up to terms in s²; the other points' noise is noise.
 
-    fdfa    F <- β F + (1 - β) Ĵ               Bacho and Chu 2022, arXiv 2212.07282, equations 7 and 8
-    grape   F[:, k] <- F[:, k] + lr ∇ cos(F[:, k], Ĵ[:, k]), then of length 1    Caillon et al. 2026, OpenReview kasbbmwk3s
+    fdfa    F <- β F + (1 - β) Ĵ                                 Bacho and Chu 2022, arXiv 2212.07282, eq. 7 and 8
+    grape   F[:, k] <- F[:, k] + lr ∇ cos(F[:, k], Ĵ[:, k]),     Caillon et al. 2026, OpenReview kasbbmwk3s
+            then of length 1
 
 Both papers take a Jacobian-vector product by forward-mode differentiation in place of the difference. PyTorch's
 attention kernels have none.
