@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -75,6 +76,10 @@ class Learner:
     def step(self) -> None:
         """Let the rule change the feedback by the moments gathered."""
         gathered, self.gathered, self.passes = self.gathered, {}, 0
+        with in_full(self.matrix):
+            self._change(gathered)
+
+    def _change(self, gathered: Moments) -> None:
         average([tensor for moments in gathered.values() for tensor in moments.values()])
         for name, moments in gathered.items():
             if not moments or not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
@@ -108,6 +113,11 @@ class Learner:
         learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
         learner.passes = state["passes"]
         return learner
+
+
+def in_full(like: Tensor) -> AbstractContextManager[Any]:
+    """Inside this block products are of the types of their factors, whatever autocast is on around it."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def add(total: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
@@ -159,7 +169,7 @@ def _see(
     handle: int,
 ) -> Tensor:
     learner = _LEARNERS[handle]
-    with torch.no_grad():
+    with torch.no_grad(), in_full(learner.matrix):
         error = encoded.detach().to(learner.matrix) / loss_scale
         for place, name in enumerate(names.split("\n")):
             value = values[place].detach().to(learner.matrix).reshape(-1, widths[place])

@@ -21,7 +21,7 @@ from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
 from tinydfa.head import Head
-from tinydfa.learner import Moments, add, at_rows
+from tinydfa.learner import Learner, Moments, add, at_rows, in_full
 from tinydfa.node import encode, rows_of
 from tinydfa.passes import Link, Observation, Record, Rows, in_backward, through_points
 from tinydfa.planning import Planned
@@ -144,16 +144,17 @@ class Gradients:
     @torch.no_grad()
     def finish(self) -> None:
         """The end of the backward pass."""
-        if self.head.link.rule.learns:
-            self.show()
+        learner = self.head.learner
+        if self.head.link.rule.learns and learner is not None:
+            with in_full(learner.matrix):
+                learner.look(self.shown(learner))
         self.errors.clear()
         self.deltas.clear()
         self.task = -1
 
-    def show(self) -> None:
-        """Show the rule every point."""
-        learner, plan, dims = self.head.learner, self.made.plan, self.made.outputs
-        assert learner is not None
+    def shown(self, learner: Learner) -> Moments:
+        """The moments that the rule makes of every point."""
+        plan, dims = self.made.plan, self.made.outputs
         error = [self.errors.get(number, torch.zeros_like(output)) for number, output in enumerate(self.outputs)]
         rows = rows_of([batch_first(part, own) for part, own in zip(error, dims, strict=True)], plan.widths)
         scale = plan.loss_scale or 1.0
@@ -169,7 +170,7 @@ class Gradients:
             gradient *= (len(rows) if plan.error_sum else 1) / scale
             at = at_rows(encoded, count, slot.sample, slot.group, self.made.indices)[some]
             add(shown.setdefault(slot.name, {}), learner.rule.moments(Seen(slot.name, at, value, gradient)))
-        learner.look(shown)
+        return shown
 
     def chosen(self, count: int, most: int, device: torch.device) -> Tensor | slice:
         """Which of so many rows are shown: the same of all points that have as many."""
@@ -199,7 +200,8 @@ def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) 
             noise = partial(drawn, generator_of("probe", head.link.settings.feedback.seed, number, time), probe.size)
             look = Look(noise, apart=not head.feeds_the_output)
             again(head.link, look, call)
-            show_answer(head, made, records, outputs, look, probe.size, shown)
+            with in_full(outputs[0]):
+                show_answer(head, made, records, outputs, look, probe.size, shown)
     assert head.learner is not None
     head.learner.look(shown)
 

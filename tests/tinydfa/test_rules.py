@@ -207,6 +207,18 @@ def test_feedback_that_learns_is_float32_under_bfloat16():
     assert attachment.effective_feedback().dtype is torch.float32
 
 
+def test_what_is_learned_under_autocast_is_learned_in_full_precision():
+    moved = []
+    for inside in (False, True):
+        net, (x, y) = Mlp(), batch()
+        attachment = attach(net, DKP(lr=0.5))
+        loss = cross_entropy(net(x), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            loss.backward()
+        moved.append(blocks(attachment)[2])  # right below the output, whose error is the same
+    torch.testing.assert_close(*moved)
+
+
 def test_checkpointing_moves_the_feedback_once():
     plain, saved, (x, y) = Mlp(), Mlp(), batch()
     one, two = attach(plain, DKP(lr=0.5)), attach(saved, DKP(lr=0.5))
