@@ -25,7 +25,7 @@ class Project(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         total = error.sum().item()
         if total - total != 0.0:
             raise ValueError("the error is not finite")

@@ -36,8 +36,8 @@ class Holder(nn.Module):
 
     def ready(self, settings: Settings, outputs: int, columns: Columns, output: Tensor) -> None:
         """See that there is a matrix, or a learner, of the right size where the output is."""
-        if self.size != (outputs, columns.count):
-            self.size = outputs, columns.count
+        if self.size != (outputs, columns.total):
+            self.size = outputs, columns.total
         if settings.feedback.projector is not None and not settings.rule.learns:
             return
         device = output.device if settings.device is None else torch.device(settings.device)
@@ -45,7 +45,7 @@ class Holder(nn.Module):
             like = torch.empty(0, dtype=torch.promote_types(output.dtype, torch.float32), device=device)
             self._ready_learner(settings, outputs, columns, like)
         else:
-            self._ready_matrix(settings.feedback, outputs, columns.count, device)
+            self._ready_matrix(settings.feedback, outputs, columns.total, device)
 
     def in_force(self, settings: Settings) -> Tensor | None:
         """The matrix of the rule in force; None where a projector stands in its place."""
@@ -77,9 +77,9 @@ class Holder(nn.Module):
         if learner is None or learner.rule.name != settings.rule.name:
             self.learner = learner = new_learner(settings, outputs, columns, like)
         learner.rule = settings.rule
-        if learner.matrix.shape != (outputs, columns.count):
+        if learner.matrix.shape != (outputs, columns.total):
             raise ShapeError(
-                f"the error at the head is {outputs} wide and the points {columns.count} together, but the feedback "
+                f"the error at the head is {outputs} wide and the points {columns.total} together, but the feedback "
                 f"that learns is {tuple(learner.matrix.shape)}. Keep the model's widths, or attach anew."
             )
 
@@ -110,7 +110,7 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, like: Tensor
             "once before it is compiled: with torch.no_grad(): model(x)."
         )
     settings.rule.check_width(outputs)  # type: ignore[attr-defined]
-    matrix = draw(settings.feedback, outputs, columns.count).float()
+    matrix = draw(settings.feedback, outputs, columns.total).float()
     starts = columns.starts or {}
     places = {point.label: (start, point.width or 0) for point, start in starts.items()}
     if len(places) < len(starts):

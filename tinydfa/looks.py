@@ -101,11 +101,16 @@ def exact(head: Head, call: Call) -> Any:
     for record in look.records:
         if record.point.skipped is record.graded:
             record.point.skipped = not record.graded
-    records = [record for record in look.records if record.graded and record.value.requires_grad]  # type: ignore[union-attr]
+    records = [record if has_gradient(record) else record._replace(value=None, passed=None) for record in look.records]
     outputs = through(head, records, look.at_head)
-    if records and any([found.requires_grad for found in outputs]):  # noqa: C419
+    fed = any([record.value is not None for record in records])  # noqa: C419
+    if fed and any([found.requires_grad for found in outputs]):  # noqa: C419
         Gradients(head, outputs, records, target).wait()
     return output
+
+
+def has_gradient(record: Record) -> bool:
+    return record.graded and record.value is not None and record.value.requires_grad
 
 
 def through(head: Head, records: list[Record], outputs: list[Tensor]) -> list[Tensor]:
@@ -120,15 +125,19 @@ class Gradients:
         self.made = head.planned(outputs, records)
         self.head, self.target, self.task, self.number = head, target, -1, head.forwards
         self.outputs = [output.detach() for output in outputs]
-        self.values = [record.value.detach() for record in records if record.value is not None]
+        values = [record.value for record in records if record.value is not None]
+        self.values = [value.detach() for value in values]
         self.errors: dict[int, Tensor] = {}
         self.deltas: dict[int, Tensor] = {}
-        self.places = [(self.errors, outputs), (self.deltas, [record.value for record in records])]
+        self.places: list[tuple[dict[int, Tensor], list[Tensor]]] = [
+            (self.errors, [*outputs]),
+            (self.deltas, [*values]),
+        ]
 
     def wait(self) -> None:
         for found, tensors in self.places:
             for number, tensor in enumerate(tensors):
-                if tensor is not None and tensor.requires_grad:
+                if tensor.requires_grad:
                     tensor.register_hook(partial(self.arrived, found, number))
         self.places = []
 

@@ -12,7 +12,7 @@ rule that an attachment switches to has a forward of its own, so that what was c
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -80,7 +80,7 @@ class AttachedForward:
 def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
     """One forward pass of an attached model."""
     if self.link.looks:
-        return looking(self.model, self, args, kwargs)
+        return looking(self.model, cast(Any, self), args, kwargs)
     model, current = self.model, self.link.current
     current.records = []  # left over from a pass that raised
     current.open = True

@@ -141,6 +141,23 @@ def test_no_more_rows_than_there_are_and_the_generators_are_left_alone():
     torch.testing.assert_close(fits(rows=12), every)
 
 
+@pytest.mark.parametrize("frozen", ["low", "middle"])
+def test_a_point_below_which_nothing_trains_has_nothing_to_fit(frozen):
+    model, (x, y) = LinearTop(), data()
+    for parameter in model.get_submodule(frozen).parameters():
+        parameter.requires_grad_(False)
+    attachment = attach(model, Fitted(ridge=1e-13))
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        loss_of(model(x), y).backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    same(found[1], found[0], rtol=1e-9)
+    fitted = attachment.effective_feedback().split([5, 4], dim=1)
+    learned = [torch.allclose(own, ideal) for own, ideal in zip(fitted, model.jacobians(), strict=True)]
+    assert learned == [frozen != "low", True]  # the second point's value depends on `low` still
+
+
 def test_an_error_of_zero_leaves_the_feedback_alone():
     model, (x, _) = LinearTop(), data()
     attachment = attach(model, "fitted")
