@@ -76,7 +76,7 @@ class Holder(nn.Module):
             self.learner = learner = Learner.of(learner.rule, learner.state_dict(), like)
         if learner is None or learner.rule.name != settings.rule.name:
             self.learner = learner = new_learner(settings, outputs, columns, like)
-        learner.rule = settings.rule
+        learner.rule, learner.number = settings.rule, self.forwards
         if learner.matrix.shape != (outputs, columns.total):
             raise ShapeError(
                 f"the error at the head is {outputs} wide and the points {columns.total} together, but the feedback "

@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
-from tinydfa.rules import Learning, Rule, Seen
+from tinydfa.rules import Learning, Probed, Rule, Seen
 from tinydfa.signals import Slot, gather, spread
 
 Moments = dict[str, dict[str, Tensor]]  # by point
@@ -35,6 +35,8 @@ class Learner:
         self.matrix = matrix
         self.columns = columns  # first column and width of each point
         self.memory: Moments = {name: {} for name in columns}
+        self.number = 0  # of the training pass in progress, of a rule that looks
+        self.awaiting: tuple[int, dict[str, list[Probed]]] = (-1, {})  # a pass that was probed, and what it showed
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
         self.fresh: Moments = {}  # of the pass in progress
@@ -65,6 +67,14 @@ class Learner:
         self.passes += 1
         if self.passes >= self.rule.every:
             self.step()
+
+    def answers_of(self, number: int) -> dict[str, list[Probed]]:
+        """What a pass's probe showed, by point; empty for a pass without one, or if it was asked for before."""
+        awaited, answers = self.awaiting
+        if awaited != number:
+            return {}
+        self.awaiting = -1, {}
+        return answers
 
     def look(self, shown: Moments) -> None:
         """Let the rule change the feedback by what a look has shown of every point."""
@@ -148,13 +158,20 @@ def show(
     values: Sequence[Tensor],
     indices: Sequence[Tensor],
     slots: Sequence[Slot],
+    number: int,
 ) -> Tensor:
     """Let a learner see one pass; returns `encoded`. A compiler does not look into it."""
     names = "\n".join([slot.name for slot in slots])
     widths, sample, group = [s.width for s in slots], [s.sample for s in slots], [s.group for s in slots]
     see = _show if torch.compiler.is_compiling() else _see
-    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, loss_scale or 1.0, handle)
+    scale = loss_scale or 1.0
+    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, scale, handle, number)
     return shown
+
+
+def number_of(handle: int | None) -> int:
+    """Of the training pass in progress."""
+    return 0 if handle is None or torch.compiler.is_compiling() else _LEARNERS[handle].number
 
 
 def _see(
@@ -167,14 +184,18 @@ def _see(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
     learner = _LEARNERS[handle]
+    answers = learner.answers_of(number)
+    if learner.rule.awaits_error and not answers:
+        return encoded
     with torch.no_grad(), in_full(learner.matrix):
         error = encoded.detach().to(learner.matrix) / loss_scale
         for place, name in enumerate(names.split("\n")):
             value = values[place].detach().to(learner.matrix).reshape(-1, widths[place])
             own = at_rows(error, len(value), sample[place], group[place], indices)
-            learner.see(Seen(name, own, value))
+            learner.see(Seen(name, own, value, probed=tuple(answers.get(name, ()))))
     return encoded
 
 
@@ -195,8 +216,9 @@ def _show(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
-    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle).clone()
+    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle, number).clone()
 
 
 @_show.register_fake
@@ -210,8 +232,9 @@ def _(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
     return torch.empty_like(encoded)
 
 
-__all__ = ["Learner", "Learning", "show"]
+__all__ = ["Learner", "Learning", "number_of", "show"]

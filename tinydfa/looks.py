@@ -60,6 +60,8 @@ def counted(head: Head, model: nn.Module, call: Call) -> Any:
     """A training pass."""
     rule: Any = head.link.rule
     number = head.forwards
+    if head.learner is not None:
+        head.learner.number = number
     output = exact(head, call) if rule.is_exact(number) else call()
     if rule.probes(number):
         probed(head, model, call, rule.probe, number)
@@ -204,29 +206,51 @@ def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) 
         records, outputs = plain.records, plain.at_head
         outputs = through(head, records, outputs)
         made = head.planned(outputs, records)
-        shown: Moments = {}
+        shown: list[tuple[Probed, Tensor | None]] = []
         for time in range(probe.times):
             noise = partial(drawn, generator_of("probe", head.link.settings.feedback.seed, number, time), probe.size)
             look = Look(noise, apart=not head.feeds_the_output)
             again(head.link, look, call)
             with in_full(outputs[0]):
-                show_answer(head, made, records, outputs, look, probe.size, shown)
+                shown += answered(head, made, records, outputs, look, probe.size)
     assert head.learner is not None
-    head.learner.look(shown)
+    if head.link.rule.awaits_error:  # type: ignore[attr-defined]
+        await_error(head.learner, number, shown)
+    else:
+        with torch.no_grad(), in_full(head.learner.matrix):
+            moments = moments_of(head.learner.rule, shown)
+        head.learner.look(moments)
 
 
-def show_answer(
+def await_error(learner: Learner, number: int, shown: Sequence[tuple[Probed, Tensor | None]]) -> None:
+    """Keep what a probe showed until the backward pass of the same pass brings the error."""
+    answers: dict[str, list[Probed]] = {}
+    for probed, there in shown:
+        change = probed.change if there is None else torch.where(there[:, None], probed.change, 0.0)
+        answers.setdefault(probed.name, []).append(probed._replace(change=change))
+    learner.awaiting = number, answers
+
+
+def moments_of(rule: Learning, shown: Sequence[tuple[Probed, Tensor | None]]) -> Moments:
+    """What a rule makes of the rows that have a sample."""
+    moments: Moments = {}
+    for probed, there in shown:
+        rows = slice(None) if there is None else there
+        some = Probed(probed.name, probed.noise[rows], probed.change[rows], probed.value[rows])
+        add(moments.setdefault(probed.name, {}), rule.probe_moments(some))
+    return moments
+
+
+def answered(
     head: Head,
     made: Planned,
     records: Sequence[Record],
     outputs: Sequence[Tensor],
     look: Look,
     size: float,
-    shown: Moments,
-) -> None:
-    """Show the rule how the output answered to noise at every point."""
+) -> Iterator[tuple[Probed, Tensor | None]]:
+    """How the output answered to noise at every point, and which of its rows have a sample (None: all)."""
     learner: Any = head.learner
-    rule: Learning = learner.rule
     moved = [batch_first(now - then, own) for now, then, own in zip(look.at_head, outputs, made.outputs, strict=True)]
     change = rows_of([part / size for part in moved], made.plan.widths).to(learner.matrix)
     for slot, own, record, noise in zip(made.plan.slots, made.points, records, look.noises, strict=True):
@@ -234,9 +258,7 @@ def show_answer(
         value = in_rows(record.value, own, slot, learner.matrix)
         pushed = in_rows(noise, own, slot, learner.matrix) / size
         answer, there = answers(change, len(value), slot, made.indices)
-        if there is not None:
-            answer, value, pushed = answer[there], value[there], pushed[there]
-        add(shown.setdefault(slot.name, {}), rule.probe_moments(Probed(slot.name, pushed, answer, value)))
+        yield Probed(slot.name, pushed, answer, value), there
 
 
 def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -11,10 +11,10 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, batch, error_of
-from tests.tinydfa.test_looks import backprop, data, gradients, same
+from tests.tinydfa.test_looks import backprop, data, gradients, loss_of, same
 from tinydfa import DFALayer, attach
 from tinydfa.errors import OptionError
-from tinydfa.rules import FDFA, GrAPE, Probed
+from tinydfa.rules import FDFA, ForwardFitted, GrAPE, Probed
 
 WIDTHS = [5, 4, 7]  # of the points of an `Mlp`
 C = 3
@@ -169,6 +169,31 @@ def test_calibration_trains_exactly_and_leaves_the_feedback_to_the_noise(kind):
     assert torch.equal(attachment.effective_feedback(), before)
 
 
+def test_the_forward_fit_comes_near_the_fit_to_exact_gradients():
+    model, (x, y) = Tanh(), data()
+    attachment = attach(model, ForwardFitted(warm=0, times=4000, size=1e-4, ridge=1e-3))
+    gradients(model, x, y)  # the feedback changes at the end of the backward pass
+    output = model(x).detach()
+    error = 2 * (output - y) / 12
+    low = torch.tanh(model.low(x)).detach()
+    signal = [torch.autograd.functional.vjp(lambda h: model.top(torch.tanh(model.middle(h))), low, error)[1]]
+    signal.append(error @ model.top.weight.detach())
+    square = error.T @ error + 1e-3 * error.square().sum() / C * torch.eye(C, dtype=torch.float64)
+    for own, delta in zip(attachment.effective_feedback().split([5, 4], dim=1), signal, strict=True):
+        ideal = torch.linalg.solve(square, error.T @ delta)
+        assert (error @ (own - ideal)).norm() < 0.1 * (error @ ideal).norm()
+
+
+def test_answers_go_with_the_error_of_their_own_pass():
+    one, two, (x, y) = Tanh(), Tanh(), data()
+    plain, mixed = attach(one, ForwardFitted(warm=0)), attach(two, ForwardFitted(warm=0))
+    gradients(one, x, y)
+    first = loss_of(two(x), y)
+    loss_of(two(x.flip(0)), y.flip(0)).backward()  # not probed, and run before the pass that was
+    first.backward()
+    torch.testing.assert_close(mixed.effective_feedback(), plain.effective_feedback())
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -185,7 +210,9 @@ def test_an_option_that_makes_no_sense_is_refused(make, says):
         make()
 
 
-@pytest.mark.parametrize("rule", [FDFA(probe_every=2, warm=1, exact_every=3), GrAPE(probe_every=2)])
+@pytest.mark.parametrize(
+    "rule", [FDFA(probe_every=2, warm=1, exact_every=3), GrAPE(probe_every=2), ForwardFitted(probe_every=2, warm=1)]
+)
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(rule):
     def train(net: Mlp, numbers: range) -> None:
         for number in numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from tests.tinydfa.works_with import (
     matrix_markdown,
     reference,
     step,
+    step_by_feedback,
     table_in,
 )
 from tinydfa import Feedback, attach
@@ -56,8 +58,8 @@ def eager(method: str) -> None:
     x, y = batch()
     for number in range(2):
         net.zero_grad()
-        step(net, attachment, x, y)
-        expected = by_hand(method, net, x, y, number, attachment.effective_feedback())
+        feedback = step_by_feedback(method, attachment, partial(step, net, attachment, x, y))
+        expected = by_hand(method, net, x, y, number, feedback)
         assert_gradients(net, expected)
         torch.optim.SGD(net.parameters(), lr=0.1).step()
 
@@ -105,8 +107,8 @@ def bf16(method: str) -> None:
 
     for _ in range(2):
         net.zero_grad()
-        step(net, attachment, x, y, forward)
-    found, feedback = gradients_of(net), attachment.effective_feedback()
+        feedback = step_by_feedback(method, attachment, partial(step, net, attachment, x, y, forward))
+    found = gradients_of(net)
     expected = by_hand(method, net, x, y, 1, feedback) if method in ESTIMATED else reference(method, steps_before=1)
     assert attachment.head.learner is None or feedback.dtype is torch.float32
     assert found.keys() == expected.keys()
@@ -195,16 +197,15 @@ def checkpointing(method: str) -> None:
     x, y = batch()
     for whole in (False, True):
         net, attachment = attached(method)
+        forward = None
         if whole:
-            step(net, attachment, x, y, lambda x, net=net: checkpoint(net, x, use_reentrant=False))
+            forward = partial(checkpoint, net, use_reentrant=False)
         else:
             for module in (net.hidden[1], net.points[1]):
                 plain = module.forward
                 module.forward = lambda *inputs, plain=plain: checkpoint(plain, *inputs, use_reentrant=False)
-            step(net, attachment, x, y)
-        expected = reference(method)
-        if method in ESTIMATED:
-            expected = by_hand(method, net, x, y, 0, attachment.effective_feedback())
+        feedback = step_by_feedback(method, attachment, partial(step, net, attachment, x, y, forward))
+        expected = by_hand(method, net, x, y, 0, feedback) if method in ESTIMATED else reference(method)
         assert_gradients(net, expected)
 
 

@@ -7,6 +7,7 @@ the README cannot promise a cell that no test runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one
 from tinydfa import DFA, Attachment, Feedback, Method, attach
 from tinydfa.rules import DKP
 
-ESTIMATED = ["fdfa", "grape"]
+LATE = "fitted_forward"  # changes F at the end of the backward pass, the other estimates before it
+ESTIMATED = ["fdfa", "grape", LATE]
 LOOKING = ["fitted", *ESTIMATED, "calibrated"]
 METHODS = [*[str(method) for method in Method], "dkp", *LOOKING]
 CONDITIONS = {
@@ -98,6 +100,16 @@ def step(
     attachment.target = y
     output = model(x) if forward is None else forward(x)
     (cross_entropy(output.float(), y) * factor).backward()
+
+
+def step_by_feedback(method: str, attachment: Attachment, run: Callable[[], None]) -> Tensor | None:
+    """A step, and the feedback by which its signals were made."""
+    before = attachment.effective_feedback()
+    run()
+    if method != LATE:
+        return attachment.effective_feedback()
+    drawn = (torch.rand(3, 16, generator=feedback_generator(SEED)) * 2 - 1) / 7**0.5
+    return drawn if before is None else before
 
 
 def reference(method: str, *parts: slice, steps_before: int = 0, told: int = 1) -> dict[str, Tensor]:
@@ -225,16 +237,17 @@ def ddp_worker(rank: int, folder: Path) -> None:
         ddp = nn.parallel.DistributedDataParallel(net, find_unused_parameters=method == "shallow")
         x, y = batch()
         mine = slice(4 * rank, 4 * rank + 4)
-        step(ddp, attachment, x[mine], y[mine])
-        first, feedback = gradients_of(net), attachment.effective_feedback()
+        run = partial(step, ddp, attachment, x[mine], y[mine])
+        feedback = [step_by_feedback(method, attachment, run)]
+        first = gradients_of(net)
         net.zero_grad()
-        step(ddp, attachment, x[mine], y[mine])
+        feedback.append(step_by_feedback(method, attachment, run))
         state = attachment.state_dict()
         results[method] = {
             "first": first,
-            "feedback at the first": feedback,
+            "feedback at the first": feedback[0],
             "second": gradients_of(net),
-            "feedback at the second": attachment.effective_feedback(),
+            "feedback at the second": feedback[1],
             "state": state,
         }
     results |= {kind: ddp_variant(kind, rank) for kind in ("own head", "attached after")}

@@ -15,7 +15,7 @@ from tinydfa.errors import UnknownMethodError
 from tinydfa.rules.base import Broadcast, Rule
 from tinydfa.rules.broadcast import DFA, DRTP, Backprop, Shallow, SignDFA, TernaryDFA
 from tinydfa.rules.calibrated import Calibrated
-from tinydfa.rules.estimated import FDFA, GrAPE
+from tinydfa.rules.estimated import FDFA, ForwardFitted, GrAPE
 from tinydfa.rules.fitted import Fitted
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, USF, Layerwise
 from tinydfa.rules.learned import DKP, Learning, Probe, Probed, Seen
@@ -33,6 +33,7 @@ __all__ = [
     "Broadcast",
     "Calibrated",
     "Fitted",
+    "ForwardFitted",
     "GrAPE",
     "Layerwise",
     "Learning",
@@ -48,7 +49,8 @@ __all__ = [
 ]
 
 _LIBRARY: tuple[type[Rule], ...] = (
-    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, Fitted, FDFA, GrAPE, Calibrated
+    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, Fitted, FDFA, GrAPE, ForwardFitted,
+    Calibrated
 )  # fmt: skip
 _BY_NAME: dict[str, type[Rule]] = {kind.name: kind for kind in _LIBRARY}
 

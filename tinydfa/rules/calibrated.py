@@ -88,6 +88,10 @@ class Calibrated(Learning):
         return self.rule.probe
 
     @property
+    def awaits_error(self) -> bool:  # type: ignore[override]
+        return getattr(self.rule, "awaits_error", False)
+
+    @property
     def rows(self) -> int:  # type: ignore[override]
         return getattr(self.rule, "rows", 0)
 

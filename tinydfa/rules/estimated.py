@@ -10,6 +10,7 @@ has the mean Jacobian as its expectation, up to terms in s²; the other points' 
     fdfa    F <- β F + (1 - β) Ĵ                                 Bacho and Chu 2022, arXiv 2212.07282, eq. 7 and 8
     grape   F[:, k] <- F[:, k] + lr ∇ cos(F[:, k], Ĵ[:, k]),     Caillon et al. 2026, OpenReview kasbbmwk3s
             then of length 1
+    fitted_forward    as `fitted`, with the guess (e · (y' - y)/s) p in place of δ                                ours
 
 Both papers take a Jacobian-vector product by forward-mode differentiation in place of the difference. PyTorch's
 attention kernels have none.
@@ -23,6 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tinydfa.rules.fitted import refuse_vocabulary, remember, solve_into
 from tinydfa.rules.learned import Learning, Probe, Probed, Seen
 from tinydfa.rules.options import positive, share, whole
 
@@ -140,6 +142,49 @@ class GrAPE(Estimated):
         cosine = (own * other).sum(dim=0)
         turned = feedback + self.lr * (other - cosine * own) / size
         feedback.copy_(turned / lengths(turned))
+
+
+@dataclass(frozen=True, repr=False)
+class ForwardFitted(Estimated):
+    """The F for which ``e @ F`` is nearest to an unbiased guess of backpropagation's signal, without backpropagation.
+
+    Along the noise p of a row, the loss changes by ``e · (y' - y)/s``. That times p is the guess, as in forward
+    gradients. Beside `FDFA` it knows which errors go together with which Jacobians, and is noisier.
+
+    Args:
+        memory: What is left of the moments of the looks before.
+        ridge: Of the solve, as a share of the mean diagonal entry of C.
+        probe_every, warm, size, times, dropout, exact_every: See `Estimated`.
+    """
+
+    name = "fitted_forward"
+    label = "Fitted, forward"
+    colour = "#999933"
+    source = "tinydfa; the guess is that of Baydin et al. 2022, arXiv 2202.08587"
+
+    every: ClassVar[int] = 1
+    awaits_error: ClassVar[bool] = True
+    memory: float = 0.95
+    ridge: float = 1e-2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share(self, "memory", self.memory)
+        positive(self, "ridge", self.ridge)
+
+    def check_width(self, outputs: int) -> None:
+        refuse_vocabulary(self, outputs)
+
+    def moments(self, seen: Seen) -> dict[str, Tensor]:
+        if not seen.probed:
+            return {}
+        error = seen.error.double()
+        guess = sum((error * p.change).sum(dim=1, keepdim=True) * p.noise for p in seen.probed) / len(seen.probed)
+        return {"errors": error.T @ error, "both": error.T @ guess}
+
+    def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        remember(memory, moments, self.memory)
+        solve_into(feedback, memory, self.ridge)
 
 
 def lengths(columns: Tensor) -> Tensor:

@@ -58,12 +58,7 @@ class Fitted(Learning):
         positive(self, "ridge", self.ridge)
 
     def check_width(self, outputs: int) -> None:
-        if outputs > WIDEST:
-            raise ShapeError(
-                f"{self} solves for its feedback by a matrix as wide as the error is, and this one has {outputs} "
-                f"numbers, a vocabulary perhaps; {WIDEST} is the most. Take the error below the last layer "
-                "(attach(..., output=...)), or use fdfa, which solves nothing."
-            )
+        refuse_vocabulary(self, outputs)
 
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         assert seen.gradient is not None
@@ -71,11 +66,31 @@ class Fitted(Learning):
         return {"errors": error.T @ error, "both": error.T @ seen.gradient.double()}
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
-        for name, moment in moments.items():
-            memory[name] = self.memory * memory[name] + moment if name in memory else moment
-        solution = ridge_solution(memory["errors"], memory["both"], self.ridge)
-        if solution is not None:
-            feedback.copy_(solution)
+        remember(memory, moments, self.memory)
+        solve_into(feedback, memory, self.ridge)
+
+
+def refuse_vocabulary(rule: Learning, outputs: int) -> None:
+    """Refuse an error too wide to solve for."""
+    if outputs > WIDEST:
+        raise ShapeError(
+            f"{rule} solves for its feedback by a matrix as wide as the error is, and this one has {outputs} numbers, "
+            f"a vocabulary perhaps; {WIDEST} is the most. Take the error below the last layer "
+            "(attach(..., output=...)), or use fdfa, which solves nothing."
+        )
+
+
+def remember(memory: dict[str, Tensor], moments: dict[str, Tensor], share: float) -> None:
+    """Add moments to what is left of those before."""
+    for name, moment in moments.items():
+        memory[name] = share * memory[name] + moment if name in memory else moment
+
+
+def solve_into(feedback: Tensor, memory: dict[str, Tensor], ridge: float) -> None:
+    """Make `feedback` the solution of the moments remembered; as it is where they are 0."""
+    solution = ridge_solution(memory["errors"], memory["both"], ridge)
+    if solution is not None:
+        feedback.copy_(solution)
 
 
 def ridge_solution(gram: Tensor, both: Tensor, ridge: float) -> Tensor | None:

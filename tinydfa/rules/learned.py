@@ -23,6 +23,15 @@ from torch import Tensor
 from tinydfa.rules.base import Broadcast
 
 
+class Probed(NamedTuple):
+    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
+
+    name: str
+    noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
+    change: Tensor  # of the output for each of its rows, divided by that size, [R, c]; sqrt(k) times that of its sample
+    value: Tensor  # what passed the point, [R, d]
+
+
 class Seen(NamedTuple):
     """One point in one backward pass, in the type of the feedback, with any loss scale undone."""
 
@@ -32,15 +41,7 @@ class Seen(NamedTuple):
     gradient: Tensor | None = (
         None  # in an exact pass: that of the loss at the point, [R, d], which error @ F stands for
     )
-
-
-class Probed(NamedTuple):
-    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
-
-    name: str
-    noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
-    change: Tensor  # of the output for each of its rows, divided by that size, [R, c]; sqrt(k) times that of its sample
-    value: Tensor  # what passed the point, [R, d]
+    probed: tuple[Probed, ...] = ()  # for a rule that awaits the error: what this pass's noise showed, row by row
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class Learning(Broadcast):
     feedback changes, before the backward pass. 0: never."""
     probe: ClassVar[Probe] = Probe()
     """How."""
+    awaits_error: ClassVar[bool] = False
+    """A probe is shown to `moments`, as ``seen.probed`` beside the error of the same pass, and not to `probe_moments`.
+    Other passes are not shown. `every` is then 1."""
     rows: ClassVar[int] = 0
     """Most rows of a point that an exact pass shows, drawn anew in each. 0: all."""
 
