@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from harness.errors import UserError
-from harness.methods import known, named
+from harness.methods import check_compile, known, named
 from harness.results import make_result
 from harness.run import Run
 from harness.seeds import check_seed
@@ -53,6 +53,8 @@ class RunConfig:
         check_seed(self.seed)
         if self.method is not None:
             object.__setattr__(self, "method", named(self.method))
+            if getattr(self, "compile", False):
+                check_compile(self.method)
 
 
 def conclude(

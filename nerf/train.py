@@ -21,7 +21,7 @@ from harness.checkpoint import read_checkpoint
 from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.methods import named, slug
+from harness.methods import check_compile, named, slug
 from harness.precision import Precision, check_precision
 from harness.progress import track
 from harness.run import Run, check_loss, read_config
@@ -131,6 +131,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
         for name, thing in stateful.items():
             thing.load_state_dict(state[name])
     if config.compile:
+        check_compile(preset.method)
         for network in fields.networks().values():
             network.compile(dynamic=True)  # training, scoring and rests of batches differ in size
 

@@ -13,6 +13,7 @@ from torch import nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
+from harness.methods import check_compile
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
@@ -67,6 +68,7 @@ class Training:
         if self.group.size > 1:
             self.net = processes.averaging(self.model, device, some_untouched=not self.attachment.rule.reaches_all)
         if config.compile:
+            check_compile(preset.method)
             self.net = torch.compile(self.net)
         self.optimizer = make_optimizer(preset, self.model.parameters())
         self.schedule = Schedule(preset, self.optimizer, self.total)

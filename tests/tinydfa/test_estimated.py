@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from tests.processes import in_two_processes
-from tests.tinydfa.nets import Mlp, batch, error_of
+from tests.tinydfa.nets import Mlp, batch, descend, error_of
 from tests.tinydfa.test_looks import backprop, data, gradients, loss_of, same
 from tinydfa import DFALayer, attach
 from tinydfa.errors import OptionError
@@ -214,22 +214,13 @@ def test_an_option_that_makes_no_sense_is_refused(make, says):
     "rule", [FDFA(probe_every=2, warm=1, exact_every=3), GrAPE(probe_every=2), ForwardFitted(probe_every=2, warm=1)]
 )
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(rule):
-    def train(net: Mlp, numbers: range) -> None:
-        for number in numbers:
-            x, y = batch(seed=number)
-            net.zero_grad()
-            cross_entropy(net(x), y).backward()
-            with torch.no_grad():
-                for parameter in net.parameters():
-                    parameter.sub_(0.3 * parameter.grad)
-
     net, fresh = Mlp(), Mlp()
     attachment, other = attach(net, rule), attach(fresh, rule)
-    train(net, range(3))
+    descend(net, range(3))
     fresh.load_state_dict(net.state_dict())
     other.load_state_dict(attachment.state_dict())
-    train(net, range(3, 8))
-    train(fresh, range(3, 8))
+    descend(net, range(3, 8))
+    descend(fresh, range(3, 8))
     assert torch.equal(attachment.effective_feedback(), other.effective_feedback())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
 

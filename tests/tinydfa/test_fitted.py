@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.processes import in_two_processes
-from tests.tinydfa.nets import ConvNet, Mlp, batch, error_of, gradients_of
+from tests.tinydfa.nets import ConvNet, Mlp, batch, descend, error_of, gradients_of
 from tests.tinydfa.test_looks import LinearTop, Tokens, backprop, data, gradients, loss_of, same
 from tinydfa import attach
 from tinydfa.errors import OptionError, ShapeError
@@ -190,29 +190,15 @@ def test_an_error_as_wide_as_a_vocabulary_is_refused_with_a_way_out():
 
 
 def test_a_saved_state_goes_on_as_if_nothing_had_happened():
-    net, attachment = trained(Mlp(), Fitted(exact_every=2, rows=5), range(3))
-    weights, state = {k: v.clone() for k, v in net.state_dict().items()}, attachment.state_dict()
-    trained(net, attachment, range(3, 8))
-    fresh = Mlp()
-    other = attach(fresh, Fitted(exact_every=2, rows=5))
-    fresh.load_state_dict(weights)
-    other.load_state_dict(state)
-    trained(fresh, other, range(3, 8))
+    net, fresh, rule = Mlp(), Mlp(), Fitted(exact_every=2, rows=5)
+    attachment, other = attach(net, rule), attach(fresh, rule)
+    descend(net, range(3))
+    fresh.load_state_dict(net.state_dict())
+    other.load_state_dict(attachment.state_dict())
+    descend(net, range(3, 8))
+    descend(fresh, range(3, 8))
     assert torch.equal(attachment.effective_feedback(), other.effective_feedback())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
-
-
-def trained(net: Mlp, rule: object, numbers: range) -> tuple[Mlp, object]:
-    """A step of gradient descent on a batch of each number."""
-    attachment = attach(net, rule) if isinstance(rule, Fitted) else rule
-    for number in numbers:
-        x, y = batch(seed=number)
-        net.zero_grad()
-        cross_entropy(net(x), y).backward()
-        with torch.no_grad():
-            for parameter in net.parameters():
-                parameter.sub_(0.3 * parameter.grad)
-    return net, attachment
 
 
 def fit_worker(rank: int, folder: Path) -> None:
