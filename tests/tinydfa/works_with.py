@@ -17,12 +17,13 @@ from torch.nn.functional import cross_entropy
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import DFA, Attachment, Feedback, Method, attach
-from tinydfa.rules import DKP
+from tinydfa.rules import DKP, EBD
 
 LATE = "fitted_forward"  # changes F at the end of the backward pass, the other estimates before it
 ESTIMATED = ["fdfa", "grape", LATE]
 LOOKING = ["fitted", *ESTIMATED, "calibrated"]
-METHODS = [*[str(method) for method in Method], "dkp", *LOOKING]
+LEARNING = {"dkp": DKP, "ebd": EBD}
+METHODS = [*[str(method) for method in Method], *LEARNING, *LOOKING]
 CONDITIONS = {
     "eager": "plain PyTorch",
     "compiled": "`torch.compile(fullgraph=True)`",
@@ -36,7 +37,7 @@ RANKS = "the mean of the ranks' gradients, not the whole batch's: the hidden sig
 PARTS = "the parts' hidden gradients add up, whatever the loss is divided by: their signal does not carry its scale"
 NEEDS_UNUSED = "needs `find_unused_parameters=True`: the hidden layers get no gradient"
 AFTER_A_PASS = "once the model has run, `with torch.no_grad(): model(x)`"
-AS_MANY_PARTS = "as the whole batch with `DKP(every=parts)`; else the feedback moves after every part"
+AS_MANY_PARTS = "as the whole batch with `every=parts`; else the feedback moves after every part"
 REFUSED = "refused: one graph cannot hold two kinds of pass. Compile the submodules between the points"
 NOISE = "each process draws noise of its own, and the estimates are averaged"
 EVERY_PART = "each part counts as a pass: looks may fall between two parts"
@@ -46,13 +47,13 @@ NOTES: dict[tuple[str, str], str] = {
     ("drtp", "compiled"): NEEDS_TARGET,
     **{(method, "DDP"): RANKS for method in ("sdfa", "tdfa", "drtp")},
     **{(method, "accumulation"): PARTS for method in ("sdfa", "tdfa", "drtp")},
-    ("dkp", "accumulation"): AS_MANY_PARTS,
-    ("dkp", "compiled"): AFTER_A_PASS,
+    **{(method, "accumulation"): AS_MANY_PARTS for method in LEARNING},
+    **{(method, "compiled"): AFTER_A_PASS for method in LEARNING},
     **{(method, "compiled"): REFUSED for method in LOOKING},
     **{(method, "accumulation"): EVERY_PART for method in LOOKING},
     **{(method, "DDP"): NOISE for method in ESTIMATED},
 }
-LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", "dkp"]  # a mean over the batch is the mean over its parts
+LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", *LEARNING]  # a mean over the batch is the mean over its parts
 SEED = 3
 
 
@@ -85,7 +86,8 @@ def attached(
 ) -> tuple[nn.Module, Attachment]:
     """A network at work; `parts` is what a rule that learns is told of how batches come."""
     net = Mlp() if net is None else net
-    return net, attach(net, DKP(every=parts) if method == "dkp" else method, feedback=Feedback(seed=seed))
+    rule = LEARNING[method](every=parts) if method in LEARNING else method
+    return net, attach(net, rule, feedback=Feedback(seed=seed))
 
 
 def step(
@@ -131,8 +133,8 @@ def by_hand(
 
     Rules that estimate F by noise are given it, `feedback`; what it ought to be, `test_estimated` says.
     """
-    if method == "dkp":
-        return direct_kolen_pollack(net, x, y, number)
+    if method in LEARNING:
+        return by_learned_feedback(method, net, x, y, number)
     if method in ("fitted", "calibrated") and number == 0:
         return by_hand("bp", net, x, y, number)
     if method == "fitted":
@@ -152,8 +154,8 @@ def by_hand(
     return walk_down(net, x, y, matrices(method, net, x, number))
 
 
-def direct_kolen_pollack(net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
-    """Gradients of step `number` from a fresh network; every step before it moves F by -lr (e.T @ h + decay F).
+def by_learned_feedback(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
+    """Gradients of step `number` from a fresh network; every step before it moves F, by dkp as -lr (e.T @ h + decay F).
 
     Steps before this one are taken from the weights of `Mlp()` on, as `eager` takes them: by SGD at 0.1.
     """
@@ -161,7 +163,8 @@ def direct_kolen_pollack(net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[st
     feedback, at = list(drawn.split([5, 4, 7], dim=1)), Mlp()
     for _ in range(number):
         gradients, moments = by_feedback(at, x, y, feedback)
-        feedback = [F - 0.01 * (moment + 1e-4 * F) for F, moment in zip(feedback, moments, strict=True)]
+        move = {"dkp": lambda F, m: F - 0.01 * (m + 1e-4 * F), "ebd": lambda F, m: 0.999999 * F + 1e-6 * m}[method]
+        feedback = [move(F, moment) for F, moment in zip(feedback, moments, strict=True)]
         with torch.no_grad():
             for name, parameter in at.named_parameters():
                 parameter.sub_(0.1 * gradients[name])

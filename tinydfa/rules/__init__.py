@@ -18,13 +18,14 @@ from tinydfa.rules.calibrated import Calibrated
 from tinydfa.rules.estimated import FDFA, ForwardFitted, GrAPE
 from tinydfa.rules.fitted import Fitted
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, USF, Layerwise
-from tinydfa.rules.learned import DKP, Learning, Probe, Probed, Seen
+from tinydfa.rules.learned import DKP, EBD, Learning, Probe, Probed, Seen
 
 __all__ = [
     "BRSF",
     "DFA",
     "DKP",
     "DRTP",
+    "EBD",
     "FA",
     "FDFA",
     "FRSF",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _LIBRARY: tuple[type[Rule], ...] = (
-    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, Fitted, FDFA, GrAPE, ForwardFitted,
+    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, EBD, Fitted, FDFA, GrAPE, ForwardFitted,
     Calibrated
 )  # fmt: skip
 _BY_NAME: dict[str, type[Rule]] = {kind.name: kind for kind in _LIBRARY}

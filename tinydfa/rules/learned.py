@@ -1,6 +1,10 @@
 """Rules whose feedback learns: what a pass shows of each point, and how the feedback moves at the end of it.
 
-    dkp   F <- F - lr (eᵀ h + decay F)      direct Kolen-Pollack: Webster, Choi, Ahn 2021, OpenReview zgGmAx9ZcY
+    dkp   F <- F - lr (eᵀ h + decay F)             direct Kolen-Pollack: Webster, Choi, Ahn 2021, OpenReview zgGmAx9ZcY
+    ebd   F <- memory F + (1 - memory) eᵀ h        error broadcast and decorrelation: Erdogan, Pehlevan, Erdogan 2025
+
+The two pull F to opposite sides: `dkp` is the gradient that a matrix above the point would get, `ebd` the correlation
+that it wants to be rid of. Under a loss averaged over B samples e carries 1/B, and eᵀ h is a mean over them.
 
 Here h ``[R, d]`` is what passes a point (after the activation), e ``[R, c]`` the error that reaches each of its rows,
 and F ``[c, d]`` the point's own columns of the feedback, which are at least float32 whatever the model computes in.
@@ -21,6 +25,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from tinydfa.rules.base import Broadcast
+from tinydfa.rules.options import positive, share, whole
 
 
 class Probed(NamedTuple):
@@ -138,8 +143,43 @@ class DKP(Learning):
     decay: float = 1e-4
     every: int = 1  # type: ignore[misc]
 
+    def __post_init__(self) -> None:
+        positive(self, "lr", self.lr)
+        share(self, "decay", self.decay)
+        whole(self, "every", self.every, least=1)
+
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         return {"gradient": seen.error.T @ seen.value}
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         feedback.sub_(self.lr * (moments["gradient"] + self.decay * feedback))
+
+
+@dataclass(frozen=True, repr=False)
+class EBD(Learning):
+    """Error broadcast and decorrelation: F is the running correlation of errors and values, ``[c, d]``.
+
+    The published rule has terms for entropy, power and sparsity of the values as well; here is the broadcast alone.
+
+    Args:
+        memory: What is left of F at a step. The published one is so near to 1 that F keeps its beginning for very long.
+        every: Backward passes between two steps, see `Learning`.
+    """
+
+    name = "ebd"
+    label = "EBD"
+    colour = "#661100"
+    source = "Erdogan, Pehlevan and Erdogan 2025, error broadcast and decorrelation"
+
+    memory: float = 0.999999
+    every: int = 1  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        share(self, "memory", self.memory)
+        whole(self, "every", self.every, least=1)
+
+    def moments(self, seen: Seen) -> dict[str, Tensor]:
+        return {"correlation": seen.error.T @ seen.value}
+
+    def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        feedback.lerp_(moments["correlation"], 1.0 - self.memory)
