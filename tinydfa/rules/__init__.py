@@ -50,8 +50,8 @@ __all__ = [
 ]
 
 _LIBRARY: tuple[type[Rule], ...] = (
-    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, EBD, Fitted, FDFA, GrAPE, ForwardFitted,
-    Calibrated
+    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, EBD,
+    Fitted, FDFA, GrAPE, ForwardFitted, Calibrated
 )  # fmt: skip
 _BY_NAME: dict[str, type[Rule]] = {kind.name: kind for kind in _LIBRARY}
 
