@@ -38,7 +38,7 @@ class Estimated(Learning):
     Args:
         probe_every: The model is probed at the end of the first and of every so-manieth training pass,
         warm: and at the end of each of so many first ones.
-        size: Standard deviation of the noise, s. A model in bfloat16 needs a larger one than a model in float32.
+        size: Standard deviation of the noise, s. The model's type must resolve it.
         times: Passes with noise in a look.
         dropout: Whether the passes of a look drop out as training does; see `Probe`.
         exact_every: The first and every so-manieth training pass is one of backpropagation ("calibration"). 0: none.
@@ -149,7 +149,7 @@ class ForwardFitted(Estimated):
     """The F for which ``e @ F`` is nearest to an unbiased guess of backpropagation's signal, without backpropagation.
 
     Along the noise p of a row, the loss changes by ``e · (y' - y)/s``. That times p is the guess, as in forward
-    gradients. Beside `FDFA` it knows which errors go together with which Jacobians, and is noisier.
+    gradients. Unlike `FDFA` it knows which errors go together with which Jacobians.
 
     Args:
         memory: What is left of the moments of the looks before.
