@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinydfa import attach, attachment_of
+from tinydfa import attach, attachment_of, find_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +54,13 @@ def test_the_example_of_a_look_fits_the_feedback_that_backpropagation_would_need
     (model(x) - y).square().sum().backward()
     weight = model[2].weight.detach()
     assert (attachment.effective_feedback() - weight).norm() < 0.02 * weight.norm()
+
+
+def test_the_example_of_other_options_is_a_rule_for_a_command_line(tmp_path):
+    (code,) = [block for block in python_blocks(ROOT / "tinydfa/README.md") if "class Often" in block]
+    (tmp_path / "my_rules.py").write_text(code)
+    rule = find_rule(f"{tmp_path}/my_rules.py:Often")
+    assert (rule.name, rule.exact_every, rule.memory) == ("Often", 10, 0.9)
 
 
 def test_the_projection_by_hand_is_what_the_page_says():
