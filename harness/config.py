@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from harness.errors import UserError
-from harness.methods import known, named
+from harness.methods import check_compile, known, named
 from harness.seeds import check_seed
 
 # The type of an argument that a command inherits and has no use for: it is no option there.
@@ -51,3 +51,5 @@ class RunConfig:
         check_seed(self.seed)
         if self.method is not None:
             object.__setattr__(self, "method", named(self.method))
+            if getattr(self, "compile", False):
+                check_compile(self.method)

@@ -68,6 +68,20 @@ def colour(method: str) -> str:
         return "#999999"
 
 
+def check_compile(method: str) -> None:
+    """Refuse to compile a model under a rule that cannot be.
+
+    Raises:
+        UserError: the rule looks at some passes, which one compiled graph cannot.
+    """
+    rule = rule_of(method)
+    if rule.looks:
+        raise UserError(
+            f"--compile: {rule} looks at some passes in another way than at others, which one compiled graph cannot. "
+            "Leave out --compile."
+        )
+
+
 def explained() -> list[tuple[str, str]]:
     """The label and the sentence of every rule of the library that has one, for readers of a report."""
     from tinydfa.rules import registered

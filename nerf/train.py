@@ -21,7 +21,7 @@ from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.methods import named, slug
+from harness.methods import check_compile, named, slug
 from harness.precision import Precision, check_precision
 from harness.run import NullRun, Run, check_loss, read_config
 from harness.seeds import seed_everything
@@ -133,6 +133,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
         for name, thing in stateful.items():
             thing.load_state_dict(state[name])
     if config.compile:
+        check_compile(preset.method)
         for network in fields.networks().values():
             network.compile(dynamic=True)  # training, scoring and rests of batches differ in size
 

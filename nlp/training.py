@@ -13,6 +13,7 @@ from torch import nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
+from harness.methods import check_compile
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
@@ -82,6 +83,7 @@ class Training:
             untouched = not self.attachment.rule.reaches_all
             self.net = processes.averaging(self.model, self.device, some_untouched=untouched)
         if config.compile:
+            check_compile(self.preset.method)
             self.net = torch.compile(self.net)
 
     def _method_state(self) -> dict[str, Any]:

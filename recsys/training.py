@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness import processes
 from harness.best import BestWeights
 from harness.errors import UserError
-from harness.methods import rule_of
+from harness.methods import check_compile, rule_of
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from recsys.batches import Batch
@@ -74,6 +74,7 @@ class Training:
         if self.group.size > 1:
             self.net = processes.averaging(self.model, device, some_untouched=has_untouched(preset))
         if config.compile:
+            check_compile(preset.method)
             self.net = torch.compile(self.net)  # type: ignore[assignment]
         self.optimizers = make_optimizers(self.model, preset.lr)
         self.best, self.progress = BestWeights(preset.patience, mode="max"), Progress()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinydfa import attach, attachment_of
+from tinydfa import attach, attachment_of, find_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,16 +44,23 @@ def test_the_example_of_a_rule_runs_as_printed(page):
 
 
 def test_the_example_of_a_look_fits_the_feedback_that_backpropagation_would_need():
-    (code,) = [block for block in python_blocks(ROOT / "docs/how-it-works.md") if "class Fitted" in block]
+    (code,) = [block for block in python_blocks(ROOT / "docs/how-it-works.md") if "class Nearest" in block]
     names: dict = {}
     exec(code, names)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
-    attachment = attach(model, names["Fitted"](), points=["1"])
+    attachment = attach(model, names["Nearest"](), points=["1"])
     x, y = torch.randn(32, 4), torch.randn(32, 2)
     (model(x) - y).square().sum().backward()
     weight = model[2].weight.detach()
     assert (attachment.effective_feedback() - weight).norm() < 0.02 * weight.norm()
+
+
+def test_the_example_of_other_options_is_a_rule_for_a_command_line(tmp_path):
+    (code,) = [block for block in python_blocks(ROOT / "tinydfa/README.md") if "class Often" in block]
+    (tmp_path / "my_rules.py").write_text(code)
+    rule = find_rule(f"{tmp_path}/my_rules.py:Often")
+    assert (rule.name, rule.exact_every, rule.memory) == ("Often", 10, 0.9)
 
 
 def test_the_projection_by_hand_is_what_the_page_says():

@@ -199,6 +199,7 @@ class Attachment:
             "feedback": self.feedback_options(),
             "feedback_matrix": None if matrix is None else matrix.clone(),
             "learner": None if head is None or head.learner is None else head.learner.state_dict(),
+            "forwards": 0 if head is None else head.forwards,
             "projector": self._fingerprint(),
             "layerwise": {name: tensor.clone() for name, tensor in self._drawn.items()},
         }
@@ -223,6 +224,7 @@ class Attachment:
         if self.head is not None:
             self.head.feedback = self.feedback
             self.head.load_learner(rule, state.get("learner"))
+            self.head.forwards = state.get("forwards", 0)
         self._compare(state.get("projector"))
         self.method = Backprop()  # swaps back, so that the swap below takes over what was saved
         self._drawn = {name: tensor.clone() for name, tensor in state["layerwise"].items()}
@@ -263,7 +265,7 @@ class Attachment:
         head = plan.head
         if head is None:
             return
-        self._remember(head, "feedback_matrix", "learner")
+        self._remember(head, "feedback_matrix", "learner", "forwards")
         self._remember(head.link, "settings", "scoped")
         names = {id(point): name for name, point in plan.own_points.items()}
         for point in head.points:

@@ -62,6 +62,7 @@ class Diagnosis:
             and of a bfloat16 autocast step (absent where not tried).
         feedback_bytes: Memory of all feedback matrices.
         projector: What stands in the place of a feedback matrix; empty where there is a matrix.
+        looks: Of a rule that looks at some passes, how often it has; empty for others.
         input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
         findings: What to change; empty when all is well.
     """
@@ -76,6 +77,7 @@ class Diagnosis:
     agreement: dict[str, float] = field(default_factory=dict)
     feedback_bytes: int = 0
     projector: str = ""
+    looks: str = ""
     input_gradients: tuple[int, int] = (0, 0)
     findings: list[Finding] = field(default_factory=list)
 
@@ -129,7 +131,7 @@ class Diagnosis:
             lines += [
                 f"no gradient until a matrix above is no longer zero, as in backpropagation: {', '.join(self.waiting)}"
             ]
-        lines += [*self._crossing(), *self._saved(), ""]
+        lines += [*self._crossing(), *([self.looks] if self.looks else []), *self._saved(), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

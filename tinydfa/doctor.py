@@ -35,7 +35,8 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         batch: Handed to `loss_fn` as it is.
         loss_fn: ``loss_fn(model, batch)`` calls the model once and returns the loss, a scalar. Under `drtp` it also
             sets ``attachment.target``.
-        compile: Also take a compiled step: of `model` itself if it is compiled, else of a freshly compiled one.
+        compile: Also take a compiled step: of `model` itself if it is compiled, else of a freshly compiled one. A rule
+            that looks at some passes is not compiled unless `model` is.
         autocast: Also take a step under bfloat16 autocast.
 
     Returns:
@@ -70,6 +71,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     diagnosis.projector = "" if projector is None else repr(projector)
     diagnosis.input_gradients = examined.input_gradients(attachment)
     diagnosis.at_output = examined.at_output
+    diagnosis.looks = looks_so_far(rule, attachment)
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
     diagnosis.waiting = waiting(eager, ours, truth)
     diagnosis.findings += [
@@ -78,7 +80,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         *unfed(eager),
     ]
     diagnosis.findings += not_run(attachment, examined)
-    if compile:
+    if compile and not (rule.looks and model is eager):  # a rule that looks is not compiled as a whole
         compare_compiled(diagnosis, examined, model, ours)
     if autocast:
         compare_autocast(diagnosis, examined, ours)
@@ -234,6 +236,15 @@ def feedback_of(model: nn.Module, attachment: Attachment | None) -> list[Tensor]
     found += [head.learner.matrix for head in heads if head is not None and head.learner is not None]
     layers = [module.matrix for module in model.modules() if isinstance(module, LayerFeedback)]
     return found + [tensor for tensor in layers if tensor is not None]
+
+
+def looks_so_far(rule: Any, attachment: Attachment | None) -> str:
+    """How often a rule that looks has done so; empty for others."""
+    if not rule.looks or attachment is None or attachment.head is None:
+        return ""
+    passes = range(attachment.head.forwards)
+    exact, probed = sum(map(rule.is_exact, passes)), sum(map(rule.probes, passes))
+    return f"of {len(passes)} training passes {exact} exact, {probed} probed with noise"
 
 
 def ranks(feedback: list[Tensor]) -> Iterator[Finding]:

@@ -13,6 +13,10 @@ class UnknownMethodError(DFAError, ValueError):
     """The name of a training method, distribution or scaling that does not exist."""
 
 
+class OptionError(DFAError, ValueError):
+    """An option of a rule that makes no sense."""
+
+
 class PointError(DFAError):
     """Feedback points that cannot be found, reached or fed."""
 

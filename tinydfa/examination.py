@@ -78,7 +78,7 @@ class Examination:
         layers = [module for module in self.model.modules() if multiplies(module)]
         handles = [layer.register_forward_pre_hook(look) for layer in layers]
         try:
-            with state_kept(self.model), torch.enable_grad():
+            with state_kept(self.model), self.link.unlearning(), torch.enable_grad():
                 self.loss_fn(self.model, self.batch)
         finally:
             for handle in handles:

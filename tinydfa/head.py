@@ -225,7 +225,7 @@ class Head(Holder):
         """Where the points stand in the feedback, which is drawn if there is none."""
         columns = columns_of(settings, output, records, self.points)
         if has_numbers(output):
-            self.ready(settings, error.width, columns, output.device)
+            self.ready(settings, error.width, columns, output)
         matrix = self.in_force(settings)
         if not settings.own_columns and self.feedback_matrix is not None:
             drawn = self.feedback_matrix.shape[1]

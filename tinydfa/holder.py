@@ -22,6 +22,7 @@ class Holder(nn.Module):
         feedback_matrix: F, ``[c, D]``, a buffer: drawn in the first forward pass, or assigned, or loaded.
         learner: What a rule that learns has made of the feedback; None before its first pass.
         size: c and D, known after the first pass.
+        forwards: Training passes so far, of a rule that looks at some.
     """
 
     feedback_matrix: Tensor | None
@@ -30,18 +31,19 @@ class Holder(nn.Module):
         super().__init__()
         self.learner: Learner | None = None
         self.size: tuple[int, int] | None = None
+        self.forwards = 0
         self.register_buffer("feedback_matrix", None)
 
-    def ready(self, settings: Settings, outputs: int, columns: Columns, device: torch.device) -> None:
-        """See that there is a matrix, or a learner, of the right size in the right place."""
+    def ready(self, settings: Settings, outputs: int, columns: Columns, output: Tensor) -> None:
+        """See that there is a matrix, or a learner, of the right size where the output is."""
         if self.size != (outputs, columns.total):
             self.size = outputs, columns.total
         if settings.feedback.projector is not None and not settings.rule.learns:
             return
-        if settings.device is not None:
-            device = torch.device(settings.device)
+        device = output.device if settings.device is None else torch.device(settings.device)
         if settings.rule.learns:
-            self._ready_learner(settings, outputs, columns, device)
+            like = torch.empty(0, dtype=torch.promote_types(output.dtype, torch.float32), device=device)
+            self._ready_learner(settings, outputs, columns, like)
         else:
             self._ready_matrix(settings.feedback, outputs, columns.total, device)
 
@@ -68,13 +70,13 @@ class Holder(nn.Module):
         if matrix.device != device:
             self.feedback_matrix = matrix.to(device)
 
-    def _ready_learner(self, settings: Settings, outputs: int, columns: Columns, device: torch.device) -> None:
+    def _ready_learner(self, settings: Settings, outputs: int, columns: Columns, like: Tensor) -> None:
         learner = self.learner
-        if learner is not None and learner.matrix.device != device:
-            self.learner = learner = Learner.of(learner.rule, learner.state_dict(), device)
+        if learner is not None and (learner.matrix.device != like.device or learner.matrix.dtype is not like.dtype):
+            self.learner = learner = Learner.of(learner.rule, learner.state_dict(), like)
         if learner is None or learner.rule.name != settings.rule.name:
-            self.learner = learner = new_learner(settings, outputs, columns, device)
-        learner.rule = settings.rule
+            self.learner = learner = new_learner(settings, outputs, columns, like)
+        learner.rule, learner.number = settings.rule, self.forwards
         if learner.matrix.shape != (outputs, columns.total):
             raise ShapeError(
                 f"the error at the head is {outputs} wide and the points {columns.total} together, but the feedback "
@@ -94,11 +96,12 @@ class Holder(nn.Module):
             missing.remove(prefix + "feedback_matrix")
 
 
-def new_learner(settings: Settings, outputs: int, columns: Columns, device: torch.device) -> Learner:
-    """What a rule that learns begins with: the matrix of fixed feedback, its scale taken in.
+def new_learner(settings: Settings, outputs: int, columns: Columns, like: Tensor) -> Learner:
+    """What a rule that learns begins with: the matrix of fixed feedback, its scale taken in, of the type of `like`.
 
     Raises:
         DFAError: the pass is compiled.
+        ShapeError: the rule cannot deal with an error of this width.
         PointError: points share a name, by which the learner would tell them apart.
     """
     if torch.compiler.is_compiling():
@@ -106,6 +109,7 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, device: torc
             f"{settings.rule} begins its feedback in the model's first pass, and that pass is compiled. Call the model "
             "once before it is compiled: with torch.no_grad(): model(x)."
         )
+    settings.rule.check_width(outputs)  # type: ignore[attr-defined]
     matrix = draw(settings.feedback, outputs, columns.total).float()
     starts = columns.starts or {}
     places = {point.label: (start, point.width or 0) for point, start in starts.items()}
@@ -116,7 +120,7 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, device: torc
         )  # fmt: skip
     for start, width in places.values():
         matrix[:, start : start + width] *= settings.feedback.scale(outputs, columns.largest, width)
-    return Learner(settings.rule, matrix.to(device), places)
+    return Learner(settings.rule, matrix.to(like), places)
 
 
 def draw(feedback: Feedback, outputs: int, columns: int) -> Tensor:

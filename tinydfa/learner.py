@@ -1,14 +1,15 @@
 """What learns in the feedback: the matrices, memory and moments of a `tinydfa.rules.Learning` rule on one model.
 
 A backward pass shows every point's error and value. At the end of the pass the moments are added up; after every
-`every`-th pass they are averaged over the processes and the rule changes the feedback. Everything here is float32,
-whatever the model computes in, and changes in place, so that graphs that hold the feedback see it change.
+`every`-th pass they are averaged over the processes and the rule changes the feedback. The feedback is float32, or
+float64 where the error is, and changes in place, so that graphs that hold it see it change.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,7 +18,7 @@ from torch import Tensor, distributed
 from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
-from tinydfa.rules import Learning, Rule, Seen
+from tinydfa.rules import Learning, Probed, Rule, Seen
 from tinydfa.signals import Slot, gather, spread
 
 Moments = dict[str, dict[str, Tensor]]  # by point
@@ -34,7 +35,8 @@ class Learner:
         self.matrix = matrix
         self.columns = columns  # first column and width of each point
         self.memory: Moments = {name: {} for name in columns}
-        self.forwards = 0  # training passes, of a rule that looks
+        self.number = 0  # of the training pass in progress, of a rule that looks
+        self.awaiting: tuple[int, dict[str, list[Probed]]] = (-1, {})  # a pass that was probed, and what it showed
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
         self.fresh: Moments = {}  # of the pass in progress
@@ -66,6 +68,14 @@ class Learner:
         if self.passes >= self.rule.every:
             self.step()
 
+    def answers_of(self, number: int) -> dict[str, list[Probed]]:
+        """What a pass's probe showed, by point; empty for a pass without one, or if it was asked for before."""
+        awaited, answers = self.awaiting
+        if awaited != number:
+            return {}
+        self.awaiting = -1, {}
+        return answers
+
     def look(self, shown: Moments) -> None:
         """Let the rule change the feedback by what a look has shown of every point."""
         for name, moments in shown.items():
@@ -76,10 +86,14 @@ class Learner:
     def step(self) -> None:
         """Let the rule change the feedback by the moments gathered."""
         gathered, self.gathered, self.passes = self.gathered, {}, 0
+        with in_full(self.matrix):
+            self._change(gathered)
+
+    def _change(self, gathered: Moments) -> None:
         average([tensor for moments in gathered.values() for tensor in moments.values()])
         for name, moments in gathered.items():
-            if not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
-                continue  # an overflow, which a gradient scaler finds itself and skips the step
+            if not moments or not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
+                continue  # nothing shown, or an overflow, which a gradient scaler finds itself and skips the step
             start, width = self.columns[name]
             self.rule.update(self.matrix.data[:, start : start + width], moments, self.memory[name])
 
@@ -92,12 +106,11 @@ class Learner:
             "memory": copied(self.memory),
             "gathered": copied(self.gathered),
             "passes": self.passes,
-            "forwards": self.forwards,
         }
 
     @classmethod
-    def of(cls, rule: Rule, state: dict[str, Any], device: torch.device | None = None) -> Learner:
-        """The learner that gave `state`, on a device (None: where the state lies).
+    def of(cls, rule: Rule, state: dict[str, Any], like: Tensor | None = None) -> Learner:
+        """The learner that gave `state`, its feedback in the type and place of `like` (None: of the state's).
 
         Raises:
             DFAError: it is of another rule.
@@ -105,10 +118,16 @@ class Learner:
         if state["rule"] != rule.name:
             raise DFAError(f"the saved feedback learned by {state['rule']}, and this attachment trains by {rule.name}.")
         columns = {name: (start, width) for name, (start, width) in state["columns"].items()}
-        learner = cls(rule, state["matrix"].to(device).float().clone(), columns)
+        learner = cls(rule, state["matrix"].to(state["matrix"] if like is None else like).clone(), columns)
+        device = None if like is None else like.device
         learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
-        learner.passes, learner.forwards = state["passes"], state.get("forwards", 0)
+        learner.passes = state["passes"]
         return learner
+
+
+def in_full(like: Tensor) -> AbstractContextManager[Any]:
+    """Inside this block products are of the types of their factors, whatever autocast is on around it."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def add(total: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
@@ -139,13 +158,20 @@ def show(
     values: Sequence[Tensor],
     indices: Sequence[Tensor],
     slots: Sequence[Slot],
+    number: int,
 ) -> Tensor:
     """Let a learner see one pass; returns `encoded`. A compiler does not look into it."""
     names = "\n".join([slot.name for slot in slots])
     widths, sample, group = [s.width for s in slots], [s.sample for s in slots], [s.group for s in slots]
     see = _show if torch.compiler.is_compiling() else _see
-    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, loss_scale or 1.0, handle)
+    scale = loss_scale or 1.0
+    shown: Tensor = see(encoded, list(values), list(indices), names, widths, sample, group, scale, handle, number)
     return shown
+
+
+def number_of(handle: int | None) -> int:
+    """Of the training pass in progress."""
+    return 0 if handle is None or torch.compiler.is_compiling() else _LEARNERS[handle].number
 
 
 def _see(
@@ -158,14 +184,18 @@ def _see(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
     learner = _LEARNERS[handle]
-    with torch.no_grad():
+    answers = learner.answers_of(number)
+    if learner.rule.awaits_error and not answers:
+        return encoded
+    with torch.no_grad(), in_full(learner.matrix):
         error = encoded.detach().to(learner.matrix) / loss_scale
         for place, name in enumerate(names.split("\n")):
             value = values[place].detach().to(learner.matrix).reshape(-1, widths[place])
             own = at_rows(error, len(value), sample[place], group[place], indices)
-            learner.see(Seen(name, own, value))
+            learner.see(Seen(name, own, value, probed=tuple(answers.get(name, ()))))
     return encoded
 
 
@@ -186,8 +216,9 @@ def _show(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
-    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle).clone()
+    return _see(encoded, values, indices, names, widths, sample, group, loss_scale, handle, number).clone()
 
 
 @_show.register_fake
@@ -201,8 +232,9 @@ def _(
     group: Sequence[int],
     loss_scale: float,
     handle: int,
+    number: int,
 ) -> Tensor:
     return torch.empty_like(encoded)
 
 
-__all__ = ["Learner", "Learning", "show"]
+__all__ = ["Learner", "Learning", "number_of", "show"]

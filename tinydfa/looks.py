@@ -21,13 +21,13 @@ from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
 from tinydfa.head import Head
-from tinydfa.learner import Moments, add, at_rows
+from tinydfa.learner import Learner, Moments, add, at_rows, in_full
 from tinydfa.node import encode, rows_of
 from tinydfa.passes import Link, Observation, Record, Rows, in_backward, through_points
 from tinydfa.planning import Planned
 from tinydfa.rules import Learning, Probe, Probed, Seen
 from tinydfa.shapes import batch_first
-from tinydfa.signals import Slot, gather, spread
+from tinydfa.signals import Slot, gather, rows_in, spread
 from tinydfa.undisturbed import set_aside
 
 Call = Callable[..., Any]
@@ -59,17 +59,14 @@ def trains(model: nn.Module, link: Link) -> bool:
 def counted(head: Head, model: nn.Module, call: Call) -> Any:
     """A training pass."""
     rule: Any = head.link.rule
-    done = head.learner.forwards if head.learner is not None else 0
-    output = exact(head, call) if due(rule.exact_every, done) else call()
-    if due(rule.probe_every, done):
-        probed(head, model, call, rule.probe, done)
+    number = head.forwards
     if head.learner is not None:
-        head.learner.forwards = done + 1
+        head.learner.number = number
+    output = exact(head, call) if rule.is_exact(number) else call()
+    if rule.probes(number):
+        probed(head, model, call, rule.probe, number)
+    head.forwards = number + 1
     return output
-
-
-def due(every: int, done: int) -> bool:
-    return every > 0 and done % every == 0
 
 
 class Look(Observation):
@@ -106,11 +103,16 @@ def exact(head: Head, call: Call) -> Any:
     for record in look.records:
         if record.point.skipped is record.graded:
             record.point.skipped = not record.graded
-    records = [record for record in look.records if record.graded and record.value.requires_grad]  # type: ignore[union-attr]
+    records = [record if has_gradient(record) else record._replace(value=None, passed=None) for record in look.records]
     outputs = through(head, records, look.at_head)
-    if records and any([found.requires_grad for found in outputs]):  # noqa: C419
+    fed = any([record.value is not None for record in records])  # noqa: C419
+    if fed and any([found.requires_grad for found in outputs]):  # noqa: C419
         Gradients(head, outputs, records, target).wait()
     return output
+
+
+def has_gradient(record: Record) -> bool:
+    return record.graded and record.value is not None and record.value.requires_grad
 
 
 def through(head: Head, records: list[Record], outputs: list[Tensor]) -> list[Tensor]:
@@ -123,20 +125,21 @@ class Gradients:
 
     def __init__(self, head: Head, outputs: list[Tensor], records: list[Record], target: Tensor | None) -> None:
         self.made = head.planned(outputs, records)
-        self.head, self.target, self.task = head, target, -1
+        self.head, self.target, self.task, self.number = head, target, -1, head.forwards
         self.outputs = [output.detach() for output in outputs]
-        self.values = [record.value.detach() for record in records if record.value is not None]
+        values = [record.value for record in records if record.value is not None]
+        self.values = [value.detach() for value in values]
         self.errors: dict[int, Tensor] = {}
         self.deltas: dict[int, Tensor] = {}
-        self.places: list[tuple[dict[int, Tensor], list[Tensor | None]]] = [
+        self.places: list[tuple[dict[int, Tensor], list[Tensor]]] = [
             (self.errors, [*outputs]),
-            (self.deltas, [record.value for record in records]),
+            (self.deltas, [*values]),
         ]
 
     def wait(self) -> None:
         for found, tensors in self.places:
             for number, tensor in enumerate(tensors):
-                if tensor is not None and tensor.requires_grad:
+                if tensor.requires_grad:
                     tensor.register_hook(partial(self.arrived, found, number))
         self.places = []
 
@@ -152,8 +155,17 @@ class Gradients:
     @torch.no_grad()
     def finish(self) -> None:
         """The end of the backward pass."""
-        learner, plan, dims = self.head.learner, self.made.plan, self.made.outputs
-        assert learner is not None
+        learner = self.head.learner
+        if self.head.link.rule.learns and learner is not None:
+            with in_full(learner.matrix):
+                learner.look(self.shown(learner))
+        self.errors.clear()
+        self.deltas.clear()
+        self.task = -1
+
+    def shown(self, learner: Learner) -> Moments:
+        """The moments that the rule makes of every point."""
+        plan, dims = self.made.plan, self.made.outputs
         error = [self.errors.get(number, torch.zeros_like(output)) for number, output in enumerate(self.outputs)]
         rows = rows_of([batch_first(part, own) for part, own in zip(error, dims, strict=True)], plan.widths)
         scale = plan.loss_scale or 1.0
@@ -161,22 +173,32 @@ class Gradients:
         shown: Moments = {}
         for number, delta in sorted(self.deltas.items()):  # the same order on every process
             slot, own = plan.slots[number], self.made.points[number]
-            value, gradient = (in_rows(tensor, own, slot, learner.matrix) for tensor in (self.values[number], delta))
+            count = rows_in(delta.shape, slot.width)
+            some = self.chosen(count, learner.rule.rows, delta.device)
+            value, gradient = (
+                in_rows(tensor, own, slot, learner.matrix, some) for tensor in (self.values[number], delta)
+            )
             gradient *= (len(rows) if plan.error_sum else 1) / scale
-            at = at_rows(encoded, len(value), slot.sample, slot.group, self.made.indices)
+            at = at_rows(encoded, count, slot.sample, slot.group, self.made.indices)[some]
             add(shown.setdefault(slot.name, {}), learner.rule.moments(Seen(slot.name, at, value, gradient)))
-        self.errors.clear()
-        self.deltas.clear()
-        self.task = -1
-        learner.look(shown)
+        return shown
+
+    def chosen(self, count: int, most: int, device: torch.device) -> Tensor | slice:
+        """Which of so many rows are shown: the same of all points that have as many."""
+        if most == 0 or count <= most:
+            return slice(None)
+        generator = generator_of("rows", self.head.link.settings.feedback.seed, self.number)
+        return torch.randperm(count, generator=generator)[:most].to(device)
 
 
-def in_rows(tensor: Tensor, dims: tuple[int, ...], slot: Slot, like: Tensor) -> Tensor:
-    """What passed a point, or its gradient, as ``[rows, d]`` in the type of the feedback."""
-    return batch_first(tensor, dims).to(like, copy=True).reshape(-1, slot.width)
+def in_rows(
+    tensor: Tensor, dims: tuple[int, ...], slot: Slot, like: Tensor, some: Tensor | slice = slice(None)
+) -> Tensor:
+    """What passed a point, or its gradient, as ``[rows, d]`` in the type of the feedback; or some rows of it."""
+    return batch_first(tensor, dims).reshape(-1, slot.width)[some].to(like, copy=True)
 
 
-def probed(head: Head, model: nn.Module, call: Call, probe: Probe, done: int) -> None:
+def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) -> None:
     """Run the model as it is and with noise, and show the difference."""
     with torch.no_grad(), head.link.backprop(), undisturbed(model, probe.dropout) as again:
         plain = Look()
@@ -184,28 +206,51 @@ def probed(head: Head, model: nn.Module, call: Call, probe: Probe, done: int) ->
         records, outputs = plain.records, plain.at_head
         outputs = through(head, records, outputs)
         made = head.planned(outputs, records)
-        shown: Moments = {}
+        shown: list[tuple[Probed, Tensor | None]] = []
         for time in range(probe.times):
-            noise = partial(drawn, generator_of(head.link.settings.feedback.seed, done, time), probe.size)
+            noise = partial(drawn, generator_of("probe", head.link.settings.feedback.seed, number, time), probe.size)
             look = Look(noise, apart=not head.feeds_the_output)
             again(head.link, look, call)
-            show_answer(head, made, records, outputs, look, probe.size, shown)
+            with in_full(outputs[0]):
+                shown += answered(head, made, records, outputs, look, probe.size)
     assert head.learner is not None
-    head.learner.look(shown)
+    if head.link.rule.awaits_error:  # type: ignore[attr-defined]
+        await_error(head.learner, number, shown)
+    else:
+        with torch.no_grad(), in_full(head.learner.matrix):
+            moments = moments_of(head.learner.rule, shown)
+        head.learner.look(moments)
 
 
-def show_answer(
+def await_error(learner: Learner, number: int, shown: Sequence[tuple[Probed, Tensor | None]]) -> None:
+    """Keep what a probe showed until the backward pass of the same pass brings the error."""
+    answers: dict[str, list[Probed]] = {}
+    for probed, there in shown:
+        change = probed.change if there is None else torch.where(there[:, None], probed.change, 0.0)
+        answers.setdefault(probed.name, []).append(probed._replace(change=change))
+    learner.awaiting = number, answers
+
+
+def moments_of(rule: Learning, shown: Sequence[tuple[Probed, Tensor | None]]) -> Moments:
+    """What a rule makes of the rows that have a sample."""
+    moments: Moments = {}
+    for probed, there in shown:
+        rows = slice(None) if there is None else there
+        some = Probed(probed.name, probed.noise[rows], probed.change[rows], probed.value[rows])
+        add(moments.setdefault(probed.name, {}), rule.probe_moments(some))
+    return moments
+
+
+def answered(
     head: Head,
     made: Planned,
     records: Sequence[Record],
     outputs: Sequence[Tensor],
     look: Look,
     size: float,
-    shown: Moments,
-) -> None:
-    """Show the rule how the output answered to noise at every point."""
+) -> Iterator[tuple[Probed, Tensor | None]]:
+    """How the output answered to noise at every point, and which of its rows have a sample (None: all)."""
     learner: Any = head.learner
-    rule: Learning = learner.rule
     moved = [batch_first(now - then, own) for now, then, own in zip(look.at_head, outputs, made.outputs, strict=True)]
     change = rows_of([part / size for part in moved], made.plan.widths).to(learner.matrix)
     for slot, own, record, noise in zip(made.plan.slots, made.points, records, look.noises, strict=True):
@@ -213,9 +258,7 @@ def show_answer(
         value = in_rows(record.value, own, slot, learner.matrix)
         pushed = in_rows(noise, own, slot, learner.matrix) / size
         answer, there = answers(change, len(value), slot, made.indices)
-        if there is not None:
-            answer, value, pushed = answer[there], value[there], pushed[there]
-        add(shown.setdefault(slot.name, {}), rule.probe_moments(Probed(slot.name, pushed, answer, value)))
+        yield Probed(slot.name, pushed, answer, value), there
 
 
 def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -231,11 +274,12 @@ def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) ->
     return answer, None if sample is None else share[:, 0] > 0
 
 
-def generator_of(seed: int, done: int, time: int) -> torch.Generator:
-    """Random numbers of one pass with noise: the same after a resumption, others on every process."""
+def generator_of(*name: str | int) -> torch.Generator:
+    """Random numbers of one look: the same after a resumption, others on every process."""
     there = distributed.is_available() and distributed.is_initialized()
-    name = f"probe {seed} {done} {time} {distributed.get_rank() if there else 0}"
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
+    rank = distributed.get_rank() if there else 0
+    words = " ".join([str(part) for part in (*name, rank)])
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big"))
 
 
 def drawn(generator: torch.Generator, size: float, value: Tensor) -> Tensor:

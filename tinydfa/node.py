@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tinydfa.checks import checked, missing_target, refuse_large_ids, refuse_strange_indices
-from tinydfa.learner import show
+from tinydfa.learner import number_of, show
 from tinydfa.passes import ForwardPass
 from tinydfa.rules import Rule
 from tinydfa.shapes import check_target
@@ -59,7 +59,7 @@ class Node(torch.autograd.Function):
             return tensors[0]
         first = len(plan.widths)
         after = first + plan.indices
-        ctx.plan, ctx.current = plan, current
+        ctx.plan, ctx.current, ctx.number = plan, current, number_of(plan.learner)
         ctx.slots = plan.slots
         if plan.slots and plan.slots[0].shape is None:
             ctx.slots = fitted(plan.slots, tensors[after:])
@@ -112,7 +112,7 @@ def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tenso
     if plan.check_finite and indices:
         refuse_strange_indices(plan.slots, indices, encoded.shape[0])
     if plan.learner is not None:
-        encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots)
+        encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots, ctx.number)
     feedback = matrix if plan.projector is None else plan.projector
     scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
     return signals(encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices)

@@ -44,7 +44,7 @@ class Settings:
 
     @property
     def carries_scale(self) -> bool:
-        carried = self.rule.carries_loss_scale and not self.rule.learns
+        carried = self.rule.carries_loss_scale and not self.rule.feels_loss_scale
         return carried and getattr(self.feedback.projector, "carries_scale", True)
 
 

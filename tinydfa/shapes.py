@@ -144,7 +144,7 @@ def own_columns(points: Sequence[Point]) -> tuple[dict[Point, int], int]:
                 continue
             raise PointError(
                 f"feedback point {point.label!r} did not run in the first training pass, so its own columns of the "
-                "feedback cannot be placed. Run all points once, or use Feedback(shared=True)."
+                "feedback cannot be placed. Run all points once, or leave it out of points=[...]."
             )
         starts[point] = columns
         columns += point.width

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+import nerf.train
+import nlp.config
+import recsys.config
 from harness import methods
 from harness.aggregate import with_methods
 from harness.errors import UserError
@@ -85,3 +88,12 @@ def test_to_have_a_setting_that_is_none_is_not_to_have_it():
     before = {"lr": 0.1, "feedback": {"seed": 0, "threshold": None}, "epochs": None}
     assert given(before) == given({"lr": 0.1, "feedback": {"seed": 0, "projector": None}})
     assert given(before) != given({"lr": 0.1, "feedback": {"seed": 1}})
+
+
+@pytest.mark.parametrize("method", ["fitted", "fdfa", "grape", "fitted_forward", "calibrated"])
+def test_a_rule_that_looks_is_not_compiled_and_the_command_says_so_first(method):
+    for task in (nlp.config.RunConfig, recsys.config.RunConfig, nerf.train.Config):
+        assert task(method=method).method == method
+        with pytest.raises(UserError, match=rf"^--compile: {method} looks at some passes.*Leave out --compile"):
+            task(method=method, compile=True)
+    methods.check_compile("dkp")

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from tinydfa import DFALayer
 
@@ -98,6 +99,17 @@ def mlp_rule(
         gradients[f"hidden.{number}.weight"] = delta.T @ below
         gradients[f"hidden.{number}.bias"] = delta.sum(0)
     return gradients
+
+
+def descend(net: Mlp, numbers: range) -> None:
+    """A step of gradient descent on the mean cross-entropy of a batch of each number."""
+    for number in numbers:
+        x, y = batch(seed=number)
+        net.zero_grad()
+        cross_entropy(net(x), y).backward()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.sub_(0.3 * parameter.grad)
 
 
 def gradients_of(model: nn.Module) -> dict[str, Tensor]:

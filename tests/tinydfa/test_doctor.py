@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import batch
 from tinydfa import DFAError, DFALayer, Fault, Method, Status, attach, attachment_of, doctor
+from tinydfa.rules import FDFA, Calibrated, Fitted
 
 
 def mlp() -> nn.Sequential:
@@ -190,3 +191,25 @@ def test_the_table_names_parameters_points_and_findings():
 def test_a_model_that_no_method_is_at_work_on_is_refused():
     with pytest.raises(DFAError, match=r"no method is at work on Sequential.*attach"):
         doctor(mlp(), batch(), loss)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Fitted(exact_every=2), "of 3 training passes 2 exact, 0 probed with noise"),
+        (FDFA(probe_every=4, warm=2), "of 3 training passes 0 exact, 2 probed with noise"),
+        (Calibrated("sdfa", exact_every=3), "of 3 training passes 1 exact, 0 probed with noise"),
+    ],
+)
+def test_a_rule_that_looks_is_found_healthy_and_its_looks_are_counted(rule, says):
+    net = mlp()
+    attachment = attach(net, rule, points=["1", "3"])
+    for _ in range(3):
+        loss(net, batch()).backward()
+    before = attachment.effective_feedback()
+    report = doctor(net, batch(), loss)
+    assert report.healthy
+    assert report.looks == says
+    assert says in str(report)
+    assert torch.equal(attachment.effective_feedback(), before)
+    assert attachment.head.forwards == 3

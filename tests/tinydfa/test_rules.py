@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, mlp_rule
 from tinydfa import Broadcast, DFAError, Feedback, Method, attach, attachment_of, doctor, find_rule, measure_alignment
-from tinydfa.rules import DFA, DKP, registered
+from tinydfa.errors import OptionError
+from tinydfa.rules import DFA, DKP, EBD, registered
 
 SOURCE = """
 import tinydfa
@@ -80,7 +81,7 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
 
 def test_every_rule_of_the_library_says_what_tables_and_plots_need():
     rules = registered()
-    assert [str(method) for method in Method] == [name for name in rules if name != "dkp"]
+    assert {str(method) for method in Method} <= set(rules)
     labels = [kind.label for kind in rules.values()]
     assert len(set(labels)) == len(labels)
     assert all(kind.source for name, kind in rules.items() if name != "bp")
@@ -129,6 +130,27 @@ def test_feedback_that_learns_moves_at_the_end_of_the_backward_pass():
     torch.testing.assert_close(net.hidden[2].bias.grad, (error @ before[2] * (1 - h[2] ** 2)).sum(0).detach())
     for found, expected in zip(blocks(attachment), after(net, x, y, before, 0.5, 0.1), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_error_broadcast_and_decorrelation_is_the_running_mean_of_errors_times_values():
+    net, (x, y) = Mlp(), batch()
+    attachment = attach(net, EBD(memory=0.7))
+    net(x)
+    before = blocks(attachment)
+    cross_entropy(net(x), y).backward()
+    error = (net(x).softmax(1) - torch.eye(3)[y]).detach()  # of each sample, not divided by their number
+    for found, F, h in zip(blocks(attachment), before, hidden(net, x), strict=True):
+        mean = torch.stack([torch.outer(e, value) for e, value in zip(error, h.detach(), strict=True)]).mean(0)
+        torch.testing.assert_close(found, 0.7 * F + 0.3 * mean)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: DKP(lr=0), lambda: DKP(every=0), lambda: DKP(decay=-1.0), lambda: EBD(memory=1), lambda: EBD(every=0)],
+)
+def test_an_option_of_a_rule_that_learns_is_refused_where_it_makes_no_sense(make):
+    with pytest.raises(OptionError, match="got"):
+        make()
 
 
 def test_parts_of_a_batch_move_the_feedback_as_the_whole_does():
@@ -205,6 +227,18 @@ def test_feedback_that_learns_is_float32_under_bfloat16():
     net.bfloat16()
     cross_entropy(net(x.bfloat16()).float(), y).backward()
     assert attachment.effective_feedback().dtype is torch.float32
+
+
+def test_what_is_learned_under_autocast_is_learned_in_full_precision():
+    moved = []
+    for inside in (False, True):
+        net, (x, y) = Mlp(), batch()
+        attachment = attach(net, DKP(lr=0.5))
+        loss = cross_entropy(net(x), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            loss.backward()
+        moved.append(blocks(attachment)[2])  # right below the output, whose error is the same
+    torch.testing.assert_close(*moved)
 
 
 def test_checkpointing_moves_the_feedback_once():

@@ -7,6 +7,7 @@ the README cannot promise a cell that no test runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,9 +17,13 @@ from torch.nn.functional import cross_entropy
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import DFA, Attachment, Feedback, Method, attach
-from tinydfa.rules import DKP
+from tinydfa.rules import DKP, EBD
 
-METHODS = [*[str(method) for method in Method], "dkp"]
+LATE = "fitted_forward"  # changes F at the end of the backward pass, the other estimates before it
+ESTIMATED = ["fdfa", "grape", LATE]
+LOOKING = ["fitted", *ESTIMATED, "calibrated"]
+LEARNING = {"dkp": DKP, "ebd": EBD}
+METHODS = [*[str(method) for method in Method], *LEARNING, *LOOKING]
 CONDITIONS = {
     "eager": "plain PyTorch",
     "compiled": "`torch.compile(fullgraph=True)`",
@@ -32,17 +37,23 @@ RANKS = "the mean of the ranks' gradients, not the whole batch's: the hidden sig
 PARTS = "the parts' hidden gradients add up, whatever the loss is divided by: their signal does not carry its scale"
 NEEDS_UNUSED = "needs `find_unused_parameters=True`: the hidden layers get no gradient"
 AFTER_A_PASS = "once the model has run, `with torch.no_grad(): model(x)`"
-AS_MANY_PARTS = "as the whole batch with `DKP(every=parts)`; else the feedback moves after every part"
+AS_MANY_PARTS = "as the whole batch with `every=parts`; else the feedback moves after every part"
+REFUSED = "refused: one graph cannot hold two kinds of pass. Compile the submodules between the points"
+NOISE = "each process draws noise of its own, and the estimates are averaged"
+EVERY_PART = "each part counts as a pass: looks may fall between two parts"
 NEEDS_TARGET = "`attachment.target` is set before the forward pass"
 NOTES: dict[tuple[str, str], str] = {
     ("shallow", "DDP"): NEEDS_UNUSED,
     ("drtp", "compiled"): NEEDS_TARGET,
     **{(method, "DDP"): RANKS for method in ("sdfa", "tdfa", "drtp")},
     **{(method, "accumulation"): PARTS for method in ("sdfa", "tdfa", "drtp")},
-    ("dkp", "accumulation"): AS_MANY_PARTS,
-    ("dkp", "compiled"): AFTER_A_PASS,
+    **{(method, "accumulation"): AS_MANY_PARTS for method in LEARNING},
+    **{(method, "compiled"): AFTER_A_PASS for method in LEARNING},
+    **{(method, "compiled"): REFUSED for method in LOOKING},
+    **{(method, "accumulation"): EVERY_PART for method in LOOKING},
+    **{(method, "DDP"): NOISE for method in ESTIMATED},
 }
-LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", "dkp"]  # a mean over the batch is the mean over its parts
+LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", *LEARNING]  # a mean over the batch is the mean over its parts
 SEED = 3
 
 
@@ -56,7 +67,8 @@ def matrix_markdown() -> str:
             note = NOTES.get((method, condition))
             if note is not None and note not in notes:
                 notes.append(note)
-            cells.append("✓" if note is None else f"✓ ({notes.index(note) + 1})")
+            mark = "–" if note == REFUSED else "✓"
+            cells.append(mark if note is None else f"{mark} ({notes.index(note) + 1})")
         rows.append(f"| `{method}` | " + " | ".join(cells) + " |")
     head = ["| method | " + " | ".join(CONDITIONS) + " |", "|---" * (len(CONDITIONS) + 1) + "|"]
     meaning = [f"- {name}: {text}." for name, text in CONDITIONS.items()]
@@ -74,7 +86,8 @@ def attached(
 ) -> tuple[nn.Module, Attachment]:
     """A network at work; `parts` is what a rule that learns is told of how batches come."""
     net = Mlp() if net is None else net
-    return net, attach(net, DKP(every=parts) if method == "dkp" else method, feedback=Feedback(seed=seed))
+    rule = LEARNING[method](every=parts) if method in LEARNING else method
+    return net, attach(net, rule, feedback=Feedback(seed=seed))
 
 
 def step(
@@ -91,6 +104,16 @@ def step(
     (cross_entropy(output.float(), y) * factor).backward()
 
 
+def step_by_feedback(method: str, attachment: Attachment, run: Callable[[], None]) -> Tensor | None:
+    """A step, and the feedback by which its signals were made."""
+    before = attachment.effective_feedback()
+    run()
+    if method != LATE:
+        return attachment.effective_feedback()
+    drawn = (torch.rand(3, 16, generator=feedback_generator(SEED)) * 2 - 1) / 7**0.5
+    return drawn if before is None else before
+
+
 def reference(method: str, *parts: slice, steps_before: int = 0, told: int = 1) -> dict[str, Tensor]:
     """Eager gradients of a fresh network on parts of the batch, added up; `told` is how many parts a rule hears of."""
     net, attachment = attached(method, parts=told)
@@ -103,10 +126,23 @@ def reference(method: str, *parts: slice, steps_before: int = 0, told: int = 1) 
     return gradients_of(net)
 
 
-def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
-    """Gradients of step `number` (from 0) of a network with `attached`'s feedback."""
-    if method == "dkp":
-        return direct_kolen_pollack(net, x, y, number)
+def by_hand(
+    method: str, net: Mlp, x: Tensor, y: Tensor, number: int, feedback: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Gradients of step `number` (from 0) of a network with `attached`'s feedback.
+
+    Rules that estimate F by noise are given it, `feedback`; what it ought to be, `test_estimated` says.
+    """
+    if method in LEARNING:
+        return by_learned_feedback(method, net, x, y, number)
+    if method in ("fitted", "calibrated") and number == 0:
+        return by_hand("bp", net, x, y, number)
+    if method == "fitted":
+        return by_feedback(net, x, y, fitted_in_the_first_step(x, y))[0]
+    if method in ESTIMATED:
+        assert feedback is not None
+        return by_feedback(net, x, y, list(feedback.split([5, 4, 7], dim=1)))[0]
+    method = "dfa" if method == "calibrated" else method
     if method in ("dfa", "sdfa", "tdfa", "drtp", "shallow"):
         signal = {
             "dfa": lambda e: e, "shallow": lambda e: e, "sdfa": torch.sign, "drtp": lambda e: one_hot(y),
@@ -118,24 +154,25 @@ def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[st
     return walk_down(net, x, y, matrices(method, net, x, number))
 
 
-def direct_kolen_pollack(net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
-    """Gradients of step `number` from a fresh network; every step before it moves F by -lr (e.T @ h + decay F).
+def by_learned_feedback(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
+    """Gradients of step `number` from a fresh network; every step before it moves F, by dkp as -lr (e.T @ h + decay F).
 
     Steps before this one are taken from the weights of `Mlp()` on, as `eager` takes them: by SGD at 0.1.
     """
     drawn = (torch.rand(3, 16, generator=feedback_generator(SEED)) * 2 - 1) / 7**0.5
     feedback, at = list(drawn.split([5, 4, 7], dim=1)), Mlp()
     for _ in range(number):
-        gradients, moments = dkp_step(at, x, y, feedback)
-        feedback = [F - 0.01 * (moment + 1e-4 * F) for F, moment in zip(feedback, moments, strict=True)]
+        gradients, moments = by_feedback(at, x, y, feedback)
+        move = {"dkp": lambda F, m: F - 0.01 * (m + 1e-4 * F), "ebd": lambda F, m: 0.999999 * F + 1e-6 * m}[method]
+        feedback = [move(F, moment) for F, moment in zip(feedback, moments, strict=True)]
         with torch.no_grad():
             for name, parameter in at.named_parameters():
                 parameter.sub_(0.1 * gradients[name])
-    return dkp_step(net, x, y, feedback)[0]
+    return by_feedback(net, x, y, feedback)[0]
 
 
 @torch.no_grad()
-def dkp_step(net: Mlp, x: Tensor, y: Tensor, feedback: list[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+def by_feedback(net: Mlp, x: Tensor, y: Tensor, feedback: list[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Gradients of all parameters, and e.T @ h of every point."""
     h = [x]
     for layer in net.hidden:
@@ -146,6 +183,18 @@ def dkp_step(net: Mlp, x: Tensor, y: Tensor, feedback: list[Tensor]) -> tuple[di
         delta = error @ F * (1 - h[number + 1] ** 2)
         gradients |= {f"hidden.{number}.weight": delta.T @ h[number], f"hidden.{number}.bias": delta.sum(0)}
     return gradients, [error.T @ value for value in h[1:]]
+
+
+def fitted_in_the_first_step(x: Tensor, y: Tensor) -> list[Tensor]:
+    """F of every point: the ridge solution, in float64, of the errors and gradients at the weights of `Mlp()`."""
+    net, h = Mlp().double(), [x.double()]
+    for layer in net.hidden:
+        h.append(torch.tanh(layer(h[-1])))
+    output = net.top(h[-1])
+    found = torch.autograd.grad(cross_entropy(output, y), h[1:])
+    error = error_of(output, y).detach()
+    ridge = 1e-3 * error.square().sum() / 3 * torch.eye(3, dtype=torch.float64)
+    return [((error.T @ error + ridge).inverse() @ (error.T @ gradient)).float() for gradient in found]
 
 
 def matrices(method: str, net: Mlp, x: Tensor, number: int) -> dict[str, Tensor]:
@@ -191,12 +240,19 @@ def ddp_worker(rank: int, folder: Path) -> None:
         ddp = nn.parallel.DistributedDataParallel(net, find_unused_parameters=method == "shallow")
         x, y = batch()
         mine = slice(4 * rank, 4 * rank + 4)
-        step(ddp, attachment, x[mine], y[mine])
+        run = partial(step, ddp, attachment, x[mine], y[mine])
+        feedback = [step_by_feedback(method, attachment, run)]
         first = gradients_of(net)
         net.zero_grad()
-        step(ddp, attachment, x[mine], y[mine])
+        feedback.append(step_by_feedback(method, attachment, run))
         state = attachment.state_dict()
-        results[method] = {"first": first, "second": gradients_of(net), "state": state}
+        results[method] = {
+            "first": first,
+            "feedback at the first": feedback[0],
+            "second": gradients_of(net),
+            "feedback at the second": feedback[1],
+            "state": state,
+        }
     results |= {kind: ddp_variant(kind, rank) for kind in ("own head", "attached after")}
     torch.save(results, folder / f"rank{rank}.pt")
 

@@ -14,19 +14,28 @@ from types import ModuleType
 from tinydfa.errors import UnknownMethodError
 from tinydfa.rules.base import Broadcast, Rule
 from tinydfa.rules.broadcast import DFA, DRTP, Backprop, Shallow, SignDFA, TernaryDFA
+from tinydfa.rules.calibrated import Calibrated
+from tinydfa.rules.estimated import FDFA, ForwardFitted, GrAPE
+from tinydfa.rules.fitted import Fitted
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, USF, Layerwise
-from tinydfa.rules.learned import DKP, Learning, Probe, Probed, Seen
+from tinydfa.rules.learned import DKP, EBD, Learning, Probe, Probed, Seen
 
 __all__ = [
     "BRSF",
     "DFA",
     "DKP",
     "DRTP",
+    "EBD",
     "FA",
+    "FDFA",
     "FRSF",
     "USF",
     "Backprop",
     "Broadcast",
+    "Calibrated",
+    "Fitted",
+    "ForwardFitted",
+    "GrAPE",
     "Layerwise",
     "Learning",
     "Probe",
@@ -41,7 +50,8 @@ __all__ = [
 ]
 
 _LIBRARY: tuple[type[Rule], ...] = (
-    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP
+    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, EBD,
+    Fitted, FDFA, GrAPE, ForwardFitted, Calibrated
 )  # fmt: skip
 _BY_NAME: dict[str, type[Rule]] = {kind.name: kind for kind in _LIBRARY}
 

@@ -52,6 +52,8 @@ class Rule:
     """`encode` reads the targets: ``attachment.target = y`` before the model is called."""
     learns: ClassVar[bool] = False
     """The feedback changes in training."""
+    feels_loss_scale: ClassVar[bool] = False
+    """A factor on the loss that nobody tells would change what the feedback becomes."""
     looks: ClassVar[bool] = False
     """Some training passes show more than they need to train (`tinydfa.rules.learned`)."""
 

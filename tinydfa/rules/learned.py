@@ -1,9 +1,13 @@
 """Rules whose feedback learns: what a pass shows of each point, and how the feedback moves at the end of it.
 
-    dkp   F <- F - lr (eᵀ h + decay F)      direct Kolen-Pollack: Webster, Choi, Ahn 2021, OpenReview zgGmAx9ZcY
+    dkp   F <- F - lr (eᵀ h + decay F)             direct Kolen-Pollack: Webster, Choi, Ahn 2021, OpenReview zgGmAx9ZcY
+    ebd   F <- memory F + (1 - memory) eᵀ h        error broadcast and decorrelation: Erdogan, Pehlevan, Erdogan 2025
+
+The two pull F to opposite sides: `dkp` is the gradient that a matrix above the point would get, `ebd` the correlation
+that it wants to be rid of. Under a loss averaged over B samples e carries 1/B, and eᵀ h is a mean over them.
 
 Here h ``[R, d]`` is what passes a point (after the activation), e ``[R, c]`` the error that reaches each of its rows,
-and F ``[c, d]`` the point's own columns of the feedback, which are float32 whatever the model computes in.
+and F ``[c, d]`` the point's own columns of the feedback, which are at least float32 whatever the model computes in.
 
 A rule may also look at what backpropagation would do: every so many passes at the exact gradient of every point, or at
 how the output answers to noise at the points (`Learning.exact_every`, `Learning.probe_every`; `tinydfa.looks`).
@@ -21,10 +25,20 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from tinydfa.rules.base import Broadcast
+from tinydfa.rules.options import positive, share, whole
+
+
+class Probed(NamedTuple):
+    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
+
+    name: str
+    noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
+    change: Tensor  # of the output for each of its rows, divided by that size, [R, c]; sqrt(k) times that of its sample
+    value: Tensor  # what passed the point, [R, d]
 
 
 class Seen(NamedTuple):
-    """One point in one backward pass, in float32, with any loss scale undone."""
+    """One point in one backward pass, in the type of the feedback, with any loss scale undone."""
 
     name: str
     error: Tensor  # what reaches each of its rows before the feedback, [R, c]; the row's signal is error @ F
@@ -32,15 +46,7 @@ class Seen(NamedTuple):
     gradient: Tensor | None = (
         None  # in an exact pass: that of the loss at the point, [R, d], which error @ F stands for
     )
-
-
-class Probed(NamedTuple):
-    """One point in one pass with noise, in float32. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
-
-    name: str
-    noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
-    change: Tensor  # of the output for each of its rows, divided by that size, [R, c]; sqrt(k) times that of its sample
-    value: Tensor  # what passed the point, [R, d]
+    probed: tuple[Probed, ...] = ()  # for a rule that awaits the error: what this pass's noise showed, row by row
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Learning(Broadcast):
 
     learns = True
     carries_loss_scale = True
+    feels_loss_scale = True
     every: ClassVar[int] = 1
     """Backward passes between two changes of the feedback. Moments add up meanwhile: with as many parts as a batch is
     accumulated from, the feedback moves as it would for the whole batch. 0: ordinary passes are not shown."""
@@ -75,13 +82,32 @@ class Learning(Broadcast):
     feedback changes, before the backward pass. 0: never."""
     probe: ClassVar[Probe] = Probe()
     """How."""
+    awaits_error: ClassVar[bool] = False
+    """A probe is shown to `moments`, as ``seen.probed`` beside the error of the same pass, and not to `probe_moments`.
+    Other passes are not shown. `every` is then 1."""
+    rows: ClassVar[int] = 0
+    """Most rows of a point that an exact pass shows, drawn anew in each. 0: all."""
 
     @property
     def looks(self) -> bool:  # type: ignore[override]
         return self.exact_every > 0 or self.probe_every > 0
 
+    def is_exact(self, number: int) -> bool:
+        """Whether training pass `number`, from 0, is not cut."""
+        return due(self.exact_every, number)
+
+    def probes(self, number: int) -> bool:
+        """Whether the model is probed at the end of training pass `number`, from 0."""
+        return due(self.probe_every, number)
+
+    def check_width(self, outputs: int) -> None:
+        """Refuse a width of the error that the rule cannot deal with, before anything is learned."""
+
     def moments(self, seen: Seen) -> dict[str, Tensor]:
-        """What this pass adds to the moments of a point. They must add up over passes, and average over processes."""
+        """What this pass adds to the moments of a point. They must add up over passes, and average over processes.
+
+        An empty dictionary shows nothing, and the feedback of the point is left as it is.
+        """
         raise NotImplementedError
 
     def probe_moments(self, probed: Probed) -> dict[str, Tensor]:
@@ -91,6 +117,11 @@ class Learning(Broadcast):
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         """Change `feedback` ``[c, d]`` in place. `memory` keeps what the rule puts there until the next time."""
         raise NotImplementedError
+
+
+def due(every: int, number: int) -> bool:
+    """Whether something that is done in the first and in every `every`-th pass is done in pass `number`, from 0."""
+    return every > 0 and number % every == 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,8 +143,43 @@ class DKP(Learning):
     decay: float = 1e-4
     every: int = 1  # type: ignore[misc]
 
+    def __post_init__(self) -> None:
+        positive(self, "lr", self.lr)
+        share(self, "decay", self.decay)
+        whole(self, "every", self.every, least=1)
+
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         return {"gradient": seen.error.T @ seen.value}
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         feedback.sub_(self.lr * (moments["gradient"] + self.decay * feedback))
+
+
+@dataclass(frozen=True, repr=False)
+class EBD(Learning):
+    """Error broadcast and decorrelation: F is the running correlation of errors and values, ``[c, d]``.
+
+    The published rule has terms for entropy, power and sparsity of the values as well; here is the broadcast alone.
+
+    Args:
+        memory: What is left of F at a step. The published one is so near to 1 that F keeps its beginning for very long.
+        every: Backward passes between two steps, see `Learning`.
+    """
+
+    name = "ebd"
+    label = "EBD"
+    colour = "#661100"
+    source = "Erdogan, Pehlevan and Erdogan 2025, error broadcast and decorrelation"
+
+    memory: float = 0.999999
+    every: int = 1  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        share(self, "memory", self.memory)
+        whole(self, "every", self.every, least=1)
+
+    def moments(self, seen: Seen) -> dict[str, Tensor]:
+        return {"correlation": seen.error.T @ seen.value}
+
+    def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
+        feedback.lerp_(moments["correlation"], 1.0 - self.memory)
