@@ -15,6 +15,7 @@ from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
+from tinydfa.memory import Memory, refuse_rule
 from tinydfa.model_forward import AttachedForward
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
@@ -48,15 +49,20 @@ class Attachment:
         feedback: What the feedback is drawn from.
     """
 
-    def __init__(self, model: nn.Module, rule: Rule, feedback: Feedback, plan: Plan) -> None:
+    def __init__(
+        self, model: nn.Module, rule: Rule, feedback: Feedback, plan: Plan, memory: Memory | None = None
+    ) -> None:
         self.model, self.head, self.feedback = model, plan.head, feedback
         self.link = plan.head.link if plan.head is not None else Link(Settings(rule=Backprop(), feedback=feedback))
         self._rule: Rule = Backprop()
+        self._memory = memory
         self._handles: list[RemovableHandle] = []
         self._forward: AttachedForward | None = None
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swapped: dict[str, nn.Module] = {}
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
+        if memory is not None:
+            refuse_rule(memory.choice, rule)
         try:
             self._take_over(plan)
             self._set(rule)
@@ -64,6 +70,7 @@ class Attachment:
             self.detach()
             raise
         self.link.scoped = True
+        self.link.memory = memory
         self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
         vars(model)["_attachment"] = self
 
@@ -80,7 +87,10 @@ class Attachment:
 
     @method.setter
     def method(self, rule: Rule | type[Rule] | str) -> None:
-        self._set(find_rule(rule))
+        found = find_rule(rule)
+        if self._memory is not None:
+            refuse_rule(self._memory.choice, found)
+        self._set(found)
         if self._forward is not None:
             self._forward = self._forward.of(self._rule.name)
 
@@ -206,7 +216,7 @@ class Attachment:
             self.head.feedback = self.feedback
             self.head.load_learner(rule, state.get("learner"))
         self._compare(state.get("projector"))
-        self.method = Backprop()  # swaps back, so that the swap below takes over what was saved
+        self._set(Backprop())  # swaps back, so that the swap below takes over what was saved
         self._drawn = {name: tensor.clone() for name, tensor in state["layerwise"].items()}
         self.method = rule
 
@@ -238,7 +248,7 @@ class Attachment:
         if head is None:
             return
         self._remember(head, "feedback_matrix", "learner")
-        self._remember(head.link, "settings", "scoped")
+        self._remember(head.link, "settings", "scoped", "memory")
         names = {id(point): name for name, point in plan.own_points.items()}
         for point in head.points:
             if id(point) not in names:

@@ -139,6 +139,8 @@ class Head(nn.Module):
     def take(self, outputs: list[Tensor]) -> list[Tensor]:
         """Return `outputs`; their gradients, side by side, are the error that goes to the points."""
         link, current = self.link, self.link.current
+        if link.memory is not None:
+            link.memory.at_head(outputs)
         if link.observation is not None:
             link.observation.at_head = list(outputs)
             link.observation.sample_dims = sample_dims(link.settings.batch_dims, outputs[0])
@@ -153,11 +155,19 @@ class Head(nn.Module):
         target = current.take_target()
         if training:
             self._note_skipped(records, outputs)
+        if link.memory is not None and link.memory.first is not None:
+            return link.memory.first.join(self, outputs, target)
         if not self.feeds_the_output and is_output(records, outputs):
             outputs = through_points(records, outputs)
         if not broadcasts:
             return outputs
-        fed = [record for record in records if record.value is not None]
+        return self.join_all(outputs, target, records, [record for record in records if record.value is not None])
+
+    def join_all(
+        self, outputs: list[Tensor], target: Tensor | None, records: list[Record], fed: list[Record]
+    ) -> list[Tensor]:
+        """Join the outputs and all points that are `fed`, if there are any, and see that there is a matrix."""
+        link = self.link
         if fed:
             return self._join(link.settings, outputs, target, records, fed)
         if records and self.feedback_matrix is None and link.settings.feedback.projector is None:

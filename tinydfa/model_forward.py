@@ -11,6 +11,7 @@ rule that an attachment switches to has a forward of its own, so that what was c
 
 from __future__ import annotations
 
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -81,6 +82,9 @@ def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
     model, current = self.model, self.link.current
     current.records = []  # left over from a pass that raised
     current.open = True
+    memory = self.link.memory
+    if memory is not None:
+        memory.begin(self.link, model, partial(run_again, self), args, kwargs)
     try:
         output = type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
         if self.head is not None:
@@ -89,10 +93,20 @@ def forward_pass(self: AttachedForward, *args: Any, **kwargs: Any) -> Any:
             refuse_unfed(current)
     finally:
         current.open = False
+        if memory is not None:
+            memory.end()
         current.records = []
         if not in_backward():  # the target may yet be set for a pass that is being recomputed
             current.target = None
     return output
+
+
+def run_again(self: AttachedForward, *args: Any, **kwargs: Any) -> None:
+    """The same pass once more, which the points and the head know of."""
+    model = self.model
+    output = type(model).forward(model, *args, **kwargs) if self.before is None else self.before(*args, **kwargs)
+    if self.head is not None:
+        self.head(model, args, output)
 
 
 def refuse_unfed(current: ForwardPass) -> None:

@@ -173,6 +173,7 @@ class Link:
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
         self.still = 0  # blocks in which no feedback learns
+        self.memory: Any = None  # what a pass keeps for its backward pass (a `tinydfa.memory.Memory`); None: all
         self.cuts = self.settings.rule.cuts  # whether points cut now
 
     @property

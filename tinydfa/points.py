@@ -78,6 +78,10 @@ class DFALayer(nn.Module):
             link.observation.seen.append((self, input))
         if not link.cuts:
             return input
+        if link.memory is not None:
+            taken = link.memory.at_point(self, input, index)
+            if taken is not None:
+                return taken
         passed = input if self.passthrough else input.detach()
         recording = torch.is_grad_enabled()
         wanted = recording and input.requires_grad
