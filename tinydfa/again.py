@@ -115,9 +115,9 @@ def version(item: Any) -> int | None:
 def same(one: Tensor, other: Tensor | None) -> bool:
     if other is None or one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return torch.equal(one, other) or torch.equal(one.isnan(), other.isnan()) and torch.equal(
-        one.nan_to_num(), other.nan_to_num()
-    )  # fmt: skip
+    if torch.equal(one, other):
+        return True
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def devices_of(items: Sequence[Any]) -> list[torch.device]:

@@ -54,9 +54,9 @@ def attach(
         batch_dims: Dimensions that count samples, for all points and the output, or by name or pattern of the point.
             None: all but the last of the output, and as many leading ones at every point; an output of four dimensions
             or more must say.
-        memory: What a forward pass keeps for the backward pass. None: everything. ``"replay"``: one block at a time; the
-            model runs forward again when the error is known, and the gradients are the same. A number of bytes: as
-            many of the topmost blocks as fit, the others as under ``"replay"``. ``"forward"``: nothing; rules that
+        memory: What a forward pass keeps for the backward pass. None: everything. ``"replay"``: one block at a time;
+            the model runs forward again when the error is known, and the gradients are the same. A number of bytes:
+            as many of the topmost blocks as fit, the others as under ``"replay"``. ``"forward"``: nothing; rules that
             read the targets alone add to the gradients in the forward pass (zero them before it).
 
     Returns:

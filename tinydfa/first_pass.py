@@ -18,7 +18,7 @@ from tinydfa.passes import Link, Record, Rows
 from tinydfa.probe import probe
 from tinydfa.replay import AT_HEAD, Expected, Layout, Part, Pending, ReplayNode
 from tinydfa.shapes import batch_first
-from tinydfa.tangles import Tangles, Weight
+from tinydfa.tangles import Tangles, Weight, address
 
 if TYPE_CHECKING:
     from tinydfa.head import Head
@@ -53,7 +53,8 @@ class FirstPass:
         self.values: dict[int, Tensor] = {}  # with graphs that are kept, by place in `seen`
         self.sizes: dict[int, int] = {}  # of all graphs, in bytes
         self.tangles = Tangles(again.inputs)
-        self._apart = list(again.model.parameters()) if memory.budget else []
+        self._apart = {address(tensor) for tensor in again.model.parameters()} if memory.budget else set()
+        self._below = -1  # where what passed the point before lies, which counts there
 
     def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor:
         """Note a point and let go of its graph; returns what it passes on."""
@@ -73,9 +74,9 @@ class FirstPass:
         """Walk a point's graph, and keep the topmost ones within the budget."""
         if not self.memory.budget:
             return self.tangles.add([value])
-        weight, place = Weight(self._apart), len(self.seen)
+        weight, here = Weight(self._apart, self._below), len(self.seen)
         number = self.tangles.add([value], weight)
-        self.sizes[place], self.values[place] = weight.bytes, value
+        self.sizes[here], self.values[here], self._below = weight.bytes, value, address(value)
         held = sum([self.sizes[kept] for kept in self.values])
         for lowest in list(self.values):
             if held > self.memory.budget:
@@ -93,12 +94,16 @@ class FirstPass:
             outputs[number] = self.values.get(place, outputs[number])
         top = self.tangles.add(outputs)
         groups = self.tangles.groups()
-        gone = {groups[seen.number] for place, seen in enumerate(self.seen) if seen.number >= 0 > self._kept(place)}
+        gone = {groups[seen.number] for place, seen in enumerate(self.seen) if self._is_gone(place, seen)}
         if gone and not self.values and self._is_cheap(groups[top]):
             gone.add(groups[top])
         if groups[top] in gone:
             outputs = [output.detach() for output in outputs]
-        self.values = {place: v for place, v in self.values.items() if groups[self.seen[place].number] not in gone}
+        self.values = {
+            place: value
+            for place, value in self.values.items()
+            if groups[self.seen[place].number] not in gone and place not in ends
+        }
         if not gone:
             return self._join_plainly(head, outputs, target, ends)
         layout, matrix, indices = self._layout(head, outputs, ends, groups, gone, groups[top])
@@ -110,8 +115,8 @@ class FirstPass:
         of_top = {id(leaf): leaf.numel() for leaf in self.tangles.below(top)}
         return sum(of_top.values()) * CHEAP <= sum([leaf.numel() for leaf in self.tangles.leaves.values()])
 
-    def _kept(self, place: int) -> int:
-        return place if place in self.values else -1
+    def _is_gone(self, place: int, seen: Seen) -> bool:
+        return seen.number >= 0 and place not in self.values
 
     def _ends(self, head: Head, outputs: list[Tensor]) -> dict[int, int]:
         """The points that are outputs themselves, and which."""

@@ -21,8 +21,8 @@ from tinydfa.at_once import AtOnce
 from tinydfa.errors import DFAError, ReplayError
 from tinydfa.first_pass import FirstPass
 from tinydfa.passes import Link, in_backward
-from tinydfa.rules import Rule
 from tinydfa.replay import Layout, Run
+from tinydfa.rules import Rule
 
 REPLAY, FORWARD = "replay", "forward"
 Choice = str | int | None

@@ -9,7 +9,7 @@ freed right after: what is noted on its nodes is freed with them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -105,12 +105,13 @@ class Weight:
     """Adds up what the nodes of a graph keep for their backward pass, in bytes; use as `visit`.
 
     Args:
-        apart: Tensors that are there anyway, whose memory does not count.
+        apart: Places in memory that are taken anyway, and do not count.
+        input: One more.
     """
 
-    def __init__(self, apart: Iterable[Tensor] = ()) -> None:
+    def __init__(self, apart: Collection[int] = (), input: int = -1) -> None:
         self.sizes: dict[int, int] = {}  # by place in memory
-        self._apart = {place(tensor) for tensor in apart}
+        self._apart, self._input = apart, input
 
     @property
     def bytes(self) -> int:
@@ -118,11 +119,12 @@ class Weight:
 
     def __call__(self, node: Any) -> None:
         for tensor in kept_by(node):
-            if place(tensor) not in self._apart:
-                self.sizes[place(tensor)] = tensor.untyped_storage().nbytes()
+            where = address(tensor)
+            if where not in self._apart and where != self._input:
+                self.sizes[where] = tensor.untyped_storage().nbytes()
 
 
-def place(tensor: Tensor) -> int:
+def address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
