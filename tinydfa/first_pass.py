@@ -175,7 +175,7 @@ class FirstPass:
                 group, number = groups[seen.number], ends.get(place, -1)
                 slot, dims = next(supplied) if number < 0 else (None, error.dims[number])
                 if place in self.values and slot is not None:
-                    kept.append((slot, dims))
+                    kept.append((slot._replace(leaf=self.values[place].is_leaf), dims))
                 elif group in gone:
                     part, closing[group] = Part(group, slot, dims, number), place
             expected.append(Expected(seen.record.point, seen.record.shape, seen.sample, part))

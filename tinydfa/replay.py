@@ -165,7 +165,7 @@ class Run:
         """Where in the graph a point's backward pass begins, and with what."""
         if part.slot is None:
             return value, self.gradients[part.output]
-        signal = self.supply.signal(part.slot, value)
+        signal = self.supply.signal(part.slot, value, value.is_leaf)
         return in_place(value, signal) if itself and self.supply.is_fresh(signal) else (value, signal)
 
     def same_values(self, sample: Tensor, input: Tensor) -> bool:
@@ -293,7 +293,8 @@ class Pending:
         run = Run(self.link, layout, supply, gradients, inputs)
         self._run(run, {id(input): new for input, new in zip(again.inputs, inputs, strict=True)})
         of_outputs = [None] * len(gradients) if layout.outputs_again >= 0 else list(gradients)
-        signals = [supply.signal(slot, value) for (slot, _), value in zip(layout.kept, values, strict=True)]
+        supply.share = True
+        signals = [supply.signal(slot, value, slot.leaf) for (slot, _), value in zip(layout.kept, values, strict=True)]
         return [*of_outputs, *signals, *[new.grad for new in inputs], *[run.sums.get(id(p)) for p in layout.shared]]
 
     def _run(self, run: Run, replaced: dict[int, Tensor]) -> None:

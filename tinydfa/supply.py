@@ -28,6 +28,9 @@ class Supply:
         matrix: F, ``[c, D]``; None behind a projector.
         indices: Those that the slots refer to.
         own: Every point has columns of its own.
+
+    Attributes:
+        share: Signals to come are needed at the same time, so they share memory where they can.
     """
 
     def __init__(
@@ -36,16 +39,17 @@ class Supply:
         self.plan, self.encoded, self.indices, self.own = plan, encoded, indices, own
         self.matrix = matrix if plan.projector is None else None
         self.scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
+        self.share = False
         self._kept: Tensor | None = None
 
-    def signal(self, slot: Slot, value: Tensor) -> Tensor:
-        """What `value`, its batch dimensions in front, receives."""
+    def signal(self, slot: Slot, value: Tensor, leaf: bool = False) -> Tensor:
+        """What `value`, its batch dimensions in front, receives; a leaf keeps it, so it gets memory of its own."""
         if self.plan.learner is not None:
             show(self.plan.learner, self.plan.loss_scale, self.encoded, [value], self.indices, [slot])
         part = columns_of(self._projection(slot), slot)
         if slot.sample >= 0 or slot.group >= 0 or part.shape != slot.shape:
             part = to_rows(part, slot, self.indices)
-        return part.clone() if value.is_leaf and not self.is_fresh(part) else part
+        return part.clone() if leaf and not self.is_fresh(part) else part
 
     def is_fresh(self, signal: Tensor) -> bool:
         """Whether a signal has its memory for itself."""
@@ -60,7 +64,7 @@ class Supply:
             self._kept = self._project(self.plan.projector, self.plan.columns)
             return self._kept
         projected = self._project(self.matrix, self.plan.columns)
-        if slot.width != self.plan.columns or self.matrix.shape[0] * CHEAP > slot.width:
+        if self.share or slot.width != self.plan.columns or self.matrix.shape[0] * CHEAP > slot.width:
             self._kept = projected
         return projected
 

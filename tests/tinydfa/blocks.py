@@ -108,6 +108,9 @@ class NormNet(nn.Module):
         )
         self.top = nn.Linear(4 * 36, CLASSES)
 
+    def block(self, channels: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1))
+
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)

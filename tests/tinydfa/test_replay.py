@@ -24,7 +24,7 @@ from tests.tinydfa.blocks import (
     WideAndDeep,
 )
 from tests.tinydfa.nets import Mlp, batch, gradients_of
-from tinydfa import Attachment, Broadcast, DFAError, attach, measure_alignment
+from tinydfa import Attachment, Broadcast, attach, measure_alignment
 
 FLAT, PICTURE, TOKENS = (8, 16), (8, 2, 6, 6), (4, 5, 16)
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]]] = {
