@@ -19,7 +19,7 @@ from tinydfa.checks import refuse_large_ids
 from tinydfa.errors import ReplayError
 from tinydfa.first_pass import FirstPass
 from tinydfa.node import encode
-from tinydfa.passes import Link, Record
+from tinydfa.passes import Link, Record, in_backward
 from tinydfa.replay import AT_HEAD, Layout, Run
 from tinydfa.shapes import check_target
 from tinydfa.signals import are_rows, cast
@@ -46,11 +46,13 @@ class AtOnce:
         self.run: AtOnceRun | None = None
         self.records: list[Record] = []
 
-    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor:
+    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
         """Train what is below a point; returns what it passes on."""
+        if in_backward():
+            return None
         if self.run is None:
             if index is not None or input.shape != self.layout.expected[0].shape or not torch.is_grad_enabled():
-                self.memory.first = self.instead
+                self.link.current.taker = self.instead
                 return self.instead.at_point(point, input, index)
             self.run = self._start()
         part = self.layout.expected[self.run.place].part if self.run.place < len(self.layout.expected) else None
@@ -58,7 +60,7 @@ class AtOnce:
         record = Record(point, input.shape, input if waits else None, None, None, torch.is_grad_enabled())
         self.records.append(record)
         self.link.current.records.append(record)
-        return self.run.at_point(point, input)
+        return self.run.at_point(point, input, index)
 
     def _start(self) -> AtOnceRun:
         """Everything that signals are made of, from the targets."""
@@ -81,10 +83,11 @@ class AtOnce:
         refuse_hooked(layout.shared)
         return AtOnceRun(self.link, replace(layout, expected=parts, closing=closing, leaves={}), supply)
 
-    def join(self, head: Head, outputs: list[Tensor], target: Tensor | None) -> list[Tensor]:
+    def join(self, head: Head, outputs: list[Tensor]) -> list[Tensor]:
         """Join the outputs and what hangs together with them; see that the gradients are still there when e comes."""
         if self.run is None:
-            return self.instead.join(head, outputs, target)
+            return self.instead.join(head, outputs)
+        head._note_skipped(self.link.current.take(), outputs)
         self.run.refuse_unfinished()
         fed = [record for record in self.records if record.value is not None]
         outputs = head.join_all(outputs, self.target, self.records, fed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tinydfa import model_forward
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
+from tinydfa.leftover import Leftover, gradients_kept
 from tinydfa.memory import Memory, refuse_rule
-from tinydfa.model_forward import AttachedForward
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
 from tinydfa.passes import BatchDims, Link, Rows, Settings
@@ -57,7 +58,10 @@ class Attachment:
         self._rule: Rule = Backprop()
         self._memory = memory
         self._handles: list[RemovableHandle] = []
-        self._forward: AttachedForward | None = None
+        self.at_return: HeadHook | None = plan.at_return  # takes the error at the model's return value
+        self.own_forward: Callable[..., Any] | None = None  # of the instance, before it was attached
+        self._at_work = False
+        self.leftover: Leftover = ()  # gradients that an optimizer may go on using
         self._before: list[tuple[Any, dict[str, Any]]] = []
         self._swapped: dict[str, nn.Module] = {}
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
@@ -71,7 +75,8 @@ class Attachment:
             raise
         self.link.scoped = True
         self.link.memory = memory
-        self._forward = AttachedForward.take_over(model, self.link, plan.at_return)
+        self.own_forward = model_forward.take_over(model, rule.name)
+        self._at_work = True
         vars(model)["_attachment"] = self
 
     @property
@@ -91,8 +96,8 @@ class Attachment:
         if self._memory is not None:
             refuse_rule(self._memory.choice, found)
         self._set(found)
-        if self._forward is not None:
-            self._forward = self._forward.of(self._rule.name)
+        if self._at_work:
+            model_forward.use(self.model, self._rule.name)
 
     @property
     def points(self) -> dict[str, int | None]:
@@ -175,9 +180,9 @@ class Attachment:
         self._swap_back()
         for handle in self._handles:
             handle.remove()
-        if self._forward is not None:
-            self._forward.remove()
-        self._forward = None
+        if self._at_work:
+            model_forward.give_back(self.model, self.own_forward)
+        self._at_work = False
         vars(self.model).pop("_attachment", None)
         for thing, attributes in reversed(self._before):
             for name, value in attributes.items():
@@ -234,6 +239,7 @@ class Attachment:
                 self._swapped = swap(self.model, rule, self.feedback, self._drawn)
         self.link.change(rule=rule)
         self._rule = rule
+        self.leftover = gradients_kept(self.model, rule)
 
     def _swap_back(self) -> None:
         if self._swapped:

@@ -20,6 +20,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from tinydfa.feedback import OWN, Distribution, Feedback
 from tinydfa.passes import in_backward
 from tinydfa.rules.layerwise import Layerwise, Magnitudes
+from tinydfa.tracing import is_tracing
 
 OFFSETS = 65_536  # different draws of fresh magnitudes
 
@@ -80,6 +81,8 @@ class FeedbackLinear(_Swapped, nn.Linear):
     """A `Linear` whose input gradient goes through B."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_tracing():
+            return super().forward(input)
         own = self.layer_feedback
         return _Linear.apply(own.follows_signs, own.fresh, own.size, *self.backward_inputs(input))
 
@@ -87,6 +90,8 @@ class FeedbackLinear(_Swapped, nn.Linear):
 class _ConvForward(_Swapped):
     def forward(self, input: Tensor) -> Tensor:
         conv: Any = self
+        if is_tracing():
+            return super().forward(input)  # type: ignore[misc, no-any-return]
         padding = conv.padding
         if conv.padding_mode != "zeros" or isinstance(padding, str):
             mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinydfa.again import Again
 from tinydfa.checks import refuse_half_precision
-from tinydfa.passes import Link, Record, Rows
+from tinydfa.passes import Link, Record, Rows, in_backward
 from tinydfa.probe import probe
 from tinydfa.replay import AT_HEAD, Expected, Layout, Part, Pending, ReplayNode
 from tinydfa.shapes import batch_first
@@ -56,8 +56,10 @@ class FirstPass:
         self._apart = {address(tensor) for tensor in again.model.parameters()} if memory.budget else set()
         self._below = -1  # where what passed the point before lies, which counts there
 
-    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor:
+    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
         """Note a point and let go of its graph; returns what it passes on."""
+        if in_backward():
+            return None
         current = self.link.current
         passed = input if point.passthrough else input.detach()
         graded = torch.is_grad_enabled()
@@ -84,8 +86,11 @@ class FirstPass:
                 del self.values[lowest]
         return number
 
-    def join(self, head: Head, outputs: list[Tensor], target: Tensor | None) -> list[Tensor]:
+    def join(self, head: Head, outputs: list[Tensor]) -> list[Tensor]:
         """Join the outputs and the graphs that are kept in one node that runs the model again."""
+        current = self.link.current
+        target = current.take_target()
+        head._note_skipped(current.take(), outputs)
         self._learn_buffers()
         self.again.refuse_changed_arguments("the forward pass")
         ends = self._ends(head, outputs)
@@ -206,7 +211,7 @@ class FirstPass:
         rows = [batch_first(output, dims) for output, dims in zip(outputs, layout.output_dims, strict=True)]
         dims_of_kept = [dims for _, dims in layout.kept]
         values = [batch_first(value, dims) for value, dims in zip(self.values.values(), dims_of_kept, strict=True)]
-        pending = Pending(self.memory, self.link, self.again, layout)
+        pending = Pending(self.link, self.again, layout)
         trigger = torch.empty(0, requires_grad=True)
         tensors = [*rows, *values, *self.again.inputs, *layout.shared]
         joined = ReplayNode.apply(pending, trigger, matrix, target, indices, *tensors)

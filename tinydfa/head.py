@@ -45,6 +45,7 @@ from tinydfa.shapes import (
     slots_for,
 )
 from tinydfa.signals import autocast_type, widest
+from tinydfa.tracing import is_tracing
 
 Dims = tuple[Error, list[tuple[int, ...]], bool]  # of the outputs; of the points; whether all stand in front already
 
@@ -139,11 +140,14 @@ class Head(nn.Module):
     def take(self, outputs: list[Tensor]) -> list[Tensor]:
         """Return `outputs`; their gradients, side by side, are the error that goes to the points."""
         link, current = self.link, self.link.current
-        if link.memory is not None:
-            link.memory.at_head(outputs)
+        if not (link.scoped and current.open) and is_tracing():
+            return outputs
         if link.observation is not None:
             link.observation.at_head = list(outputs)
             link.observation.sample_dims = sample_dims(link.settings.batch_dims, outputs[0])
+        if current.taker is not None:
+            joined: list[Tensor] = current.taker.join(self, outputs)
+            return joined
         records = current.take()
         training = torch.is_grad_enabled()
         if not link.cuts:
@@ -155,8 +159,6 @@ class Head(nn.Module):
         target = current.take_target()
         if training:
             self._note_skipped(records, outputs)
-        if link.memory is not None and link.memory.first is not None:
-            return link.memory.first.join(self, outputs, target)
         if not self.feeds_the_output and is_output(records, outputs):
             outputs = through_points(records, outputs)
         if not broadcasts:

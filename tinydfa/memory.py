@@ -9,7 +9,7 @@ A block here is what hangs below one feedback point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from tinydfa.at_once import AtOnce
 from tinydfa.errors import DFAError, ReplayError
 from tinydfa.first_pass import FirstPass
 from tinydfa.passes import Link, in_backward
-from tinydfa.replay import Layout, Run
+from tinydfa.replay import Layout
 from tinydfa.rules import Rule
 
 REPLAY, FORWARD = "replay", "forward"
@@ -41,8 +41,6 @@ class Memory:
     Attributes:
         budget: Bytes of graphs that are kept, from the top down.
         in_forward: Blocks get their gradients in the forward pass where the rule allows it.
-        first: The forward pass in progress; None where it keeps everything.
-        run: The second run in progress.
         layout: What the pass before looked like.
     """
 
@@ -50,51 +48,30 @@ class Memory:
         self.choice = choice
         self.budget = choice if isinstance(choice, int) else 0
         self.in_forward = choice == FORWARD
-        self.first: FirstPass | AtOnce | None = None
-        self.run: Run | None = None
         self.layout: Layout | None = None
         self.trained: list[tuple[Tensor, int, int]] = []  # weights with the place and version of their gradients
         self.changing: dict[int, list[str]] = {}  # names of buffers that a pass changes, by which modules train
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"first": None, "run": None, "layout": None, "trained": []}  # a copy learns for itself
+        return vars(self) | {"layout": None, "trained": []}  # a copy learns for itself
 
     @torch.compiler.disable(reason=WHOLE)
     def begin(
         self, link: Link, model: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         """A forward pass begins."""
-        self.first = None
         wanted = torch.is_grad_enabled() and link.cuts and link.rule.broadcasts and not in_backward()
         if not wanted or link.observation is not None:
             return
         refuse_unused_search()
         training = hash(tuple([module.training for module in model.modules()]))
         again = Again(model, forward, args, kwargs, self.changing.get(training))
-        self.first = first = FirstPass(self, link, again, training)
         layout, current = self.layout, link.current
+        current.taker = first = FirstPass(self, link, again, training)
         if not self.in_forward or layout is None or layout.settings is not link.settings:
             return
         if current.target is not None and current.rows is None and not again.inputs and not under_ddp():
-            self.first = AtOnce(self, link, layout, first)
-
-    def end(self) -> None:
-        """The forward pass is over, or was broken off."""
-        self.first = None
-
-    @torch.compiler.disable
-    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
-        """What a point passes on; None where this pass is none of ours."""
-        run = self.run
-        if run is not None and run.task == torch._C._current_graph_task_id():
-            return run.at_point(point, input)
-        return None if self.first is None or in_backward() else self.first.at_point(point, input, index)
-
-    def at_head(self, outputs: Sequence[Tensor]) -> None:
-        """Give the outputs their error, in a second run that reaches the head."""
-        run = self.run
-        if run is not None and run.task == torch._C._current_graph_task_id():
-            run.at_head(outputs)
+            current.taker = AtOnce(self, link, layout, first)
 
 
 def chosen(choice: Choice) -> Memory | None:

@@ -5,6 +5,7 @@ Plain objects, no modules: they are no part of the model's tree, and a copy of t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -128,6 +129,8 @@ class ForwardPass:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.open = False  # an attached model's pass is in progress
+        self.number = 0  # of the forward that began it
+        self.taker: Any = None  # what takes its points and its outputs, where not everything is kept for the head
         self.target: Tensor | None = None
         self.rows: dict[str, Rows] | Rows | None = None
 
@@ -144,6 +147,16 @@ class ForwardPass:
         target = self.target
         self.target = None
         return target
+
+
+class PerThread(threading.local):
+    """The pass of each thread; a copied model begins with none."""
+
+    def __init__(self) -> None:
+        self.current = ForwardPass()
+
+    def __reduce__(self) -> Any:
+        return PerThread, ()
 
 
 class Observation:
@@ -168,7 +181,7 @@ class Link:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        self.current = ForwardPass()
+        self.passes = PerThread()
         self.observation: Observation | None = None
         self.scoped = False
         self.suspended = 0  # blocks of `backprop()` in progress
@@ -179,6 +192,11 @@ class Link:
     @property
     def rule(self) -> Rule:
         return self.settings.rule
+
+    @property
+    def current(self) -> ForwardPass:
+        """The pass in progress in this thread."""
+        return self.passes.current
 
     def change(self, **settings: Any) -> None:
         """Put other settings in force."""
@@ -196,10 +214,20 @@ class Link:
                 return
             raise PointError(
                 f"feedback point {record.point.label!r} ran outside a call of the attached model, so no head feeds it "
-                "and everything below it would keep its weights. Call model(...) itself, or attach to the submodule "
-                "that you call."
+                "and everything below it would keep its weights. Call model(...) itself, in the thread where it runs, "
+                "or attach to the submodule that you call. To train a part of the model, or a graph traced from it, by "
+                "backpropagation, call attachment.detach() first."
             )
         current.records.append(record)
+
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Inside this block is a pass of its own, which the one in progress calls for."""
+        outer, self.passes.current = self.passes.current, ForwardPass()
+        try:
+            yield
+        finally:
+            self.passes.current = outer
 
     @contextmanager
     def backprop(self) -> Iterator[None]:
@@ -234,6 +262,13 @@ class Link:
 def in_backward() -> bool:
     """Whether a backward pass is running: a forward pass seen then is a recomputation (`torch.utils.checkpoint`)."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+@torch.compiler.disable
+def hand_over(taker: Any, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
+    """What a point passes on under a taker; None where this call is none of its pass."""
+    passed: Tensor | None = taker.at_point(point, input, index)
+    return passed
 
 
 def is_output(records: list[Record], outputs: list[Tensor]) -> bool:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.passes import Link, Record, Rows, in_backward
+from tinydfa.passes import Link, Record, Rows, hand_over, in_backward
+from tinydfa.tracing import is_tracing
 
 
 class DFALayer(nn.Module):
@@ -78,8 +79,11 @@ class DFALayer(nn.Module):
             link.observation.seen.append((self, input))
         if not link.cuts:
             return input
-        if link.memory is not None:
-            taken = link.memory.at_point(self, input, index)
+        current = link.passes.current
+        if not (link.scoped and current.open) and is_tracing():
+            return input
+        if current.taker is not None:
+            taken = hand_over(current.taker, self, input, index)
             if taken is not None:
                 return taken
         passed = input if self.passthrough else input.detach()
@@ -89,7 +93,8 @@ class DFALayer(nn.Module):
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
-        current = link.current
+        if input.is_nested:
+            return self._pass_nested(passed, wanted)
         rows = None if current.rows is None else current.rows_of(self)
         if index is not None:
             rows = Rows(index)
@@ -101,6 +106,16 @@ class DFALayer(nn.Module):
             current.records.append(record)
         else:
             link.write(record)
+        return passed
+
+    def _pass_nested(self, passed: Tensor, wanted: bool) -> Tensor:
+        """torch's Transformer evaluates padded batches as nested tensors, which have no shape to note."""
+        if wanted:
+            raise PointError(
+                f"feedback point {self.label!r} got a nested tensor, whose samples have rows of unequal number, so a "
+                "signal does not fit it. Train on padded tensors, and say with attachment.samples which positions are "
+                "padding; or choose a point where the tensor is padded."
+            )
         return passed
 
     def _reentrant(self) -> PointError:

@@ -13,8 +13,9 @@ together with it. Weights that several groups end in get the sum of their gradie
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,9 +29,6 @@ from tinydfa.probe import differ, probe
 from tinydfa.shapes import batch_first
 from tinydfa.signals import Slot
 from tinydfa.supply import Supply, in_place
-
-if TYPE_CHECKING:
-    from tinydfa.memory import Memory
 
 AT_HEAD = -1  # where the group of the outputs closes
 
@@ -120,8 +118,10 @@ class Run:
         self._open: dict[int, tuple[list[Any], list[Tensor]]] = {}
         self._closing = {place: group for group, place in layout.closing.items()}
 
-    def at_point(self, point: Any, input: Tensor) -> Tensor:
+    def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
         """Give a point its signal; returns what it passes on."""
+        if self.task != torch._C._current_graph_task_id():  # recomputed by a checkpoint
+            return None
         expected = self._expected(point, input)
         passed = input if point.passthrough else input.detach()
         if expected.part is not None:
@@ -142,7 +142,7 @@ class Run:
         """Nothing more is to do."""
         raise Replayed
 
-    def at_head(self, outputs: Sequence[Tensor]) -> None:
+    def join(self, head: Any, outputs: Sequence[Tensor]) -> NoReturn:
         """Give the outputs their error, where they are computed again."""
         if AT_HEAD not in self._closing:
             self.refuse_unfinished()
@@ -153,7 +153,7 @@ class Run:
                 values.append(batch_first(output, dims))
                 signals.append(gradient)
         self._close(group)
-        self.done()
+        raise Replayed
 
     def refuse_unfinished(self) -> None:
         if self._closing:
@@ -261,14 +261,13 @@ class Pending:
     """All that a node needs to run a pass again.
 
     Args:
-        memory: The choice in force.
         link: What points and head share.
         again: The pass.
         layout: What it looked like.
     """
 
-    def __init__(self, memory: Memory, link: Link, again: Again, layout: Layout) -> None:
-        self.memory, self.link, self.again, self.layout = memory, link, again, layout
+    def __init__(self, link: Link, again: Again, layout: Layout) -> None:
+        self.link, self.again, self.layout = link, again, layout
 
     def backward(
         self,
@@ -298,13 +297,11 @@ class Pending:
         return [*of_outputs, *signals, *[new.grad for new in inputs], *[run.sums.get(id(p)) for p in layout.shared]]
 
     def _run(self, run: Run, replaced: dict[int, Tensor]) -> None:
-        before, self.memory.run = self.memory.run, run
-        try:
-            self.again.run(replaced)
-        except Replayed:
-            pass
-        finally:
-            self.memory.run = before
+        with self.link.nested():
+            current = self.link.current
+            current.open, current.taker = True, run
+            with suppress(Replayed):
+                self.again.run(replaced)
         run.refuse_unfinished()
 
 

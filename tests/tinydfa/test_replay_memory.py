@@ -92,7 +92,7 @@ def test_nothing_is_left_when_the_output_is_dropped():
     with Live() as live:
         model(x)
         assert live.held < ONE / 4
-    assert attachment.link.memory.first is None
+    assert attachment.link.current.taker is None
 
 
 def test_gradients_are_freed_by_an_optimiser_in_the_backward_pass():
