@@ -57,7 +57,7 @@ class AtOnce:
             self.run = self._start()
         part = self.layout.expected[self.run.place].part if self.run.place < len(self.layout.expected) else None
         waits = part is not None and self.layout.closing[part.group] == AT_HEAD
-        record = Record(point, input.shape, input if waits else None, None, None, torch.is_grad_enabled())
+        record = Record(point, input if waits else None, None, input.shape, None, torch.is_grad_enabled())
         self.records.append(record)
         self.link.current.records.append(record)
         return self.run.at_point(point, input, index)
@@ -89,8 +89,7 @@ class AtOnce:
             return self.instead.join(head, outputs)
         head._note_skipped(self.link.current.take(), outputs)
         self.run.refuse_unfinished()
-        fed = [record for record in self.records if record.value is not None]
-        outputs = head.join_all(outputs, self.target, self.records, fed)
+        outputs = head.feed(outputs, self.records, self.target)
         tied = {id(leaf) for leaf in self.layout.shared}
         trained = [leaf for leaf, _ in self.layout.versions if id(leaf) not in tied and not is_hooked(leaf)]
         self.memory.trained = [

@@ -71,6 +71,10 @@ def checked(error: Tensor, names: str, rule: str, scale_matters: bool) -> Tensor
         return error
     if torch.compiler.is_compiling():
         return _checked(error, names, rule, scale_matters)
+    if error.is_cpu and not scale_matters and not error.requires_grad:
+        size = error.sum().item()
+        if size - size == 0.0:
+            return error
     check(error, names, rule, scale_matters)
     return error
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from tinydfa.again import Again
-from tinydfa.checks import refuse_half_precision
 from tinydfa.passes import Link, Record, Rows, in_backward
 from tinydfa.probe import probe
 from tinydfa.replay import AT_HEAD, Expected, Layout, Part, Pending, ReplayNode
-from tinydfa.shapes import batch_first
+from tinydfa.shapes import batch_first, count
 from tinydfa.tangles import Tangles, Weight, address
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class FirstPass:
         number, sample, stands = -1, None, None
         if graded and input.requires_grad:
             number, sample, stands = self._note(input), probe(input), stand_in(input)
-        record = Record(point, input.shape, stands, None, rows, graded)
+        record = Record(point, stands, None, input.shape, rows, graded)
         self.seen.append(Seen(record, number, sample, weakref.ref(passed)))
         current.records.append(record)
         return passed
@@ -154,8 +153,7 @@ class FirstPass:
             for place, seen in enumerate(self.seen)
             if place not in ends
         ]
-        fed = [record for record in records if record.value is not None]
-        return head.join_all(outputs, target, records, fed)
+        return head.feed(outputs, records, target)
 
     def _layout(
         self,
@@ -168,17 +166,14 @@ class FirstPass:
     ) -> tuple[Layout, Tensor | None, list[Tensor]]:
         """What the second run does at each point."""
         settings, records = self.link.settings, self._records(ends)
-        fed = [record for record in records if record.value is not None]
-        plan, (error, point_dims, _), matrix, indices = head._plan(settings, outputs, records, fed)
-        if plan.must_know_scale:
-            refuse_half_precision(settings.rule.name, outputs[0])
+        plan, matrix, indices, output_dims, point_dims, _ = head._plan(outputs, records)
         supplied = iter(zip(plan.slots, point_dims, strict=True))
         expected, closing, kept = [], {}, []
         for place, seen in enumerate(self.seen):
             part = None
             if seen.number >= 0:
                 group, number = groups[seen.number], ends.get(place, -1)
-                slot, dims = next(supplied) if number < 0 else (None, error.dims[number])
+                slot, dims = next(supplied) if number < 0 else (None, output_dims[number])
                 if place in self.values and slot is not None:
                     kept.append((slot._replace(leaf=self.values[place].is_leaf), dims))
                 elif group in gone:
@@ -186,8 +181,9 @@ class FirstPass:
             expected.append(Expected(seen.record.point, seen.record.shape, seen.sample, part))
         if top in gone:
             closing[top] = AT_HEAD
-        like = torch.empty((), dtype=outputs[0].dtype, device=outputs[0].device).expand(error.samples, error.width)
-        layout = Layout(settings, plan, expected, closing, kept, error.dims, matrix, like)
+        like = torch.empty((), dtype=outputs[0].dtype, device=outputs[0].device)
+        like = like.expand(count(outputs[0].shape, output_dims[0])[0], sum(plan.widths))
+        layout = Layout(settings, plan, expected, closing, kept, output_dims, matrix, like)
         self._find_shared(layout, gone)
         return layout, matrix, indices
 
@@ -223,4 +219,5 @@ class FirstPass:
 
 def stand_in(value: Tensor) -> Tensor:
     """A tensor of the same shape, type and place that holds a single number."""
-    return torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape)
+    one = torch.empty((), dtype=value.dtype, device=value.device, requires_grad=True)
+    return one.expand(value.shape)  # no leaf

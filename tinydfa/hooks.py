@@ -84,7 +84,8 @@ class HeadHook:
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and self.keys is None:
-            return self._take([output])[0]
+            joined = self.head.again(output)
+            return self._take([output])[0] if joined is None else joined
         keys = self.keys
         if keys is None:
             first = next(entries.tensors_in(output), None)

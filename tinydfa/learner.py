@@ -34,6 +34,7 @@ class Learner:
         self.matrix = matrix
         self.columns = columns  # first column and width of each point
         self.memory: Moments = {name: {} for name in columns}
+        self.forwards = 0  # training passes, of a rule that looks
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
         self.fresh: Moments = {}  # of the pass in progress
@@ -65,6 +66,12 @@ class Learner:
         if self.passes >= self.rule.every:
             self.step()
 
+    def look(self, shown: Moments) -> None:
+        """Let the rule change the feedback by what a look has shown of every point."""
+        for name, moments in shown.items():
+            add(self.gathered.setdefault(name, {}), moments)
+        self.step()
+
     @torch.no_grad()
     def step(self) -> None:
         """Let the rule change the feedback by the moments gathered."""
@@ -85,6 +92,7 @@ class Learner:
             "memory": copied(self.memory),
             "gathered": copied(self.gathered),
             "passes": self.passes,
+            "forwards": self.forwards,
         }
 
     @classmethod
@@ -99,7 +107,7 @@ class Learner:
         columns = {name: (start, width) for name, (start, width) in state["columns"].items()}
         learner = cls(rule, state["matrix"].to(device).float().clone(), columns)
         learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
-        learner.passes = state["passes"]
+        learner.passes, learner.forwards = state["passes"], state.get("forwards", 0)
         return learner
 
 
@@ -156,10 +164,15 @@ def _see(
         error = encoded.detach().to(learner.matrix) / loss_scale
         for place, name in enumerate(names.split("\n")):
             value = values[place].detach().to(learner.matrix).reshape(-1, widths[place])
-            own = gather(error, indices[group[place]]) if group[place] >= 0 else error
-            own = spread(own, len(value), indices[sample[place]] if sample[place] >= 0 else None)
+            own = at_rows(error, len(value), sample[place], group[place], indices)
             learner.see(Seen(name, own, value))
     return encoded
+
+
+def at_rows(error: Tensor, rows: int, sample: int, group: int, indices: Sequence[Tensor]) -> Tensor:
+    """What of an error ``[B, c]`` reaches each row of a point, ``[rows, c]``; the numbers are those of its slot."""
+    own = gather(error, indices[group]) if group >= 0 else error
+    return spread(own, rows, indices[sample] if sample >= 0 else None)
 
 
 @torch.library.custom_op("tinydfa::show", mutates_args=())

@@ -30,6 +30,7 @@ from torch import nn
 from tinydfa.errors import DFAError, PointError
 from tinydfa.leftover import still_unknown
 from tinydfa.lookalike import copied, is_lookalike, lookalike
+from tinydfa.looks import looking
 from tinydfa.passes import ForwardPass, in_backward
 from tinydfa.tracing import is_tracing
 
@@ -161,6 +162,8 @@ def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwar
             return forward_pass(kind, number, model, *args, **kwargs)
     if is_tracing():  # points and head stand aside where no pass is open
         return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
+    if link.looks:
+        return looking(model, partial(forward_pass, kind, number, model), args, kwargs)
     if attached.leftover and not torch.compiler.is_compiling() and torch.is_grad_enabled():
         attached.leftover = still_unknown(model, attached.leftover, link.rule.name)
     current.records = []  # left over from a pass that raised
@@ -193,7 +196,7 @@ def run_again(kind: Any, model: nn.Module, *args: Any, **kwargs: Any) -> None:
 
 def refuse_unfed(current: ForwardPass) -> None:
     """Points that are still there at the end of a pass have no head."""
-    left = [record.point.label for record in current.records if record.value is not None]
+    left = [record.point.label for record in current.take() if record.value is not None]
     if left:
         raise PointError(
             f"no head feeds {', '.join(map(repr, left))}: in this forward pass the output that takes the error did not "

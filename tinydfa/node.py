@@ -18,7 +18,7 @@ from tinydfa.learner import show
 from tinydfa.passes import ForwardPass
 from tinydfa.rules import Rule
 from tinydfa.shapes import check_target
-from tinydfa.signals import Slot, are_rows, cast, signals
+from tinydfa.signals import Slot, are_rows, cast, project, signals
 
 
 class Plan(NamedTuple):
@@ -34,11 +34,12 @@ class Plan(NamedTuple):
     must_know_scale: bool
     check_finite: bool
     names: str  # of the points
-    dtype: torch.dtype | None  # of the product; None: that of the points
+    dtype: torch.dtype  # of the product
     projector: Any  # None: the matrix
     carries_scale: bool  # twice the encoded error is projected to twice as much
     learner: int | None  # the handle of what learns
     indices: int  # how many tensors of them there are
+    alike: bool  # the error is [B, c] as it comes, and every point receives the projection as it is
 
 
 class Node(torch.autograd.Function):
@@ -62,34 +63,56 @@ class Node(torch.autograd.Function):
         kept = tensors[first:] if plan.learner is not None else tensors[first:after]
         if torch.compiler.is_compiling():
             ctx.save_for_backward(matrix, target, *kept)
-        else:  # a recomputed pass has neither target nor points, and must save as many tensors as the first
-            ctx.save_for_backward(matrix)
-            ctx.kept = (target, *[tensor.detach() for tensor in kept]) if kept else (target,)
-        if first == 1:
-            return tensors[0].view_as(tensors[0])
-        return tuple([output.view_as(output) for output in tensors[:first]])
+            views = tuple([output.view_as(output) for output in tensors[:first]])
+            return views[0] if first == 1 else views
+        ctx.kept = matrix, target, *[tensor.detach() for tensor in kept]  # not saved: a recomputation saves nothing
+        return tensors[0] if first == 1 else tensors[:first]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        matrix, *kept = ctx.saved_tensors
-        target, *others = kept or ctx.kept
-        if target is None and plan.rule.needs_target:
-            target = ctx.current.take_target() if ctx.current is not None else None
-        indices = others[: plan.indices] if others else []
-        encoded = encode(plan, rows_of(gradients, plan.widths), target)
-        if plan.check_finite and indices:
-            refuse_strange_indices(plan.slots, indices, encoded.shape[0])
-        found = []
-        if ctx.slots:
-            if plan.learner is not None:
-                encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots)
-            feedback = matrix if plan.projector is None else plan.projector
-            scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
-            found = signals(
-                encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices
-            )
-        return (None, None, None, None, *gradients, *[None] * plan.indices, *found)
+        if plan.alike:
+            return (*NOTHING, *gradients, *[alike_signal(plan, ctx, gradients[0])] * len(plan.slots))
+        matrix, target, *others = ctx.saved_tensors or ctx.kept
+        encoded = encode(
+            plan, rows_of(gradients, plan.widths), awaited(plan, ctx.current) if target is None else target
+        )
+        return (*NOTHING, *gradients, *[None] * plan.indices, *fed(ctx, encoded, matrix, others))
+
+
+NOTHING = (None, None, None, None)  # goes to what is no tensor of the graph
+
+
+def awaited(plan: Plan, current: ForwardPass | None) -> Tensor | None:
+    """A target that was set after the forward pass."""
+    return current.take_target() if current is not None and plan.rule.needs_target else None
+
+
+def alike_signal(plan: Plan, ctx: Any, error: Tensor) -> Tensor:
+    """The signal that all points receive."""
+    matrix, target = ctx.kept
+    encoded = encode(plan, error, awaited(plan, ctx.current) if target is None else target)
+    return project(encoded, matrix, plan.columns, plan.scale, plan.dtype)
+
+
+def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tensor]) -> list[Tensor]:
+    """A signal for every point.
+
+    Args:
+        ctx: Of the node.
+        encoded: ``[B, c]``.
+        matrix: F; None where a projector stands in its place.
+        others: The index tensors and, where the feedback learns, what came into the points.
+    """
+    plan: Plan = ctx.plan
+    indices = others[: plan.indices]
+    if plan.check_finite and indices:
+        refuse_strange_indices(plan.slots, indices, encoded.shape[0])
+    if plan.learner is not None:
+        encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots)
+    feedback = matrix if plan.projector is None else plan.projector
+    scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
+    return signals(encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices)
 
 
 def fitted(slots: Sequence[Slot], values: Sequence[Tensor]) -> tuple[Slot, ...]:

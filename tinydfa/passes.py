@@ -70,64 +70,29 @@ class Record(NamedTuple):
     """One point in one forward pass."""
 
     point: Any  # a Point
-    shape: torch.Size
     value: Tensor | None  # what came in, with its graph; None where no gradient is asked for
     passed: Tensor | None  # what went on: `value` detached
+    shape: torch.Size
     rows: Rows | None
     graded: bool  # gradients were being recorded
 
 
-class Known:
-    """How a pass was planned, and all that this depends on: the settings object in force, types, places and shapes."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        matrix: Tensor | None,
-        dtype: torch.dtype | None,
-        still: int,
-        outputs: Sequence[Tensor],
-        records: Sequence[Record],
-        made: Any,
-    ) -> None:
-        self.settings, self.matrix, self.dtype, self.still, self.made = settings, matrix, dtype, still, made
-        self.outputs = [(output.shape, output.device) for output in outputs]
-        self.records = [(r.point, r.point.batch_dims, r.shape, dtype_of(r.value)) for r in records]
-
-    def holds(
-        self,
-        settings: Settings,
-        matrix: Tensor | None,
-        dtype: torch.dtype | None,
-        still: int,
-        outputs: Sequence[Tensor],
-        records: Sequence[Record],
-    ) -> bool:
-        """Whether a pass is like the one that was planned."""
-        if settings is not self.settings or matrix is not self.matrix or dtype is not self.dtype or still != self.still:
-            return False
-        if len(records) != len(self.records) or len(outputs) != len(self.outputs):
-            return False
-        for output, (shape, device) in zip(outputs, self.outputs, strict=True):
-            if output.shape != shape or output.device != device:
-                return False
-        for record, (point, batch_dims, shape, kind) in zip(records, self.records, strict=True):
-            if record.point is not point or record.shape != shape or record.rows is not None:
-                return False
-            if point.batch_dims != batch_dims or dtype_of(record.value) is not kind:
-                return False
-        return True
+Fed = tuple[Any, Tensor, Tensor]  # how a record begins: all there is to note of most points, and quickly made
 
 
-def dtype_of(value: Tensor | None) -> torch.dtype | None:
-    return None if value is None else value.dtype
+def full(record: Record | Fed) -> Record:
+    """A record with all its fields."""
+    if isinstance(record, Record):
+        return record
+    point, value, passed = record
+    return Record(point, value, passed, value.shape, None, True)
 
 
 class ForwardPass:
     """What one forward pass gathers; empty between two passes, apart from what was said about the next one."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.records: list[Record | Fed] = []
         self.open = False  # an attached model's pass is in progress
         self.number = 0  # of the forward that began it
         self.taker: Any = None  # what takes its points and its outputs, where not everything is kept for the head
@@ -139,7 +104,7 @@ class ForwardPass:
 
     def take(self) -> list[Record]:
         """The records so far, which are then no longer here."""
-        records = self.records
+        records = [full(record) for record in self.records]
         self.records = []
         return records
 
@@ -167,6 +132,11 @@ class Observation:
         self.at_head: list[Tensor] = []  # where the error is taken
         self.sample_dims: tuple[int, ...] = (0,)
 
+    def note(self, point: Any, value: Tensor, rows: Rows | None) -> Tensor:
+        """See what comes into a point; returns what does so from here on."""
+        self.seen.append((point, value))
+        return value
+
     def is_output(self, value: Tensor) -> bool:
         return any(value is output for output in self.at_head)
 
@@ -188,6 +158,8 @@ class Link:
         self.still = 0  # blocks in which no feedback learns
         self.memory: Any = None  # what a pass keeps for its backward pass (a `tinydfa.memory.Memory`); None: all
         self.cuts = self.settings.rule.cuts  # whether points cut now
+        self.looks = self.settings.rule.looks  # whether some passes show more than others
+        self.uncut = -1  # the backward pass, by the engine's number, whose recomputations are not cut
 
     @property
     def rule(self) -> Rule:
@@ -202,12 +174,13 @@ class Link:
         """Put other settings in force."""
         self.settings = replace(self.settings, **settings)
         self.cuts = self.settings.rule.cuts and not self.suspended
+        self.looks = self.settings.rule.looks
 
     def write(self, record: Record) -> None:
         """Keep a point for the head."""
         current = self.current
         if not self.scoped:
-            if any(kept.point is record.point for kept in current.records):
+            if any(kept[0] is record.point for kept in current.records):
                 current.records = []
         elif not current.open:
             if record.value is None:
@@ -241,9 +214,9 @@ class Link:
             self.cuts = self.settings.rule.cuts and not self.suspended
 
     @contextmanager
-    def observed(self) -> Iterator[Observation]:
+    def observed(self, by: Observation | None = None) -> Iterator[Observation]:
         """Inside this block the points and the head note what passes them."""
-        self.observation = seen = Observation()
+        self.observation = seen = by or Observation()
         try:
             yield seen
         finally:

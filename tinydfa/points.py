@@ -76,36 +76,49 @@ class DFALayer(nn.Module):
         if link is None:
             return input
         if link.observation is not None:
-            link.observation.seen.append((self, input))
+            input = link.observation.note(self, input, self._rows(link, index))
         if not link.cuts:
             return input
         current = link.passes.current
-        if not (link.scoped and current.open) and is_tracing():
-            return input
         if current.taker is not None:
             taken = hand_over(current.taker, self, input, index)
             if taken is not None:
                 return taken
-        passed = input if self.passthrough else input.detach()
+        if (
+            not current.open
+            or current.rows is not None
+            or index is not None
+            or self.passthrough
+            or not input.requires_grad
+            or input.is_nested
+            or not torch.is_grad_enabled()
+            or in_backward()
+        ):
+            return self._note(link, input, index)
+        passed = input.detach()
+        current.records.append((self, input, passed))
+        return passed
+
+    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+        """As `forward`, of a point that may have to note more than what comes in and goes on."""
+        if not (link.scoped and link.current.open) and is_tracing():
+            return input
         recording = torch.is_grad_enabled()
         wanted = recording and input.requires_grad
+        passed = input if self.passthrough else input.detach()
         if in_backward():
+            if link.uncut == torch._C._current_graph_task_id():
+                return input
             if self.skipped and wanted:
                 raise self._reentrant()
             return passed
         if input.is_nested:
             return self._pass_nested(passed, wanted)
-        rows = None if current.rows is None else current.rows_of(self)
-        if index is not None:
-            rows = Rows(index)
+        rows = self._rows(link, index)
         if wanted:
-            record = Record(self, input.shape, input, passed, rows, True)
+            link.write(Record(self, input, passed, input.shape, rows, True))
         else:
-            record = Record(self, input.shape, None, None, rows, recording)
-        if link.scoped and current.open:
-            current.records.append(record)
-        else:
-            link.write(record)
+            link.write(Record(self, None, None, input.shape, rows, recording))
         return passed
 
     def _pass_nested(self, passed: Tensor, wanted: bool) -> Tensor:
@@ -117,6 +130,11 @@ class DFALayer(nn.Module):
                 "padding; or choose a point where the tensor is padded."
             )
         return passed
+
+    def _rows(self, link: Link, index: Tensor | None) -> Rows | None:
+        if index is not None:
+            return Rows(index)
+        return None if link.current.rows is None else link.current.rows_of(self)
 
     def _reentrant(self) -> PointError:
         return PointError(

@@ -236,21 +236,21 @@ class ReplayNode(torch.autograd.Function):
         indices: Sequence[Tensor],
         *tensors: Tensor,
     ) -> Any:
-        ctx.pending, ctx.kept = pending, (target, *indices)
-        ctx.save_for_backward(matrix)
+        ctx.pending, ctx.kept = pending, (matrix, target, *indices)  # not saved: a recomputation saves nothing
         first = len(pending.layout.plan.widths)
         ctx.values = [value.detach() for value in tensors[first : first + len(pending.layout.kept)]]
-        return tuple([output.view_as(output) for output in tensors[:first]])
+        return tensors[:first]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (matrix,) = ctx.saved_tensors  # raises where it has been freed
+        if ctx.pending is None:
+            raise ReplayError("this pass was backpropagated a second time. Pass retain_graph=True the first time.")
         if torch.is_grad_enabled():
             raise ReplayError(
                 "memory= computes gradients without a graph of them, so create_graph=True has nothing to record. "
                 "Attach without memory=."
             )
-        target, *indices = ctx.kept
+        matrix, target, *indices = ctx.kept
         found = ctx.pending.backward(gradients, matrix, target, indices, ctx.values)
         if not torch._C._autograd._get_current_graph_task_keep_graph():  # type: ignore[attr-defined]
             ctx.pending, ctx.kept, ctx.values = None, (), []

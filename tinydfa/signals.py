@@ -89,7 +89,9 @@ def project(encoded: Tensor, feedback: Any, columns: int, scale: float, dtype: t
     """``scale * s @ F``, ``[B, D]``, by the matrix or by the projector in its place."""
     if isinstance(feedback, Tensor):
         small = encoded if scale == 1.0 else encoded * scale
-        return cast(small, dtype, feedback.device) @ cast(feedback, dtype, feedback.device)
+        if small.dtype is not dtype or small.device != feedback.device:
+            small = small.to(feedback.device, dtype)
+        return small @ (feedback if feedback.dtype is dtype else feedback.to(dtype))
     with torch.no_grad():
         projected: Tensor = feedback(encoded.detach(), columns) * scale
     return projected

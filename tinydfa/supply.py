@@ -69,7 +69,6 @@ class Supply:
         return projected
 
     def _project(self, feedback: Any, columns: int) -> Tensor:
-        assert self.plan.dtype is not None
         return project(self.encoded, feedback, columns, self.scale, self.plan.dtype)
 
 

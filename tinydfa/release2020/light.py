@@ -28,7 +28,7 @@ class DFALayer(points.DFALayer):
     def forward(self, input: Tensor, index: Tensor | None = None) -> Tensor:
         if self.passthrough:
             if self.link is not None:
-                self.link.write(Record(self, input.shape, None, None, None, True))
+                self.link.write(Record(self, None, None, input.shape, None, True))
             return input
         return super().forward(input, index)
 

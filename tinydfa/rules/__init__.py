@@ -15,7 +15,7 @@ from tinydfa.errors import UnknownMethodError
 from tinydfa.rules.base import Broadcast, Rule
 from tinydfa.rules.broadcast import DFA, DRTP, Backprop, Shallow, SignDFA, TernaryDFA
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, USF, Layerwise
-from tinydfa.rules.learned import DKP, Learning, Seen
+from tinydfa.rules.learned import DKP, Learning, Probe, Probed, Seen
 
 __all__ = [
     "BRSF",
@@ -29,6 +29,8 @@ __all__ = [
     "Broadcast",
     "Layerwise",
     "Learning",
+    "Probe",
+    "Probed",
     "Rule",
     "Seen",
     "Shallow",

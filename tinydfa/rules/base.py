@@ -54,6 +54,8 @@ class Rule:
     """`encode` reads the error, not its shape and type alone: False where the targets are enough."""
     learns: ClassVar[bool] = False
     """The feedback changes in training."""
+    looks: ClassVar[bool] = False
+    """Some training passes show more than they need to train (`tinydfa.rules.learned`)."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
