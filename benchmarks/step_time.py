@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.environment import save
 from benchmarks.allocations import peak_bytes
+from benchmarks.environment import save
 from benchmarks.models import PostNormTransformer, PreNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
 from harness.methods import rule_of
