@@ -14,7 +14,7 @@ from nlp.presets import Preset, find_preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(config.RunConfig):
+class RunConfig(config.RunConfig, config.MemoryConfig):
     """Which text, model and method. Settings that are left out come from the preset."""
 
     dataset: str = "synthetic"
@@ -99,6 +99,7 @@ class RunConfig(config.RunConfig):
             UserError: there is no such preset, or a setting is impossible.
         """
         preset = find_preset(self.preset, self.granularity, self.method, self.dataset)
+        self.keeps(preset.method)  # said now if it cannot be
         shared = {field.name for field in fields(self)} & {field.name for field in fields(Preset)}
         given: dict[str, Any] = {name: getattr(self, name) for name in shared - {"method", "granularity"}}
         given = {name: value for name, value in given.items() if value is not None}

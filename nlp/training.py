@@ -62,7 +62,8 @@ class Training:
         self.total = whole if preset.steps is None else min(preset.steps, whole)
         seed_everything(config.seed)
         self.model = LanguageModel(corpus.vocabulary.size, preset).to(device)
-        self.attachment = attach(self.model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
+        feedback = replace(preset.feedback, seed=config.seed)
+        self.attachment = attach(self.model, preset.method, feedback=feedback, memory=config.keeps(preset.method))
         self.net: Any = self.model
         if self.group.size > 1:
             self.net = processes.averaging(self.model, device, some_untouched=not self.attachment.rule.reaches_all)

@@ -43,7 +43,7 @@ LARGEST = 1024  # height and width of one's own images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(config.RunConfig):
+class Config(config.RunConfig, config.MemoryConfig):
     """Train a small network on images. Settings that are left out come from the preset."""
 
     dataset: str = "digits"
@@ -112,6 +112,7 @@ class Config(config.RunConfig):
         preset = find_preset(
             name=self.preset, model=model, method=self.method, dataset=self.dataset
         )  # own images: as digits
+        self.keeps(preset.method)  # said now if it cannot be
         shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
         given = {name: getattr(self, name) for name in shared - {"model", "method"}}
         for option, owner in {"topology": "topology", "hidden": "fc"}.items():
@@ -145,7 +146,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     seed_everything(config.seed)
     start = perf_counter()
     model = build_model(preset, data.shape, data.outputs).to(device)
-    attachment = attach(model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
+    feedback = replace(preset.feedback, seed=config.seed)
+    attachment = attach(model, preset.method, feedback=feedback, memory=config.keeps(preset.method))
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
     history, done = History(), 0
