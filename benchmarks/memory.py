@@ -106,7 +106,7 @@ def cases(quick: bool) -> list[Case]:
     return [
         Case(
             name=f"MLP, {width} wide, batch {batch}", build=perceptron, width=width, batch=(batch,), points=MACRO,
-            ways=tuple(WAYS), timed=32,
+            ways=tuple(WAYS), timed=16,
             targets=GROWTH | {"time, replay over bp": 1.08, "time, replay over checkpoint": 0.80,
                               "time, forward over bp": 0.72, "depth in 2 GiB, replay over bp": 8},
         ),

@@ -10,6 +10,7 @@ from tinydfa.feedback import Distribution, Feedback, Scaling
 from tinydfa.feedback_layers import register_feedback_layer
 from tinydfa.head import Head
 from tinydfa.names import Method
+from tinydfa.needs import Needs, memory_needs
 from tinydfa.points import DFALayer
 from tinydfa.projectors import Matrix, NeverStored, OpticalUnit, Projector
 from tinydfa.release2020 import DFA, FeedbackPointsHandling
@@ -35,6 +36,7 @@ __all__ = [
     "Learning",
     "Matrix",
     "Method",
+    "Needs",
     "NeverStored",
     "OpticalUnit",
     "Projector",
@@ -46,5 +48,6 @@ __all__ = [
     "doctor",
     "find_rule",
     "measure_alignment",
+    "memory_needs",
     "register_feedback_layer",
 ]

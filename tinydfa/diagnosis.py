@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tinydfa.needs import Needs
+
 
 class Status(StrEnum):
     """What trains a parameter."""
@@ -58,6 +60,7 @@ class Diagnosis:
         feedback_bytes: Memory of all feedback matrices.
         projector: What stands in the place of a feedback matrix; empty where there is a matrix.
         input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
+        memory: What a step keeps for its backward pass, by block; None where nothing is cut.
         findings: What to change; empty when all is well.
     """
 
@@ -69,6 +72,7 @@ class Diagnosis:
     feedback_bytes: int = 0
     projector: str = ""
     input_gradients: tuple[int, int] = (0, 0)
+    memory: Needs | None = None
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -107,6 +111,7 @@ class Diagnosis:
             shown = {name: idle.get(name, size or "did not run") for name, size in self.points.items()}
             lines += [*(f"{name:<{width}}  {what}" for name, what in shown.items()), ""]
         lines += [*self._saved(), ""]
+        lines += [] if self.memory is None else [str(self.memory), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

@@ -19,6 +19,7 @@ from tinydfa.attachment import Attachment
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.feedback_layers import LayerFeedback, keeps_its_weights
 from tinydfa.head import Head
+from tinydfa.needs import memory_needs
 from tinydfa.passes import Link
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, Shallow
@@ -71,6 +72,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     diagnosis.input_gradients = examined.input_gradients(attachment)
     diagnosis.at_output = examined.at_output
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
+    diagnosis.memory = memory_needs(eager, batch, loss_fn) if rule.cuts and attachment is not None else None
     diagnosis.findings += [*untrained(diagnosis), *backpropagated(diagnosis, rule, eager, below, around), *unfed(eager)]
     diagnosis.findings += not_run(attachment, examined)
     if compile:

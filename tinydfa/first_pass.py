@@ -53,7 +53,7 @@ class FirstPass:
         self.sizes: dict[int, int] = {}  # of all graphs, in bytes
         self.tangles = Tangles(again.inputs)
         self._apart = {address(tensor) for tensor in again.model.parameters()} if memory.budget else set()
-        self._below = -1  # where what passed the point before lies, which counts there
+        self._below = -1  # where the value of the point before lies, if it counts there
 
     def at_point(self, point: Any, input: Tensor, index: Tensor | None) -> Tensor | None:
         """Note a point and let go of its graph; returns what it passes on."""
@@ -77,7 +77,7 @@ class FirstPass:
             return self.tangles.add([value])
         weight, here = Weight(self._apart, self._below), len(self.seen)
         number = self.tangles.add([value], weight)
-        self.sizes[here], self.values[here], self._below = weight.bytes, value, address(value)
+        self.sizes[here], self.values[here], self._below = weight.bytes, value, weight.counted(value)
         held = sum([self.sizes[kept] for kept in self.values])
         for lowest in list(self.values):
             if held > self.memory.budget:

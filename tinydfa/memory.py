@@ -61,7 +61,7 @@ class Memory:
     ) -> None:
         """A forward pass begins."""
         wanted = torch.is_grad_enabled() and link.cuts and link.rule.broadcasts and not in_backward()
-        if not wanted or link.observation is not None:
+        if not wanted or link.still or link.observation is not None:
             return
         refuse_unused_search()
         training = hash(tuple([module.training for module in model.modules()]))
@@ -98,6 +98,11 @@ def refuse_rule(choice: Choice, rule: Rule) -> None:
         raise DFAError(
             f"memory={choice!r} frees each block's graph before the error is known, and {rule} walks back through "
             "them. Use a rule that sends its signal straight to the points (dfa, say), or torch.utils.checkpoint."
+        )
+    if getattr(rule, "exact_every", 0) > 0:
+        raise DFAError(
+            f"memory={choice!r} frees the graphs that {rule} walks back through in every {rule.exact_every}th pass. "  # type: ignore[attr-defined]
+            "Let it look at noise alone (exact_every=0, probe_every=...), or leave memory= out."
         )
     if choice == FORWARD and rule.needs_error:
         raise DFAError(

@@ -117,6 +117,10 @@ class Weight:
     def bytes(self) -> int:
         return sum(self.sizes.values())
 
+    def counted(self, tensor: Tensor) -> int:
+        """The place of a tensor that is among what is kept; -1 if it is not."""
+        return address(tensor) if address(tensor) in self.sizes else -1
+
     def __call__(self, node: Any) -> None:
         for tensor in kept_by(node):
             where = address(tensor)

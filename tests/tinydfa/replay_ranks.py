@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +26,7 @@ CASES: dict[str, tuple[type[nn.Module], list[str], str, dict[str, Any]]] = {
     "drtp": (Stack, ["blocks.*"], "drtp", {}),
 }
 MEMORY = {"drtp": "forward"}
+SHARDED = {"perceptron": (Stack, ["blocks.*"]), "transformer": (PreNorm, MICRO)}
 
 
 def data(model: nn.Module, rank: int) -> tuple[Tensor, Tensor]:
@@ -56,7 +59,25 @@ def work(rank: int, folder: Path) -> None:
             ddp = DistributedDataParallel(model, **options)
             results[name, memory is None] = steps(ddp, attachment, *data(model, rank))
     results["refused"] = refused(rank)
+    for name, (make, points) in SHARDED.items():
+        for memory in (None, "replay"):
+            results["sharded", name, memory is None] = sharded(rank, make, points, memory)
     torch.save(results, folder / f"rank{rank}.pt")
+
+
+def sharded(rank: int, make: type[nn.Module], points: list[str], memory: str | None) -> dict[str, Tensor]:
+    """Gradients of the second of two passes under FSDP2, every block a group by itself."""
+    model, mesh = make(), init_device_mesh("cpu", (2,))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    attach(model, "dfa", points=points, memory=memory)
+    x, y = data(model, rank)
+    torch.manual_seed(4)
+    for _ in range(2):
+        model.zero_grad()
+        cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
+    return {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
 
 
 def refused(rank: int) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from tests.tinydfa.blocks import (
     MICRO,
@@ -294,3 +295,13 @@ def test_drtp_in_the_forward_pass_under_autocast():
 
     for name in ("perceptron", "batch norm", "transformer, points inside"):
         assert_same(train(name, "forward", steps, "drtp"), train(name, None, steps, "drtp"))
+
+
+def test_the_whole_model_in_a_checkpoint():
+    def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
+        for _ in range(2):
+            loss = cross_entropy(checkpoint(model, x, use_reentrant=False).flatten(0, -2), y.flatten())
+            loss.backward()
+
+    for name in ("perceptron", "transformer, points inside"):
+        assert_same(train(name, "replay", steps), train(name, None, steps))

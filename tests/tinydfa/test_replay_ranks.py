@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.processes import in_two_processes
-from tests.tinydfa.replay_ranks import CASES, work
+from tests.tinydfa.replay_ranks import CASES, SHARDED, work
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,15 @@ def test_ddp_averages_the_same_gradients(name, ranks):
         for key, gradient in expected.items():
             torch.testing.assert_close(found[key], gradient, msg=key)
             torch.testing.assert_close(found[key], ranks[0][name, False][key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_fsdp2_shards_the_same_gradients(name, ranks):
+    for rank in ranks:
+        found, expected = rank["sharded", name, False], rank["sharded", name, True]
+        assert found.keys() == expected.keys()
+        for key, gradient in expected.items():
+            torch.testing.assert_close(found[key], gradient, msg=key)
 
 
 def test_a_search_for_unused_parameters_is_refused(ranks):

@@ -157,3 +157,13 @@ def test_forward_training_shows_no_hook_a_part_of_a_gradient():
     attachment.target = y
     with pytest.raises(DFAError, match="comes in parts"):
         loss_of(model, x, y)
+
+
+def test_gradients_of_some_parameters_alone():
+    model, (x, y) = Stack(), data(FLAT)
+    replayed(model)
+    with pytest.raises(DFAError, match=r"torch.autograd.grad and backward\(inputs=...\)"):
+        torch.autograd.grad(loss_of(model, x, y), list(model.top.parameters()))
+    with pytest.raises(DFAError, match=r"torch.autograd.grad and backward\(inputs=...\)"):
+        loss_of(model, x, y).backward(inputs=list(model.top.parameters()))
+    assert all(parameter.grad is None for parameter in model.parameters())
