@@ -7,7 +7,8 @@ rounds of the ratio within a round. Beside it stands the limit that counting mat
     a broadcasting method does the first two, the third only inside a block, and one projection for all points.
 
 The rest of a step (activations, optimizer, attention) is the same for both and not counted, so a limit can be beaten
-where backpropagation spends time on more than products.
+where backpropagation spends time on more than products. What a DFA step costs beside products shows against the row
+`dfa, by hand` of the perceptrons: the same without a library (`benchmarks.by_hand`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import tyro
@@ -26,6 +28,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.allocations import peak_bytes
+from benchmarks.by_hand import NAME, ByHand
 from benchmarks.environment import save
 from benchmarks.models import PostNormTransformer, PreNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
@@ -46,19 +49,24 @@ class Case:
     target: float  # what we hold ourselves to
     rounds: int
     methods: tuple[str, ...] = tuple(Method)
+    by_hand: Callable[[nn.Module], nn.Module] | None = (
+        None  # makes the model one that trains by DFA without the library
+    )
 
 
 def mlp_case(batch: int, *widths: int, target: float, rounds: int) -> Case:
     """A perceptron on random vectors with a point after every hidden activation."""
+    points = tuple(str(2 * hidden + 1) for hidden in range(len(widths) - 2))
     return Case(
         name=f"MLP {'-'.join(map(str, widths))}, batch {batch}",
         build=lambda: mlp(*widths),
         batch=lambda: (torch.randn(batch, widths[0]), torch.randint(0, widths[-1], (batch,))),
-        points=tuple(str(2 * hidden + 1) for hidden in range(len(widths) - 2)),
+        points=points,
         output=None,
         limit=mlp_limit(widths),
         target=target,
         rounds=rounds,
+        by_hand=lambda net: ByHand(cast(nn.Sequential, net), points, widths[-1], widths[1]),
     )
 
 
@@ -182,9 +190,21 @@ def stepper(case: Case, method: str, config: Config) -> Callable[[], None]:
     return step
 
 
+def floor_stepper(case: Case) -> Callable[[], None]:
+    """As `stepper`, of the model by hand."""
+    torch.manual_seed(0)
+    assert case.by_hand is not None
+    model = case.by_hand(case.build())
+    inputs, targets = case.batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    return partial(sgd_step, model, optimizer, inputs, targets)
+
+
 def measure(case: Case, config: Config) -> list[dict[str, Any]]:
-    """One row per method."""
+    """One row per method, and one for the floor."""
     steps: dict[str, Step] = {str(method): stepper(case, method, config) for method in case.methods}
+    if case.by_hand is not None and config.device == "cpu" and not config.compile:
+        steps[NAME] = floor_stepper(case)
     times = interleave(steps, case.rounds, device=config.device)
     return [
         {
@@ -192,8 +212,8 @@ def measure(case: Case, config: Config) -> list[dict[str, Any]]:
             "method": name,
             "ms a step": round(statistics.median(times[name]) * 1e3, 2),
             "ratio to BP": round(ratio(times, name, "bp"), 3),
-            "limit": round(case.limit, 3) if rule_of(name).broadcasts else None,
-            "target": case.target if name == "dfa" else 1.05 if rule_of(name).layerwise else None,
+            "limit": round(case.limit, 3) if name == NAME or rule_of(name).broadcasts else None,
+            "target": case.target if name == "dfa" else 1.05 if name != NAME and rule_of(name).layerwise else None,
             "peak MiB": round(peak_bytes(step, config.device) / 2**20, 1),
         }
         for name, step in steps.items()

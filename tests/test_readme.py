@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinydfa import attachment_of
+from tinydfa import attach, attachment_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +41,19 @@ def test_the_example_of_a_rule_runs_as_printed(page):
     model(torch.ones(3, 4)).sum().backward()
     assert names["attachment"].method == "Clipped"
     assert model.layers[0].weight.grad.any()
+
+
+def test_the_example_of_a_look_fits_the_feedback_that_backpropagation_would_need():
+    (code,) = [block for block in python_blocks(ROOT / "docs/how-it-works.md") if "class Fitted" in block]
+    names: dict = {}
+    exec(code, names)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    attachment = attach(model, names["Fitted"](), points=["1"])
+    x, y = torch.randn(32, 4), torch.randn(32, 2)
+    (model(x) - y).square().sum().backward()
+    weight = model[2].weight.detach()
+    assert (attachment.effective_feedback() - weight).norm() < 0.02 * weight.norm()
 
 
 def test_the_projection_by_hand_is_what_the_page_says():

@@ -225,7 +225,7 @@ class Head(Holder):
         matrix = self.in_force(settings)
         if not settings.own_columns and self.feedback_matrix is not None:
             drawn = self.feedback_matrix.shape[1]
-            columns = columns._replace(count=drawn, largest=drawn)
+            columns = columns._replace(total=drawn, largest=drawn)
         if matrix is not None:
             check_columns(matrix, records, columns)
         return columns

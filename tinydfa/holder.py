@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.errors import PointError, ShapeError
+from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback import Feedback
 from tinydfa.learner import Learner
 from tinydfa.passes import Settings
@@ -34,8 +34,8 @@ class Holder(nn.Module):
 
     def ready(self, settings: Settings, outputs: int, columns: Columns, device: torch.device) -> None:
         """See that there is a matrix, or a learner, of the right size in the right place."""
-        if self.size != (outputs, columns.count):
-            self.size = outputs, columns.count
+        if self.size != (outputs, columns.total):
+            self.size = outputs, columns.total
         if settings.feedback.projector is not None and not settings.rule.learns:
             return
         if settings.device is not None:
@@ -43,7 +43,7 @@ class Holder(nn.Module):
         if settings.rule.learns:
             self._ready_learner(settings, outputs, columns, device)
         else:
-            self._ready_matrix(settings.feedback, outputs, columns.count, device)
+            self._ready_matrix(settings.feedback, outputs, columns.total, device)
 
     def in_force(self, settings: Settings) -> Tensor | None:
         """The matrix of the rule in force; None where a projector stands in its place."""
@@ -75,9 +75,9 @@ class Holder(nn.Module):
         if learner is None or learner.rule.name != settings.rule.name:
             self.learner = learner = new_learner(settings, outputs, columns, device)
         learner.rule = settings.rule
-        if learner.matrix.shape != (outputs, columns.count):
+        if learner.matrix.shape != (outputs, columns.total):
             raise ShapeError(
-                f"the error at the head is {outputs} wide and the points {columns.count} together, but the feedback "
+                f"the error at the head is {outputs} wide and the points {columns.total} together, but the feedback "
                 f"that learns is {tuple(learner.matrix.shape)}. Keep the model's widths, or attach anew."
             )
 
@@ -98,9 +98,15 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, device: torc
     """What a rule that learns begins with: the matrix of fixed feedback, its scale taken in.
 
     Raises:
+        DFAError: the pass is compiled.
         PointError: points share a name, by which the learner would tell them apart.
     """
-    matrix = draw(settings.feedback, outputs, columns.count).float()
+    if torch.compiler.is_compiling():
+        raise DFAError(
+            f"{settings.rule} begins its feedback in the model's first pass, and that pass is compiled. Call the model "
+            "once before it is compiled: with torch.no_grad(): model(x)."
+        )
+    matrix = draw(settings.feedback, outputs, columns.total).float()
     starts = columns.starts or {}
     places = {point.label: (start, point.width or 0) for point, start in starts.items()}
     if len(places) < len(starts):

@@ -14,7 +14,7 @@ from tinydfa.entries import Keys
 from tinydfa.errors import PointError
 from tinydfa.head import Head
 from tinydfa.passes import in_backward
-from tinydfa.points import DFALayer
+from tinydfa.points import DFALayer, noted
 
 
 class PointHook:
@@ -29,10 +29,14 @@ class PointHook:
     def __init__(self, point: DFALayer, keys: Keys | None = None, others: Sequence[Keys] = ()) -> None:
         self.point, self.keys, self.others = point, keys, list(others)
         self.warned = False
+        self.link = point.link  # None until a head knows the point
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and not self.keys:
-            return self.point.forward(output)
+            if self.link is None:
+                self.link = self.point.link
+            passed = None if self.link is None else noted(self.point, self.link, output)
+            return self.point.forward(output) if passed is None else passed
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():

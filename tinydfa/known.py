@@ -56,10 +56,10 @@ class Known:
             value = record[1]
             if record[0] is not point or point.batch_dims != batch_dims:
                 return False
-            if value is None or len(record) > 3:
+            if isinstance(record, Record):
                 if record.shape != shape or record.rows is not None or type_of(value) is not dtype:
                     return False
-            elif value.shape != shape or value.dtype is not dtype:
+            elif value is None or value.shape != shape or value.dtype is not dtype:
                 return False
         for output, (shape, dtype, device) in zip(outputs, self.outputs, strict=True):
             if output.shape != shape or output.dtype is not dtype or output.device != device:

@@ -128,7 +128,10 @@ class Gradients:
         self.values = [record.value.detach() for record in records if record.value is not None]
         self.errors: dict[int, Tensor] = {}
         self.deltas: dict[int, Tensor] = {}
-        self.places = [(self.errors, outputs), (self.deltas, [record.value for record in records])]
+        self.places: list[tuple[dict[int, Tensor], list[Tensor | None]]] = [
+            (self.errors, [*outputs]),
+            (self.deltas, [record.value for record in records]),
+        ]
 
     def wait(self) -> None:
         for found, tensors in self.places:

@@ -26,7 +26,7 @@ class Columns(NamedTuple):
 
     sizes: list[tuple[tuple[int, ...], int, int]]  # batch dimensions, rows and width of every point that ran
     starts: dict[Point, int] | None  # first columns of all points; None: they share columns
-    count: int  # D
+    total: int  # D
     largest: int  # D as the scale means it: the width of the widest point, or of the matrix they share
 
 
@@ -99,7 +99,7 @@ def planned(
     dims = [own for own, _, _ in sizes]
     if not torch.compiler.is_compiling():
         slots = list(fitted(slots, [batch_first(r.value, own) for r, own in zip(fed, dims, strict=True)]))  # type: ignore[arg-type]
-    plan = plan_of(settings, error, columns.count, slots, autocast_type(outputs[0]), learner, len(indices))
+    plan = plan_of(settings, error, columns.total, slots, autocast_type(outputs[0]), learner, len(indices))
     if learner is None and error.dims == ((0,),) and outputs[0].dim() == 2:
         plan = plan._replace(alike=all_alike(plan, error.samples, matrix))
     in_front = all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419

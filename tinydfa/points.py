@@ -79,30 +79,18 @@ class DFALayer(nn.Module):
             input = link.observation.note(self, input, self._rows(link, index))
         if not link.cuts:
             return input
-        current = link.passes.current
+        passed = noted(self, link, input) if index is None else None
+        return self._note(link, input, index) if passed is None else passed
+
+    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
+        """As `forward`, of a point that may have to note more than what comes in and goes on."""
+        current = link.current
+        if not (link.scoped and current.open) and is_tracing():
+            return input
         if current.taker is not None:
             taken = hand_over(current.taker, self, input, index)
             if taken is not None:
                 return taken
-        if (
-            not current.open
-            or current.rows is not None
-            or index is not None
-            or self.passthrough
-            or not input.requires_grad
-            or input.is_nested
-            or not torch.is_grad_enabled()
-            or in_backward()
-        ):
-            return self._note(link, input, index)
-        passed = input.detach()
-        current.records.append((self, input, passed))
-        return passed
-
-    def _note(self, link: Link, input: Tensor, index: Tensor | None) -> Tensor:
-        """As `forward`, of a point that may have to note more than what comes in and goes on."""
-        if not (link.scoped and link.current.open) and is_tracing():
-            return input
         recording = torch.is_grad_enabled()
         wanted = recording and input.requires_grad
         passed = input if self.passthrough else input.detach()
@@ -145,3 +133,27 @@ class DFALayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"name={self.name!r}, width={self.width}"
+
+
+def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
+    """What goes on from a point in an ordinary training pass of an attached model; None if it is another kind of pass.
+
+    Every training pass comes through here once for each point, so it is kept short.
+    """
+    current = link.current
+    if (
+        link.cuts
+        and link.observation is None
+        and current.open
+        and current.taker is None
+        and current.rows is None
+        and input.requires_grad
+        and not input.is_nested
+        and torch.is_grad_enabled()
+        and not point.passthrough
+        and not in_backward()
+    ):
+        passed = input.detach()
+        current.records.append((point, input, passed))
+        return passed
+    return None

@@ -246,15 +246,15 @@ class ReplayNode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.pending is None:
             raise ReplayError("this pass was backpropagated a second time. Pass retain_graph=True the first time.")
-        if not torch._C._will_engine_execute_node(ctx.trigger):  # type: ignore[attr-defined]
-            raise ReplayError(
-                "torch.autograd.grad and backward(inputs=...) ask for some gradients alone, and under memory= the "
-                "blocks add all of theirs to .grad. Use loss.backward(), or attach without memory=."
-            )
         if torch.is_grad_enabled():
             raise ReplayError(
                 "memory= computes gradients without a graph of them, so create_graph=True has nothing to record. "
                 "Attach without memory=."
+            )
+        if not torch._C._will_engine_execute_node(ctx.trigger):  # type: ignore[attr-defined]
+            raise ReplayError(
+                "torch.autograd.grad and backward(inputs=...) ask for some gradients alone, and under memory= the "
+                "blocks add all of theirs to .grad. Use loss.backward(), or attach without memory=."
             )
         matrix, target, *indices = ctx.kept
         found = ctx.pending.backward(gradients, matrix, target, indices, ctx.values)

@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.allocations import peak_bytes
+from benchmarks.by_hand import ByHand
 from benchmarks.models import PostNormTransformer, PreNormTransformer, loss, mlp
 from benchmarks.peers.biotorch import convolutions, convolutions_limit
 from benchmarks.step_time import PRE_NORM, gpt2_limit, mlp_limit, transformer_limit
@@ -25,6 +26,20 @@ def test_the_limit_of_a_perceptron_is_its_count_of_products(shared):
     data = torch.randn(4, 9), torch.randint(0, 5, (4,))
     ours, theirs = (counted(mlp(*widths), method, ["1", "3", "5"], None, *data, shared) for method in ("dfa", "bp"))
     assert ours / theirs == pytest.approx(mlp_limit(widths, shared))
+
+
+def test_the_floor_trains_as_the_library_does():
+    points = ("1", "3")
+    data = torch.randn(4, 9), torch.randint(0, 5, (4,))
+    torch.manual_seed(0)
+    net = mlp(9, 7, 7, 5)
+    attach(net, "dfa", points=points)
+    torch.manual_seed(0)
+    floor = ByHand(mlp(9, 7, 7, 5), points, outputs=5, width=7)
+    for model in (net, floor):
+        loss(model, *data).backward()
+    for one, other in zip(net.parameters(), floor.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_the_limit_of_a_convolutional_network_is_its_count_of_products():

@@ -14,10 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, gradients_of
 from tests.tinydfa.works_with import (
+    AFTER_A_PASS,
     CONDITIONS,
     LINEAR,
     METHODS,
     NOTES,
+    PARTS,
     SEED,
     attached,
     by_hand,
@@ -58,15 +60,20 @@ def eager(method: str) -> None:
 
 
 def compiled(method: str, backend: str = "aot_eager") -> None:
-    """Compiled before it ever ran: the feedback is drawn inside the compiled forward pass."""
+    """Compiled before it ever ran, unless noted: the feedback is drawn inside the compiled forward pass."""
     torch.compiler.reset()
     net, attachment = attached(method)
     forward = torch.compile(net, fullgraph=True, backend=backend)
     x, y = batch()
+    if NOTES.get((method, "compiled")) == AFTER_A_PASS:
+        with pytest.raises(Exception, match="Call the model once before"):
+            forward(x)
+        with torch.no_grad():
+            net(x)
     for number in range(2):
         net.zero_grad()
         step(net, attachment, x, y, forward)
-        assert_gradients(net, reference(method, passes_before=number))
+        assert_gradients(net, reference(method, steps_before=number))
     with attachment.backprop():
         net.zero_grad()
         step(net, attachment, x, y, forward)
@@ -111,7 +118,7 @@ def ddp(method: str, ranks) -> None:
         assert one[key].keys() == two[key].keys()
         assert all(torch.equal(one[key][name], two[key][name]) for name in one[key])
         expected = (
-            reference(method, passes_before=int(key == "second"))
+            reference(method, steps_before=int(key == "second"))
             if method in (*LINEAR, "brsf")
             else mean([reference(method, half) for half in HALVES])
         )
@@ -120,6 +127,8 @@ def ddp(method: str, ranks) -> None:
             torch.testing.assert_close(one[key][name], gradient)
     matrices = [state["state"]["feedback_matrix"] for state in (one, two)]
     assert matrices[0] is matrices[1] is None or torch.equal(*matrices)
+    learners = [state["state"]["learner"] for state in (one, two)]
+    assert learners[0] is learners[1] is None or torch.equal(learners[0]["matrix"], learners[1]["matrix"])
     layerwise = [state["state"]["layerwise"] for state in (one, two)]
     assert all(torch.equal(layerwise[0][name], layerwise[1][name]) for name in layerwise[0])
 
@@ -139,16 +148,16 @@ def mean(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def accumulation(method: str) -> None:
     """Two halves added: what each gives alone; for a method linear in the error, what the whole batch gives."""
-    found = reference(method, *HALVES)
-    alone = [reference(method, half, passes_before=number) for number, half in enumerate(HALVES)]
+    found = reference(method, *HALVES, told=2)
+    alone = [reference(method, half, steps_before=number, told=2) for number, half in enumerate(HALVES)]
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, alone[0][name] + alone[1][name])
         if method in LINEAR:
             torch.testing.assert_close(gradient / 2, reference(method)[name])
-    net, attachment = attached(method)
+    net, attachment = attached(method, parts=2)
     for half in HALVES:
         step(net, attachment, *(data[half] for data in batch()), factor=0.5)
-    carried = 1.0 if (method, "accumulation") in NOTES else 0.5
+    carried = 1.0 if NOTES.get((method, "accumulation")) == PARTS else 0.5
     for name, gradient in gradients_of(net).items():
         torch.testing.assert_close(gradient, found[name] * (0.5 if name.startswith("top") else carried))
 

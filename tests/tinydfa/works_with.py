@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import DFA, Attachment, Feedback, Method, attach
+from tinydfa.rules import DKP
 
-METHODS = [str(method) for method in Method]
+METHODS = [*[str(method) for method in Method], "dkp"]
 CONDITIONS = {
     "eager": "plain PyTorch",
     "compiled": "`torch.compile(fullgraph=True)`",
@@ -30,14 +31,18 @@ CONDITIONS = {
 RANKS = "the mean of the ranks' gradients, not the whole batch's: the hidden signal is not linear in the error"
 PARTS = "the parts' hidden gradients add up, whatever the loss is divided by: their signal does not carry its scale"
 NEEDS_UNUSED = "needs `find_unused_parameters=True`: the hidden layers get no gradient"
+AFTER_A_PASS = "once the model has run, `with torch.no_grad(): model(x)`"
+AS_MANY_PARTS = "as the whole batch with `DKP(every=parts)`; else the feedback moves after every part"
 NEEDS_TARGET = "`attachment.target` is set before the forward pass"
 NOTES: dict[tuple[str, str], str] = {
     ("shallow", "DDP"): NEEDS_UNUSED,
     ("drtp", "compiled"): NEEDS_TARGET,
     **{(method, "DDP"): RANKS for method in ("sdfa", "tdfa", "drtp")},
     **{(method, "accumulation"): PARTS for method in ("sdfa", "tdfa", "drtp")},
+    ("dkp", "accumulation"): AS_MANY_PARTS,
+    ("dkp", "compiled"): AFTER_A_PASS,
 }
-LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf"]  # a mean over the batch is the mean over its parts
+LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", "dkp"]  # a mean over the batch is the mean over its parts
 SEED = 3
 
 
@@ -64,9 +69,12 @@ def table_in(readme: str) -> str:
     return readme.partition("<!-- works-with -->")[2].partition("<!-- /works-with -->")[0].strip()
 
 
-def attached(method: str, net: nn.Module | None = None, seed: int = SEED) -> tuple[nn.Module, Attachment]:
+def attached(
+    method: str, net: nn.Module | None = None, seed: int = SEED, parts: int = 1
+) -> tuple[nn.Module, Attachment]:
+    """A network at work; `parts` is what a rule that learns is told of how batches come."""
     net = Mlp() if net is None else net
-    return net, attach(net, method, feedback=Feedback(seed=seed))
+    return net, attach(net, DKP(every=parts) if method == "dkp" else method, feedback=Feedback(seed=seed))
 
 
 def step(
@@ -83,12 +91,13 @@ def step(
     (cross_entropy(output.float(), y) * factor).backward()
 
 
-def reference(method: str, *parts: slice, passes_before: int = 0) -> dict[str, Tensor]:
-    """Eager gradients of a fresh network on parts of the batch, added up."""
-    net, attachment = attached(method)
+def reference(method: str, *parts: slice, steps_before: int = 0, told: int = 1) -> dict[str, Tensor]:
+    """Eager gradients of a fresh network on parts of the batch, added up; `told` is how many parts a rule hears of."""
+    net, attachment = attached(method, parts=told)
     x, y = batch()
-    for _ in range(passes_before):
-        net(x)
+    for _ in range(steps_before):
+        step(net, attachment, x, y)
+    net.zero_grad()
     for part in parts or (slice(None),):
         step(net, attachment, x[part], y[part])
     return gradients_of(net)
@@ -96,6 +105,8 @@ def reference(method: str, *parts: slice, passes_before: int = 0) -> dict[str, T
 
 def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
     """Gradients of step `number` (from 0) of a network with `attached`'s feedback."""
+    if method == "dkp":
+        return direct_kolen_pollack(net, x, y, number)
     if method in ("dfa", "sdfa", "tdfa", "drtp", "shallow"):
         signal = {
             "dfa": lambda e: e, "shallow": lambda e: e, "sdfa": torch.sign, "drtp": lambda e: one_hot(y),
@@ -105,6 +116,36 @@ def by_hand(method: str, net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[st
         rule = mlp_rule(net, x, y, drawn, signal)
         return {name: g for name, g in rule.items() if method != "shallow" or name.startswith("top")}
     return walk_down(net, x, y, matrices(method, net, x, number))
+
+
+def direct_kolen_pollack(net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
+    """Gradients of step `number` from a fresh network; every step before it moves F by -lr (e.T @ h + decay F).
+
+    Steps before this one are taken from the weights of `Mlp()` on, as `eager` takes them: by SGD at 0.1.
+    """
+    drawn = (torch.rand(3, 16, generator=feedback_generator(SEED)) * 2 - 1) / 7**0.5
+    feedback, at = list(drawn.split([5, 4, 7], dim=1)), Mlp()
+    for _ in range(number):
+        gradients, moments = dkp_step(at, x, y, feedback)
+        feedback = [F - 0.01 * (moment + 1e-4 * F) for F, moment in zip(feedback, moments, strict=True)]
+        with torch.no_grad():
+            for name, parameter in at.named_parameters():
+                parameter.sub_(0.1 * gradients[name])
+    return dkp_step(net, x, y, feedback)[0]
+
+
+@torch.no_grad()
+def dkp_step(net: Mlp, x: Tensor, y: Tensor, feedback: list[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Gradients of all parameters, and e.T @ h of every point."""
+    h = [x]
+    for layer in net.hidden:
+        h.append(torch.tanh(h[-1] @ layer.weight.T + layer.bias))
+    error = error_of(h[-1] @ net.top.weight.T + net.top.bias, y)
+    gradients = {"top.weight": error.T @ h[-1], "top.bias": error.sum(0)}
+    for number, F in enumerate(feedback):
+        delta = error @ F * (1 - h[number + 1] ** 2)
+        gradients |= {f"hidden.{number}.weight": delta.T @ h[number], f"hidden.{number}.bias": delta.sum(0)}
+    return gradients, [error.T @ value for value in h[1:]]
 
 
 def matrices(method: str, net: Mlp, x: Tensor, number: int) -> dict[str, Tensor]:
