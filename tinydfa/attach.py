@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from tinydfa import entries
@@ -76,6 +77,7 @@ def attach(
     """
     rule = find_rule(method)
     model = getattr(model, "_orig_mod", model)
+    refuse_scripted({type(model).__name__: model})
     refuse_attached(model, rule.name)
     settled = settled_feedback(feedback, seed)
     return Attachment(model, rule, settled, planned(model, rule, points, output, batch_dims), chosen(memory))
@@ -97,6 +99,7 @@ def planned(
         )
     if head is None:
         places = points_to_hook(model, rule, points)
+        refuse_scripted({name: module for name, (module, _) in places.items()})
         head = new_head(model, places)
         if head is not None:
             hooks = point_hooks(head, places)
@@ -137,6 +140,16 @@ def refuse_attached(model: nn.Module, rule: str) -> None:
                 f"{name or type(model).__name__!r} is attached already. Switch it with attachment.method = "
                 f"{rule!r}, or call attachment.detach() first."
             )
+
+
+def refuse_scripted(modules: Mapping[str, nn.Module]) -> None:
+    """A program of torch.jit runs without the forwards and hooks of the modules it was made from."""
+    scripted = [name for name, module in modules.items() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise DFAError(
+            f"{', '.join(map(repr, scripted))} was made by torch.jit.script or torch.jit.trace, and such a program "
+            "calls no hooks. Attach to the model before it is scripted or traced, train it, and make the program then."
+        )
 
 
 def own_points(model: nn.Module) -> dict[str, DFALayer]:

@@ -108,7 +108,8 @@ class Attachment:
     def target(self) -> Tensor | None:
         """For rules that project targets: class ids ``[B]`` (negative: no label) or rows ``[B, c]`` of the next pass.
 
-        Taken by that pass, so that a target is never used twice. Rules that do not read targets ignore it.
+        Taken by that pass, so that a target is never used twice. Rules that do not read targets ignore it. Each thread
+        has its own, as each runs its own passes.
         """
         return self.link.current.target
 
@@ -140,7 +141,7 @@ class Attachment:
 
     @contextmanager
     def samples(self, rows: SampleIndex | Mapping[str, SampleIndex]) -> Iterator[None]:
-        """Say which sample each row of the points belongs to, for forward passes inside this block.
+        """Say which sample each row of the points belongs to, for this thread's forward passes inside this block.
 
         Args:
             rows: For all points, or by name or pattern of the point, one of

@@ -91,7 +91,7 @@ class _ConvForward(_Swapped):
     def forward(self, input: Tensor) -> Tensor:
         conv: Any = self
         if is_tracing():
-            return super().forward(input)  # type: ignore[misc, no-any-return]
+            return super().forward(input)  # type: ignore[misc]
         padding = conv.padding
         if conv.padding_mode != "zeros" or isinstance(padding, str):
             mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode

@@ -70,7 +70,11 @@ def plainly(parameter: Parameter) -> Parameter:
 
 def passed(parameter: Parameter) -> str:
     """The parameter as an argument."""
-    before = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**", Parameter.KEYWORD_ONLY: f"{parameter.name}="}
+    before: dict[Any, str] = {
+        Parameter.VAR_POSITIONAL: "*",
+        Parameter.VAR_KEYWORD: "**",
+        Parameter.KEYWORD_ONLY: f"{parameter.name}=",
+    }
     return before.get(parameter.kind, "") + parameter.name
 
 

@@ -46,7 +46,7 @@ def take_over(model: nn.Module, rule: str) -> Callable[..., Any] | None:
     own = None
     if class_of(model) is None:  # else somebody derived from ours while the model was attached before
         own = vars(model).pop("forward", None)
-        model.__class__ = attached_class(type(model), own)  # type: ignore[assignment]
+        model.__class__ = attached_class(type(model), own)
     use(model, rule)
     return own
 
@@ -65,9 +65,9 @@ def give_back(model: nn.Module, own: Callable[..., Any] | None) -> None:
 
     Who derived from our class, or wrapped our forward, keeps it: it then does what the original does.
     """
-    cls, place = class_of(model), vars(model)
-    if type(model) is cls:
-        model.__class__ = cls._dfa_stands_for  # type: ignore[attr-defined]
+    kind, place = vars(type(model)).get("_dfa_stands_for"), vars(model)
+    if kind is not None:
+        model.__class__ = kind
     if is_lookalike(place.get("forward")):  # put there by who took a wrapper off
         del place["forward"]
     if own is not None:
@@ -105,11 +105,11 @@ class Undeclared:
 
 def reduced(self: nn.Module, protocol: Any) -> Any:
     """As the model's own class would be reduced; a copy then gets a class of its own."""
-    cls: Any = class_of(self)
-    found: Any = super(cls, self).__reduce_ex__(protocol)
-    if type(self) is not cls or found[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
+    found: Any = super(class_of(self), self).__reduce_ex__(protocol)  # type: ignore[arg-type]
+    kind = vars(type(self)).get("_dfa_stands_for")
+    if kind is None or found[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
         return found
-    return new_instance, (cls._dfa_stands_for, *found[1][1:]), *found[2:]
+    return new_instance, (kind, *found[1][1:]), *found[2:]
 
 
 def new_instance(kind: type, *arguments: Any) -> Any:
@@ -129,13 +129,13 @@ def refuse_script(self: nn.Module) -> nn.Module:
 
 def replicated(self: nn.Module) -> Any:
     """A replica of `nn.DataParallel`: it runs the model's own forward, in which no point has anything to do."""
-    attached = vars(self).get("_attachment")
+    attached: Any = vars(self).get("_attachment")
     if attached is not None and attached.link.cuts and torch.is_grad_enabled():
         raise DFAError(
             f"nn.DataParallel runs replicas of the model in threads, and {attached.link.rule} has one feedback for "
             "all of them, on one device. Use nn.parallel.DistributedDataParallel, one process a GPU."
         )
-    replica = super(class_of(self), self)._replicate_for_data_parallel()  # type: ignore[arg-type, misc]
+    replica = super(class_of(self), self)._replicate_for_data_parallel()  # type: ignore[arg-type]
     if vars(replica).pop("_attachment", None) is not None and attached.own_forward is not None:
         vars(replica)["_dfa_own_forward"] = attached.own_forward
     return replica
@@ -151,20 +151,19 @@ def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwar
     """
     attached: Any = getattr(model, "_attachment", None)
     if attached is None:
-        own = vars(model).get("_dfa_own_forward")
-        return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
+        return wrapped_forward(kind, model, *args, **kwargs)
     link, own = attached.link, attached.own_forward
     current = link.current
     if current.open:
         if current.number != number:
-            return kind.forward(model, *args, **kwargs)
+            return wrapped_forward(kind, model, *args, **kwargs)
         with link.nested():
             return forward_pass(kind, number, model, *args, **kwargs)
     if is_tracing():  # points and head stand aside where no pass is open
         return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
     if link.looks:
         return looking(model, partial(forward_pass, kind, number, model), args, kwargs)
-    if attached.leftover and not torch.compiler.is_compiling() and torch.is_grad_enabled():
+    if attached.leftover and link.cuts and not torch.compiler.is_compiling() and torch.is_grad_enabled():
         attached.leftover = still_unknown(model, attached.leftover, link.rule.name)
     current.records = []  # left over from a pass that raised
     current.open, current.number = True, number
@@ -192,6 +191,12 @@ def run_again(kind: Any, model: nn.Module, *args: Any, **kwargs: Any) -> None:
     output = kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
     if attached.at_return is not None:
         attached.at_return(model, args, output)
+
+
+def wrapped_forward(kind: Any, model: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+    """What our forward does for those who wrapped it while the model was attached, and keep it."""
+    own = vars(model).get("_dfa_own_forward")
+    return kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
 
 
 def refuse_unfed(current: ForwardPass) -> None:

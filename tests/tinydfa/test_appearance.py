@@ -167,7 +167,6 @@ def test_a_copy_computes_and_trains_with_its_own_weights(make):
     assert gradients_of(net) == {}
     attachment_of(kept).detach()
     assert type(kept) is Mlp
-    assert type(net) is not Mlp
 
 
 def test_a_moving_average_follows_the_model():
@@ -288,6 +287,8 @@ def test_detach_keeps_a_wrapper_on_a_wrapper():
     wrapped(net)
     torch.testing.assert_close(net(x), 4 * Mlp()(x))
     attachment.detach()
+    torch.testing.assert_close(net(x), 4 * Mlp()(x))
+    attach(net, "dfa")
     torch.testing.assert_close(net(x), 4 * Mlp()(x))
 
 

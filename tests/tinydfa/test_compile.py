@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +68,63 @@ def test_switching_through_all_methods_on_one_compiled_model():
         attachment.target = y
         cross_entropy(forward(x), y).backward()
         assert_gradients(net, eager(method, x, y))
+
+
+@pytest.mark.parametrize("order", ["attach first", "compile first"])
+def test_a_model_that_is_compiled_in_place(order):
+    net, (x, y) = Mlp(), batch()
+    if order == "compile first":
+        net.compile(fullgraph=True, backend="aot_eager")
+        net(x)
+    attachment = attach(net, "dfa")
+    if order == "attach first":
+        net.compile(fullgraph=True, backend="aot_eager")
+    for method in ("dfa", "bp", "dfa"):
+        attachment.method = method
+        net.zero_grad()
+        cross_entropy(net(x), y).backward()
+        assert_gradients(net, eager(method, x, y))
+
+
+def test_an_attached_model_within_a_compiled_step_switches_and_leaves():
+    net, (x, y) = Mlp(), batch()
+    attachment = attach(net, "dfa")
+    step = torch.compile(lambda x, y: cross_entropy(net(x), y), fullgraph=True, backend="aot_eager")
+    for method in ("dfa", "bp", "shallow", "fa", "dfa"):
+        attachment.method = method
+        net.zero_grad()
+        step(x, y).backward()
+        assert_gradients(net, eager(method, x, y))
+    attachment.detach()
+    net.zero_grad()
+    step(x, y).backward()
+    assert_gradients(net, eager("bp", x, y))
+
+
+def test_compiled_parts_of_an_attached_model():
+    net, (x, y) = Mlp(), batch()
+    attach(net, "dfa")
+    net.hidden[1] = torch.compile(net.hidden[1], backend="aot_eager")
+    net.hidden[2].compile(backend="aot_eager")
+    cross_entropy(net(x), y).backward()
+    found = {name.replace("_orig_mod.", ""): gradient for name, gradient in gradients_of(net).items()}
+    expected = eager("dfa", x, y)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)
+
+
+def test_a_compiled_model_called_from_another_thread():
+    net, (x, y) = Mlp(), batch()
+    attach(net, "dfa")
+    forward = compiled(net)
+    forward(x)
+    outputs: list[Tensor] = []
+    thread = threading.Thread(target=lambda: outputs.append(forward(x)))
+    thread.start()
+    thread.join()
+    cross_entropy(outputs[0], y).backward()
+    assert_gradients(net, eager("dfa", x, y))
 
 
 def test_many_models_in_one_process():

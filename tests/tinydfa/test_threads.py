@@ -9,23 +9,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import attach
 from tinydfa.errors import PointError
 
 
+def caught(work: Callable[[], object]) -> list[BaseException]:
+    """What `work` raised."""
+    try:
+        work()
+    except BaseException as error:
+        return [error]
+    return []
+
+
 def in_thread(work: Callable[[], object]) -> list[BaseException]:
     """Runs `work` in a thread of its own, to its end; what it raised."""
     raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=lambda: raised.extend(caught(work)))
     thread.start()
     thread.join()
     return raised
@@ -103,33 +106,49 @@ def test_a_target_is_that_of_the_thread_that_set_it():
     assert_gradients(net, {name: one[name] + two[name] for name in one})
 
 
-def test_threads_train_one_model_at_once():
-    net = Mlp()
+def test_passes_that_overlap_train_apart():
+    """Another thread's pass begins amid this thread's and ends after it."""
+    net, (x, y), (x2, y2) = Mlp(), batch(), batch(3, seed=5)
     attachment = attach(net, "dfa")
-    batches = [batch(3 + number, seed=number) for number in range(4)]
-    together, raised = threading.Barrier(4), []
+    halfway, finished = threading.Event(), threading.Event()
 
-    def train(x: Tensor, y: Tensor) -> None:
-        try:
-            together.wait()
-            for _ in range(25):
-                cross_entropy(net(x), y)
-            results.append(torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters())))
-        except Exception as error:
-            raised.append(error)
+    def wait(*_: object) -> None:
+        halfway.set()
+        finished.wait(timeout=60)
 
-    results: list[tuple[Tensor, ...]] = []
-    threads = [threading.Thread(target=train, args=data) for data in batches]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def begin() -> list[BaseException]:
+        handle = net.hidden[2].register_forward_pre_hook(wait)
+        other.start()
+        halfway.wait(timeout=60)
+        handle.remove()
+        return []
+
+    raised: list[BaseException] = []
+    other = threading.Thread(target=lambda: raised.extend(caught(lambda: cross_entropy(net(x2), y2).backward())))
+    amid(net, begin)
+    loss = cross_entropy(net(x), y)
+    finished.set()
+    other.join()
+    loss.backward()
     assert raised == []
-    names = [name for name, _ in net.named_parameters()]
     matrix = attachment.head.feedback_matrix
-    expected = [mlp_rule(net, x, y, matrix, lambda e: e) for x, y in batches]
-    for name, *found in zip(names, *results, strict=True):
-        torch.testing.assert_close(sum(found), sum(one[name] for one in expected))
+    one, two = mlp_rule(net, x, y, matrix, lambda e: e), mlp_rule(net, x2, y2, matrix, lambda e: e)
+    assert_gradients(net, {name: one[name] + two[name] for name in one})
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["dfa", "drtp"])
+def test_the_backward_pass_may_run_and_recompute_in_another_thread(method, when):
+    """As it does on a GPU, whose backward passes run in a thread of the engine."""
+    net, (x, y) = Mlp(), batch()
+    attachment = attach(net, method)
+    if when == "before":
+        attachment.target = y
+    loss = cross_entropy(checkpoint(net, x, use_reentrant=False), y)
+    attachment.target = y
+    assert in_thread(loss.backward) == []
+    signal = {"dfa": lambda e: e, "drtp": lambda e: one_hot(y)}[method]
+    assert_gradients(net, mlp_rule(net, x, y, attachment.head.feedback_matrix, signal))
 
 
 class Branches(nn.Module):

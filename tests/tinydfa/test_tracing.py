@@ -111,6 +111,15 @@ def test_a_graph_that_shares_its_modules_with_an_attached_model_does_not_train_b
     assert gradients_of(net).keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
+@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, batch()[0])])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_program_is_not_attached_to(make, within):
+    net = make(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)))
+    model, point = (nn.Sequential(net, nn.Linear(3, 3)), "0") if within else (net, "1")
+    with pytest.raises(DFAError, match=f"{point if within else 'Module'}.* was made by .*Attach to the model before"):
+        attach(model, "dfa", points=[point])
+
+
 @pytest.mark.parametrize("within", [False, True])
 def test_a_script_is_refused_with_the_way_out(within):
     net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
