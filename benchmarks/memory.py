@@ -9,8 +9,8 @@
 
 Peak memory is what a forward and a backward pass allocate at most on top of what was there before, from the
 allocator's record. Weights and gradients are there before; an optimiser that steps in the backward pass frees the
-latter, too. Step times are of forward, backward and SGD, the contestants of a model taking turns; a ratio is the median over
-rounds of the ratio within a round. The last line is JSON: every ratio, with its target where it has one.
+latter, too. Step times are of forward, backward and SGD, the contestants of a model taking turns; a ratio is the median
+over rounds of the ratio within a round. The last line is JSON: every ratio, with its target where it has one.
 
 Limits, counting matrix products: of each block backpropagation computes three (output, weight gradient, input
 gradient), with a checkpoint four, DFA two, under replay three, DRTP in the forward pass two. Inside a block of a

@@ -62,8 +62,8 @@ class MemoryConfig:
     """The argument of the `train` commands whose models can free the graphs of a forward pass."""
 
     memory: str | None = None
-    """What a forward pass keeps: replay, one block at a time, after which the model runs forward again when the error is
-    known; or as many of the topmost blocks as fit in so many bytes, such as 800M or 2G. Everything if left out."""
+    """What a forward pass keeps: replay, one block at a time, and the model runs forward again when the error is known;
+    or as many of the topmost blocks as fit in so many bytes, such as 800M or 2G. Everything if left out."""
 
     def keeps(self, method: str) -> str | int | None:
         """`memory=` of `tinydfa.attach`.
