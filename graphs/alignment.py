@@ -9,7 +9,6 @@ is the mean cosine over the model's feedback points at the last measurement; the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from graphs import train
 from graphs.graph import Graph
 from graphs.models import DNA, build_model
 from graphs.presets import PRESETS, Preset, find_preset
-from harness.config import Unused, conclude
+from harness.config import Unused
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import rule_of, slug
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Attachment, measure_alignment
 
@@ -65,8 +64,8 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
     device = pick_device(config.device)
     graph = (graph or train.load_preset_graph(preset, config)).to(device)
     check(graph)
+    run = run or NullRun("graphs", train.resolved(config, preset))
     seed_everything(config.seed)
-    start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
     attachment = train.attach_method(model, preset, config.seed)
     optimizer = train.make_optimizer(model, preset)
@@ -80,8 +79,7 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
             found = point_alignment(model, graph, list(attachment.points))
             for name, value in (found | {"epoch": epoch}).items():
                 curves.setdefault(name, []).append(value)
-            if run is not None:
-                run.log(epoch, train_loss=loss, **found)
+            run.log(epoch, train_loss=loss, **found)
 
     points = list(attachment.points)
     released = released_alignment(model, attachment, graph)
@@ -94,16 +92,7 @@ def measure(config: Config, run: Run | None = None, graph: Graph | None = None) 
         "alignment_start": mean(curves[name][0] for name in points),
         "test_accuracy": history.metrics()["test_accuracy"],
     }
-    return conclude(
-        "graphs",
-        run,
-        train.resolved(config, preset),
-        model=preset.model,
-        metrics=metrics,
-        curves=curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    return run.finish(model=preset.model, metrics=metrics, curves=curves, device=device)
 
 
 def check(graph: Graph) -> None:

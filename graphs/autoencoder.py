@@ -8,8 +8,7 @@ Adam; reported are AUC and average precision on the held-out test edges after th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,13 +21,12 @@ from graphs.graph import Graph
 from graphs.links import LinkSplit, split_links
 from graphs.models import Encoder
 from graphs.presets import AutoencoderPreset, find_autoencoder_preset
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import rule_of, slug
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run
 from harness.seeds import seed_everything
+from harness.stateful import Record
 from tinydfa import attach
 
 
@@ -46,6 +44,15 @@ class Config(RunConfig):
         return preset if self.epochs is None else replace(preset, epochs=self.epochs)
 
 
+@dataclass
+class History(Record):
+    """One loss an epoch, and scores every ten epochs."""
+
+    train_loss: list[float] = field(default_factory=list)  # nats per edge
+    test_auc: list[float] = field(default_factory=list)
+    test_ap: list[float] = field(default_factory=list)
+
+
 def train(config: Config, run: Run | None = None, whole: Graph | None = None) -> dict[str, Any]:
     """Train as `config` says; for the arguments see `graphs.train.train`."""
     preset = config.resolve()
@@ -53,44 +60,24 @@ def train(config: Config, run: Run | None = None, whole: Graph | None = None) ->
     whole = (whole or load_graph(config.dataset, config.data_dir)).to(device)
     links = split_links(whole, preset.val_edges, preset.test_edges, config.seed)
     graph = whole.with_edges(links.train)
+    run = run or NullRun("graphs", resolved(config, preset))
     seed_everything(config.seed)
-    start = perf_counter()
     encoder = Encoder(graph.features, preset.width).to(device)
     attachment = attach(encoder, preset.method, seed=config.seed)
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=preset.lr)
-    curves: dict[str, list[float]] = {"train_loss": [], "test_auc": [], "test_ap": []}
-    done = 0
-    if run is not None and (state := run.restore()) is not None:
-        done, curves = state["step"], state["curves"]
-        encoder.load_state_dict(state["model"])
-        attachment.load_state_dict(state["attachment"])
-        optimizer.load_state_dict(state["optimizer"])
-
-    epochs = range(done + 1, preset.epochs + 1)
-    for epoch in epochs if run is None else track(epochs, f"auto-encoder, {preset.method}"):
+    optimizer, history = torch.optim.Adam(encoder.parameters(), lr=preset.lr), History()
+    state = {"model": encoder, "attachment": attachment, "optimizer": optimizer, "history": history}
+    done = run.resume(state)
+    for epoch in run.track(range(done + 1, preset.epochs + 1), f"auto-encoder, {preset.method}"):
         scalars = {"train_loss": train_epoch(encoder, graph, optimizer)}
         if epoch % 10 == 0 or epoch == preset.epochs:
             scalars |= evaluate(encoder, graph, links)
         for name, value in scalars.items():
-            curves[name].append(value)
-        if run is None:
-            check_loss(scalars["train_loss"], epoch)
-            continue
+            getattr(history, name).append(value)
         run.log(epoch, **scalars)
         if epoch % config.checkpoint_every == 0:
-            states = {"model": encoder.state_dict(), "attachment": attachment.state_dict()}
-            run.save(epoch, **states, optimizer=optimizer.state_dict(), curves=curves)
-
-    return conclude(
-        "graphs",
-        run,
-        resolved(config, preset),
-        model="gae",
-        metrics={name: values[-1] for name, values in curves.items()},
-        curves=curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+            run.save(epoch, **state)
+    metrics = {name: values[-1] for name, values in vars(history).items()}
+    return run.finish(model="gae", metrics=metrics, curves=vars(history), device=device)
 
 
 def train_epoch(encoder: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -22,14 +21,13 @@ from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.models import build_model
 from graphs.presets import Preset, find_preset
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
 from harness.methods import slug
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run
 from harness.seeds import seed_everything
+from harness.stateful import Record
 from tinydfa import Attachment, attach
 
 
@@ -62,7 +60,7 @@ class Config(RunConfig):
 
 
 @dataclass
-class History:
+class History(Record):
     """What happened in each epoch, and the best epoch so far."""
 
     train_loss: list[float] = field(default_factory=list)  # nats per training node, dropout on
@@ -92,7 +90,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         graph: The graph, if it was loaded already.
 
     Returns:
@@ -104,43 +102,22 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
     preset = config.resolve()
     device = pick_device(config.device)
     graph = (graph or load_preset_graph(preset, config)).to(device)
+    run = run or NullRun("graphs", resolved(config, preset))
     seed_everything(config.seed)
-    start = perf_counter()
     model = build_model(preset, graph.features, graph.classes).to(device)
     attachment = attach_method(model, preset, config.seed)
-    optimizer = make_optimizer(model, preset)
-    history, done = History(), 0
-    if run is not None and (state := run.restore()) is not None:
-        done, history = state["step"], History(**state["history"])
-        model.load_state_dict(state["model"])
-        attachment.load_state_dict(state["attachment"])
-        optimizer.load_state_dict(state["optimizer"])
-
-    epochs = range(done + 1, preset.epochs + 1)
-    for epoch in epochs if run is None else track(epochs, f"{preset.model}, {preset.method}"):
-        if attachment.rule.needs_target:
-            attachment.target = training_target(graph)
+    optimizer, history = make_optimizer(model, preset), History()
+    state = {"model": model, "attachment": attachment, "optimizer": optimizer, "history": history}
+    done, target = run.resume(state), training_target(graph)
+    for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
+        attachment.target = target
         loss = train_epoch(model, graph, optimizer)
         val, test = evaluate(model, graph)
         history.add(loss, val, test)
-        if run is None:
-            check_loss(loss, epoch)
-            continue
         run.log(epoch, train_loss=loss, val_accuracy=val, test_accuracy=test)
         if epoch % config.checkpoint_every == 0:
-            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
-            run.save(epoch, **states, optimizer=optimizer.state_dict(), history=vars(history))
-
-    return conclude(
-        "graphs",
-        run,
-        resolved(config, preset),
-        model=preset.model,
-        metrics=history.metrics(),
-        curves=vars(history),
-        device=device,
-        seconds=perf_counter() - start,
-    )
+            run.save(epoch, **state)
+    return run.finish(model=preset.model, metrics=history.metrics(), curves=vars(history), device=device)
 
 
 def attach_method(model: nn.Module, preset: Preset, seed: int) -> Attachment:

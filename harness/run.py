@@ -9,19 +9,16 @@
 The pattern in a training script:
 
     with Run("graphs", "gcn-cora-dfa-0", config, config.out, config.resume) as run:
-        model, optimizer = ...
-        start = 0
-        if state := run.restore():                       # None without --resume, or before the first checkpoint
-            start = state["step"]
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-        for step in range(start + 1, config.steps + 1):
+        state = {"model": model, "optimizer": optimizer}  # all that has a state_dict
+        done = run.resume(state)                          # 0 without --resume, or before the first checkpoint
+        for step in run.track(range(done + 1, config.steps + 1), "gcn, dfa"):
             loss = train_step(...)
             run.log(step, loss=loss)
-            run.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+            run.save(step, **state)
         run.finish(model="gcn", dataset="cora", method="dfa", seed=0, metrics={"test_accuracy": ...})
 
 Several processes that train one model (`harness.processes`) make all these calls; the first alone writes and prints.
+A training that is to leave no folder, such as a cell of a table, is given a `NullRun`.
 """
 
 import contextlib
@@ -31,18 +28,23 @@ import os
 import re
 import time
 import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from harness.ending import ending, short_result
 from harness.errors import NonFiniteLoss, UserError, writing
 from harness.files import lock, write_whole
 from harness.launch import check_launch
 from harness.metrics import MetricsFile
 from harness.processes import check_joined, current
+from harness.progress import track
 from harness.results import PLACES, given, make_result, plain
 
-__all__ = ["NonFiniteLoss", "Run", "check_loss", "read_config"]
+__all__ = ["NonFiniteLoss", "NullRun", "Run", "check_loss", "read_config"]
+
+T = TypeVar("T")
 
 
 def check_loss(loss: float, step: int, hint: str = "Lower the learning rate") -> None:
@@ -86,7 +88,7 @@ class Run:
     """
 
     def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
-        self.task, self.name, self.config, self.resume = task, name, config, resume
+        self.task, self.name, self.config, self._resumes = task, name, config, resume
         self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
@@ -147,7 +149,7 @@ class Run:
 
         Args:
             step: Steps (or epochs) done; `restore` returns it.
-            **state: State dicts, tensors, numbers, strings, and lists or dicts of them.
+            **state: Things with a `state_dict`, or tensors, numbers, strings, and lists or dicts of them.
 
         Raises:
             TypeError: something in `state` could not be read back without running code from the file; names it.
@@ -156,6 +158,7 @@ class Run:
         from harness.checkpoint import write_checkpoint
         from harness.seeds import generator_states
 
+        state = {name: thing.state_dict() if hasattr(thing, "state_dict") else thing for name, thing in state.items()}
         generators = generator_states()
         of_others = self._processes.gather(generators)[1:]
         if not self._processes.is_main:
@@ -180,7 +183,7 @@ class Run:
 
         if self._processes.is_main:
             (self.folder / TEMPORARY).unlink(missing_ok=True)  # left by a kill
-        content = read_checkpoint(self.folder, or_previous=True) if self.resume else None
+        content = read_checkpoint(self.folder, or_previous=True) if self._resumes else None
         if content is None:
             if self._processes.is_main:
                 self._metrics.cut(0)
@@ -199,37 +202,61 @@ class Run:
         set_generator_states(generators[self._processes.rank])
         return content["state"] | {"step": content["step"]}
 
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """Bring every thing in `state` to where the last `save` left it, by its `load_state_dict`.
+
+        Returns:
+            The step of that checkpoint; 0 where there is none, see `restore`.
+        """
+        found = self.restore()
+        if found is None:
+            return 0
+        for name, thing in state.items():
+            thing.load_state_dict(found[name])
+        return int(found["step"])
+
+    def keep(self, name: str, text: str) -> None:
+        """Write a file that belongs to the run into its folder."""
+        if self._processes.is_main:
+            write_whole(self.folder / name, text)
+
+    def track(self, iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """`iterable` behind a progress bar; see `harness.progress.track`."""
+        return track(iterable, description, total) if self._processes.is_main else iter(iterable)
+
+    def say(self, text: str) -> None:
+        """Print a line for whoever looks on."""
+        if self._processes.is_main:
+            print(text, flush=True)
+
     def finish(
         self,
         *,
         model: str,
-        dataset: str,
-        method: Any,
-        seed: int,
         metrics: dict[str, Any],
         device: Any = None,
         curves: dict[str, Any] | None = None,
+        **about: Any,
     ) -> dict[str, Any]:
-        """Write `result.json` and print it as one line. For the arguments see `harness.results.make_result`."""
-        from harness.device import pick_device
+        """Write `result.json`; print a few lines for people, and a short result as one line of JSON.
 
-        result = make_result(
-            task=self.task,
-            model=model,
-            dataset=dataset,
-            method=method,
-            seed=seed,
-            metrics=metrics,
-            seconds=self.seconds,
-            config=self.config,
-            device=device if device is not None else pick_device(plain(self.config).get("device") or "auto"),
-            curves=curves,
-        )
+        For the arguments see `harness.results.make_result`. "dataset", "method" and "seed" are those of the
+        configuration, and the device is its, unless they are given. Returns the whole result.
+        """
+        result = self._result(model=model, metrics=metrics, device=device, curves=curves, **about)
         if not self._processes.is_main:
             return result
         write_whole(self.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-        print(json.dumps(result, allow_nan=False), flush=True)
+        print(ending(result, self.folder), short_result(result, self.folder), sep="\n", flush=True)
         return result
+
+    def _result(self, *, device: Any, **about: Any) -> dict[str, Any]:
+        from harness.device import pick_device
+
+        settings = plain(self.config)
+        about = {name: settings.get(name) for name in ("dataset", "method", "seed")} | about
+        device = pick_device(settings.get("device") or "auto") if device is None else device
+        return make_result(task=self.task, config=self.config, seconds=self.seconds, device=device, **about)
 
     def _hold_folder(self) -> None:
         """Make the folder, and keep other processes out of it for as long as this one trains."""
@@ -250,7 +277,7 @@ class Run:
         with writing(self.folder, "Choose another folder with --out"):
             written = ("result.json", "checkpoint.pt", "checkpoint.previous.pt")
             taken = any((self.folder / name).exists() for name in written) or self._metrics.size() > 0
-        if taken and not self.resume:
+        if taken and not self._resumes:
             state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
             way_out = "Continue it with --resume, or choose another folder with --out"
             raise UserError(f"{self.folder} holds {state}. {way_out}.")
@@ -280,6 +307,48 @@ class Run:
             with writing(self.folder):
                 self._board = SummaryWriter(str(self.folder), purge_step=self._last_step + 1)
         return self._board
+
+
+class NullRun(Run):
+    """A run that leaves nothing behind: no folder, no checkpoint, no line printed.
+
+    Args:
+        task: Name of the task's folder.
+        config: All that decided the run, for its result.
+    """
+
+    def __init__(self, task: str, config: Any) -> None:
+        self.task, self.config = task, config
+        self._earlier, self._start = 0.0, time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def log(self, step: int, **scalars: Any) -> None:
+        """Only refuse a loss that is not finite."""
+        for name, value in scalars.items():
+            if "loss" in name:
+                check_loss(_number(name, value), step)
+
+    def save(self, step: int, **state: Any) -> None:
+        """Nothing is kept."""
+
+    def restore(self) -> None:
+        """There is nothing to restore."""
+
+    def keep(self, name: str, text: str) -> None:
+        """Nothing is kept."""
+
+    def track(self, iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """`iterable`, without a bar."""
+        return iter(iterable)
+
+    def say(self, text: str) -> None:
+        """Nothing is printed."""
+
+    def finish(self, *, device: Any = None, **about: Any) -> dict[str, Any]:
+        """Only make the result."""
+        return self._result(device=device, **about)
 
 
 def _number(name: str, value: Any) -> float | int:

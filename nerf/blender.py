@@ -2,6 +2,7 @@
 
     <folder>/transforms_train.json    camera_angle_x, and per frame file_path and transform_matrix
              transforms_test.json
+             transforms_val.json      if there is one, to choose settings by
              train/r_0.png ...        RGBA, square pixels
 
 `transform_matrix` is camera-to-world, 4 x 4, in OpenGL's axes with z up. What else a file may say of lenses is in
@@ -28,7 +29,7 @@ from nerf.intrinsics import LARGEST, read_lens
 from nerf.lens import joined
 from nerf.placing import PATH_POSES, as_path, focus_point, ray_bounds, rescaled
 from nerf.scene import Scene, Views
-from nerf.transforms import CameraFile, note, read_split
+from nerf.transforms import CameraFile, note, read_split, read_validation
 
 NAMES = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NEAR, FAR = 2.0, 6.0
@@ -54,6 +55,7 @@ def read_blender(
     near: float | None = None,
     far: float | None = None,
     background: Background | None = None,
+    validation: bool = False,
 ) -> Scene:
     """Read a scene: all its training views, all its test views.
 
@@ -63,18 +65,20 @@ def read_blender(
         near: Where rays begin, in the units of the file; None: what the file says, or what its cameras do.
         far: Where they end.
         background: What is behind the scene; None: white if the pictures have an alpha channel, else black.
+        validation: Read the validation views as well, if the scene has any.
 
     Raises:
         UserError: a file is missing or malformed (it is named), or `size` does not fit.
     """
-    splits = read_split(folder)
+    splits = list(read_split(folder))
+    if validation and (chosen_by := read_validation(folder, splits)) is not None:
+        splits.append(chosen_by)
     white = has_white_background([frame.file for split in splits for frame in split.frames], background)
-    train, test = (_read_views(split, size, float(white)) for split in splits)
+    read = [_read_views(split, size, float(white)) for split in splits]
     said = splits[0].range()
-    placing = _placing(splits[0], train.poses, said[0] if near is None else near, said[1] if far is None else far)
-    train, test = (
-        replace(views, poses=rescaled(views.poses, placing.origin, placing.scale).float()) for views in (train, test)
-    )
+    placing = _placing(splits[0], read[0].poses, said[0] if near is None else near, said[1] if far is None else far)
+    read = [replace(views, poses=rescaled(views.poses, placing.origin, placing.scale).float()) for views in read]
+    train, test, *val = read
     scene = Scene(
         name=folder.name,
         train=train,
@@ -85,9 +89,10 @@ def read_blender(
         ndc=False,
         path=_path(train.poses, placing.centred),
         bounds=torch.tensor([[-HALF_WIDTH] * 3, [HALF_WIDTH] * 3]),
+        val=val[0] if val else None,
     )
     published = placing.centred and (placing.near, placing.far) == (NEAR, FAR) and not placing.origin.any()
-    return scene if published else replace(scene, bounds=ray_bounds(scene, (train, test)))
+    return scene if published else replace(scene, bounds=ray_bounds(scene, read))
 
 
 def _read_views(split: CameraFile, size: int | None, background: float) -> Views:

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from nerf import blender, llff, procedural
 from nerf.archives import find_scene
 from nerf.images import Background
-from nerf.scene import Scene
+from nerf.scene import Scene, held_out
 
 DATASETS = ("synthetic", "blender", "llff")
 DEFAULT_SCENES = {"synthetic": procedural.NAME, "blender": "lego", "llff": "fern"}
@@ -30,6 +30,7 @@ def load_scene(
     near: float | None = None,
     far: float | None = None,
     background: Background | None = None,
+    val_views: int | None = None,
 ) -> Scene:
     """Read a scene, or make it.
 
@@ -42,6 +43,8 @@ def load_scene(
         near: Where rays begin, in the units of the scene's file; of "blender" alone. None: see `nerf.blender`.
         far: Where they end.
         background: What is behind the scene; not of "synthetic". None: white if its pictures have an alpha channel.
+        val_views: Read the scene's validation views too, or, if it has none of its own, hold out that many training
+            views for them. None: no validation views.
 
     Returns:
         The scene, on the CPU.
@@ -58,11 +61,14 @@ def load_scene(
     if dataset == "synthetic":
         if name != procedural.NAME:
             raise UserError(f"--scene {name}: the synthetic data set has one scene, {procedural.NAME}. Leave it out.")
-        return blender.read_blender(procedural.cached_scene(max(size or 0, procedural.SIZE)), size)
-    if dataset == "blender":
+        found = blender.read_blender(procedural.cached_scene(max(size or 0, procedural.SIZE)), size)
+    elif dataset == "blender":
         folder = find_scene("nerf_synthetic", name, data_dir, blender.NAMES)
-        return blender.read_blender(folder, size, near=near, far=far, background=background)
-    return llff.read_llff(find_scene("nerf_llff", name, data_dir, llff.NAMES), size, background=background)
+        wanted = val_views is not None
+        found = blender.read_blender(folder, size, near=near, far=far, background=background, validation=wanted)
+    else:
+        found = llff.read_llff(find_scene("nerf_llff", name, data_dir, llff.NAMES), size, background=background)
+    return found if val_views is None or found.val is not None else held_out(found, val_views)
 
 
 def check_options(dataset: str, near: float | None, far: float | None, background: Background | None) -> None:

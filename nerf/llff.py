@@ -73,7 +73,8 @@ def read_llff(folder: Path, size: int | None = None, *, background: Background |
     if not bool((placed.poses.abs() < LARGEST).all()):
         raise UserError(f"{path}: positions and depths are of sizes that do not go together. Replace the file.")
     is_test = torch.arange(len(files)) % HOLD_OUT == 0
-    train, test = (_views(images, placed.poses, lens, files, rows) for rows in (~is_test, is_test))
+    views = Views(images, placed.poses.float(), lens, tuple(file.stem for file in files))
+    train, test = views.rows(~is_test), views.rows(is_test)
     scene = Scene(
         name=folder.name,
         train=train,
@@ -225,9 +226,3 @@ def _lens(file: Path, images: Tensor, originals: Tensor) -> Lens:
 def _focus(nearest: Tensor, farthest: Tensor) -> float:
     """The depth that a video keeps in its middle: harmonic, between 0.9 of the nearest and 5 times the farthest."""
     return float(1 / (0.25 / (0.9 * nearest) + 0.75 / (5 * farthest)))
-
-
-def _views(images: Tensor, poses: Tensor, lens: Lens, files: list[Path], rows: Tensor) -> Views:
-    """Those views of all."""
-    names = tuple(file.stem for file, chosen in zip(files, rows.tolist(), strict=True) if chosen)
-    return Views(images[rows], poses[rows].float(), lens.rows(rows), names)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from harness.errors import UserError
 from nerf.lens import Lens
 
 
@@ -45,6 +46,11 @@ class Views:
         """The same on `device`."""
         return replace(self, images=self.images.to(device), poses=self.poses.to(device))
 
+    def rows(self, chosen: Tensor) -> Views:
+        """Those views of all for which `chosen`, bool ``[N]``, is true."""
+        names = tuple(name for name, is_chosen in zip(self.names, chosen.tolist(), strict=True) if is_chosen)
+        return Views(self.images[chosen], self.poses[chosen], self.lens.rows(chosen), names)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -61,6 +67,7 @@ class Scene:
     bounds: (
         Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it
     )
+    val: Views | None = None  # to choose settings by, if they were asked for: neither trained on nor tested
 
     def to(self, device: torch.device | str) -> Scene:
         """The same on `device`."""
@@ -70,4 +77,24 @@ class Scene:
             test=self.test.to(device),
             path=self.path.to(device),
             bounds=self.bounds.to(device),
+            val=None if self.val is None else self.val.to(device),
         )
+
+
+def held_out(scene: Scene, count: int) -> Scene:
+    """The scene with `count` of its training views, evenly chosen, as `Scene.val` in place of training views.
+
+    The first training view stays one, because normalised device coordinates are those of its camera.
+
+    Raises:
+        UserError: that is more than half of them.
+    """
+    total = len(scene.train)
+    if count > total // 2:
+        raise UserError(
+            f"--val-views {count}: {scene.name} has no validation views of its own, and of its {total} training views "
+            f"at most half are held out. Give {total // 2} or less, or leave it out."
+        )
+    held = torch.zeros(total, dtype=torch.bool)
+    held[[(2 * index + 1) * total // (2 * count) for index in range(count)]] = True
+    return replace(scene, train=scene.train.rows(~held), val=scene.train.rows(held))

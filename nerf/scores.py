@@ -21,7 +21,7 @@ from harness.progress import track
 from nerf.fields import Fields
 from nerf.rays import PIXEL_CENTRE, view_rays
 from nerf.rendering import render_view
-from nerf.scene import Scene
+from nerf.scene import Scene, Views
 
 SSIM_KERNEL = 11  # pixels a side of its Gaussian window
 
@@ -64,27 +64,34 @@ def evenly(total: int, wanted: int | None) -> list[int]:
 
 
 def score_views(
-    fields: Fields, scene: Scene, indices: Sequence[int], *, chunk: int = 4096, offset: float = PIXEL_CENTRE
+    fields: Fields,
+    scene: Scene,
+    indices: Sequence[int],
+    *,
+    views: Views | None = None,
+    chunk: int = 4096,
+    offset: float = PIXEL_CENTRE,
 ) -> list[dict[str, Any]]:
-    """Render test views and compare them: a dict of "view" and the scores of `compare` for each.
+    """Render views and compare them: a dict of "view" and the scores of `compare` for each.
 
     Args:
         fields: What was trained, on the scene's device.
-        scene: Its test views.
-        indices: Which of them.
+        scene: What it was trained on.
+        indices: Which of the views.
+        views: Views of the scene; None: its test views.
         chunk: Rays rendered at once.
         offset: Where in its pixel a ray starts, see `nerf.rays.camera_rays`.
     """
-    found = []
-    for index in track(indices, "test views"):
-        rendered = render_view(fields, view_rays(scene, scene.test, index, offset=offset), chunk=chunk)
-        truth = scene.test.images[index]
+    found, views = [], scene.test if views is None else views
+    for index in track(indices, "views"):
+        rendered = render_view(fields, view_rays(scene, views, index, offset=offset), chunk=chunk)
+        truth = views.images[index]
         scores = compare(rendered.colour.reshape(truth.shape), truth)
-        found.append({"view": scene.test.names[index]} | scores)
+        found.append({"view": views.names[index]} | scores)
     return found
 
 
-def means(views: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means over views, under "test_psnr" and, where every view has one, "test_ssim"."""
+def means(views: Sequence[dict[str, Any]], split: str = "test") -> dict[str, float]:
+    """Means over views of the `split`, under "test_psnr" and, where every view has one, "test_ssim"."""
     names = [name for name in ("psnr", "ssim") if all(name in view for view in views)]
-    return {f"test_{name}": statistics.fmean(view[name] for view in views) for name in names}
+    return {f"{split}_{name}": statistics.fmean(view[name] for view in views) for name in names}

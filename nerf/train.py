@@ -4,6 +4,7 @@
     python -m nerf.train --preset small_dfa --dataset blender --scene lego
 
 Every step takes random rays of all training views. The test views choose nothing: they are scored once, at the end.
+Settings are chosen by validation views (`--val-views`), which are neither trained on nor among the test views.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import torch
 
 from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.memory import MemoryConfig
 from harness.methods import named, slug
 from harness.precision import Precision, check_precision
-from harness.progress import track
-from harness.run import Run, check_loss, read_config
+from harness.run import NullRun, Run, check_loss, read_config
 from harness.seeds import seed_everything
 from nerf import config
 from nerf.data import load_scene
@@ -45,7 +45,7 @@ CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step ta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(config.RunConfig, config.MemoryConfig):
+class Config(config.RunConfig, MemoryConfig):
     """Train a radiance field. Settings that are left out come from the preset."""
 
     preset: str | None = None
@@ -80,6 +80,9 @@ class Config(config.RunConfig, config.MemoryConfig):
     """What is behind the scene; white if left out and the pictures have an alpha channel, else black."""
     test_views: int | None = None
     """Test views that are scored at the end; the preset's number, usually all, if left out."""
+    val_views: int | None = None
+    """Validation views that are scored at the end, as val_psnr: of transforms_val.json if the scene has it, else held
+    out of its training views."""
     chunk: int | None = None
     """Rays that are worked on at once; if left out 4096, or on a CPU what fits its cache."""
     compile: bool = False
@@ -111,7 +114,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         scene: The scene, if it was loaded already.
 
     Returns:
@@ -122,12 +125,12 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     """
     preset, device = config.resolve(), pick_device(config.device)
     scene = (scene or load_preset_scene(preset, config)).to(device)
+    run = run or NullRun("nerf", resolved(config, preset, scene))
     seed_everything(config.seed)
-    start = perf_counter()
     stateful = make_stateful(preset, scene, config.seed, device, config.keeps(preset.method))
     fields, optimizer, scheduler = (stateful[name] for name in ("fields", "optimizer", "scheduler"))
     history, done, pending = History(), 0, torch.zeros(2, device=device)
-    if run is not None and (state := run.restore()) is not None:
+    if (state := run.restore()) is not None:
         done, history, pending = state["step"], History(**state["history"]), state["pending"].to(device)
         for name, thing in stateful.items():
             thing.load_state_dict(state[name])
@@ -138,14 +141,14 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     rays, colours = training_rays(scene)
     chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
     steps, begin = range(done + 1, preset.steps + 1), perf_counter()
-    for step in steps if run is None else track(steps, f"{scene.name}, {preset.method}"):
+    for step in run.track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
         pending += train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk)
         scheduler.step()
         if preset.skip_empty and step % GRID_EVERY == 0:
             update_grid(stateful["grid"], fields)
         logs = step % log_every == 0 or step == preset.steps
-        saves = run is not None and (step % config.checkpoint_every == 0 or step == preset.steps)
+        saves = step % config.checkpoint_every == 0 or step == preset.steps
         history.rays += preset.rays
         if not (logs or saves):
             continue
@@ -155,26 +158,16 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
             coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
             numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk))
             pending.zero_()
-            if run is not None:
-                run.log(step, **numbers)
-        if run is not None and saves:
-            states = {name: thing.state_dict() for name, thing in stateful.items()}
-            run.save(step, **states, history=asdict(history), pending=pending)
+            run.log(step, **numbers)
+        if saves:
+            run.save(step, **stateful, history=asdict(history), pending=pending)
         begin = perf_counter()
 
-    views = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    scores, views = score(fields, scene, preset, chunk)
     numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": history.rays_per_second()}
     pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
-    return conclude(
-        "nerf",
-        run,
-        resolved(config, preset, scene),
-        model="nerf",
-        metrics=means(views) | numbers,
-        curves=history.curves() | {"views": views} | pictures,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    curves = history.curves() | views | pictures
+    return run.finish(model="nerf", metrics=scores | numbers, curves=curves, device=device)
 
 
 def make_stateful(
@@ -200,6 +193,17 @@ def attach_all(fields: Fields, method: str, seed: int, memory: str | int | None 
     }
 
 
+def score(fields: Fields, scene: Scene, preset: Preset, chunk: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Mean scores of the test views, and of the validation views if the preset has some; and those of every view."""
+    tested = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    if preset.val_views is None:
+        return means(tested), {"views": tested}
+    assert scene.val is not None
+    chosen = evenly(len(scene.val), preset.val_views)
+    validated = score_views(fields, scene, chosen, views=scene.val, chunk=chunk)
+    return means(tested) | means(validated, "val"), {"views": tested, "val_views": validated}
+
+
 @torch.no_grad()
 def curve_error(fields: Fields, scene: Scene, chunk: int) -> float:
     """Mean squared error on evenly spaced pixels of two test views, for a curve."""
@@ -220,9 +224,14 @@ def chunk_of(config: Config, preset: Preset, device: torch.device) -> int:
 
 def load_preset_scene(preset: Preset, config: Config) -> Scene:
     """The scene of `config`, at the size of the preset."""
-    scene = load_scene(config.dataset, config.scene, config.data_dir, **reading_options(preset))
-    if config.test_views is not None and config.test_views > len(scene.test):
-        raise UserError(f"--test-views {config.test_views}: the scene has {len(scene.test)}. Give fewer.")
+    options = reading_options(preset) | {"val_views": preset.val_views}
+    scene = load_scene(config.dataset, config.scene, config.data_dir, **options)
+    for option, asked, views in (
+        ("--test-views", config.test_views, scene.test),
+        ("--val-views", config.val_views, scene.val),
+    ):
+        if asked is not None and views is not None and asked > len(views):
+            raise UserError(f"{option} {asked}: the scene has {len(views)}. Give fewer.")
     return scene
 
 

@@ -1,7 +1,8 @@
 """Camera files in JSON: which pictures there are, where their cameras stand, and which are for testing.
 
     transforms_train.json, transforms_test.json    as the NeRF synthetic scenes have them; transforms_val.json is
-                                                   taken in place of a missing one for testing
+                                                   taken in place of a missing one for testing, else it is read
+                                                   where settings are to be chosen
     transforms.json                                one for all, as instant-ngp and nerfstudio write it
 
 One file for all is split by its own `train_filenames` and `test_filenames` (or `val_filenames`) if it has them. Else
@@ -85,6 +86,29 @@ def read_split(folder: Path) -> tuple[CameraFile, CameraFile]:
         note(f"{folder} has no {test.name}: the views of {validation.name} are scored")
         test = validation
     return read_cameras(train), read_cameras(test)
+
+
+def read_validation(folder: Path, splits: Sequence[CameraFile]) -> CameraFile | None:
+    """The frames of transforms_val.json; None if there is no such file, or if it is what is tested.
+
+    Args:
+        folder: Where the camera files are.
+        splits: What `read_split` found there.
+
+    Raises:
+        UserError: the file is malformed, or has a picture that is for training or for testing as well.
+    """
+    path = folder / "transforms_val.json"
+    if not path.exists() or path in [split.path for split in splits]:
+        return None
+    file = read_cameras(path)
+    for use, split in zip(("training", "testing"), splits, strict=True):
+        if both := {frame.file for frame in file.frames} & {frame.file for frame in split.frames}:
+            raise UserError(
+                f"{path}: {min(both).name} is for {use} as well, and settings are chosen by views that are for "
+                "neither. Correct it, or leave out --val-views."
+            )
+    return file
 
 
 def read_cameras(path: Path) -> CameraFile:

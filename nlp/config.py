@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
+from harness.memory import MemoryConfig
 from harness.precision import Precision
 from nlp.data import Corpus, load_corpus
 from nlp.presets import Preset, find_preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(config.RunConfig, config.MemoryConfig):
+class RunConfig(config.RunConfig, MemoryConfig):
     """Which text, model and method. Settings that are left out come from the preset."""
 
     dataset: str = "synthetic"

@@ -14,22 +14,18 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
 
 from harness import processes
 from harness.checkpoint import read_checkpoint
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.files import write_whole
 from harness.launch import check_launch
 from harness.methods import slug
 from harness.precision import check_precision
-from harness.progress import track
-from harness.run import Run, check_loss, read_config
+from harness.run import NullRun, Run, check_loss, read_config
 from nlp.alignment import batch_alignment
 from nlp.config import RunConfig
 from nlp.corpora import FILES
@@ -57,7 +53,7 @@ def train(
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         corpus: The text, if it was loaded already.
         device: The device, if it was picked already.
 
@@ -68,20 +64,17 @@ def train(
     Raises:
         UserError: an impossible configuration, missing or damaged text, or a loss that is not finite.
     """
-    preset, start = config.resolve(), perf_counter()
+    preset = config.resolve()
     device, corpus = device or pick_device(config.device), corpus or config.load(preset)
     check(preset, corpus)
+    run = run or NullRun("nlp", config.settings(preset, corpus))
     training = Training(config, preset, corpus, device)
-    if run is not None:
-        if (state := run.restore()) is not None:
-            training.load_state_dict(state)
-        if training.group.is_main:
-            write_whole(run.folder / VOCABULARY, corpus.vocabulary.to_json() + "\n")
-    steps = training.remaining()
-    if run is not None and training.group.is_main:
-        steps = track(steps, f"{preset.granularity}, {preset.method}", training.total - training.progress.step)
+    if (state := run.restore()) is not None:
+        training.load_state_dict(state)
+    run.keep(VOCABULARY, corpus.vocabulary.to_json() + "\n")
+    label, left = f"{preset.granularity}, {preset.method}", training.total - training.progress.step
     training.go_on()
-    for chunk in steps:
+    for chunk in run.track(training.remaining(), label, left):
         training.step(chunk)
         aligns = config.alignment_every is not None and training.progress.step % config.alignment_every == 0
         saves = training.progress.step % config.checkpoint_every == 0
@@ -93,7 +86,7 @@ def train(
             align(training, run)
         if training.validates:
             validate(training, config, run)
-        if run is not None and (saves or training.finished):
+        if saves or training.finished:
             run.save(training.progress.step, **training.state_dict())
         training.go_on()
 
@@ -103,16 +96,7 @@ def train(
     if config.sample:
         text, words = corpus.val, corpus.vocabulary
         curves["sample"] = continued(training.model, text, words, config.sample, preset.chunk)
-    return conclude(
-        "nlp",
-        run,
-        config.settings(preset, corpus),
-        model="transformer",
-        metrics=summary(training, test),
-        curves=curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    return run.finish(model="transformer", metrics=summary(training, test), curves=curves, device=device)
 
 
 def summary(training: Training, test: Score) -> dict[str, float]:
@@ -124,7 +108,7 @@ def summary(training: Training, test: Score) -> dict[str, float]:
     return last | progress.best | tested | how | {"tokens_per_second": progress.trained / progress.seconds}
 
 
-def validate(training: Training, config: RunConfig, run: Run | None) -> None:
+def validate(training: Training, config: RunConfig, run: Run) -> None:
     """Score the validation text, and let schedule, best weights and curves know."""
     found, step = score(training, "val", config), training.progress.step
     numbers = {"train_loss": training.mean_loss(), "val_loss": found.nats}
@@ -134,8 +118,7 @@ def validate(training: Training, config: RunConfig, run: Run | None) -> None:
         perplexities = {"val_perplexity": found.perplexity, "val_word_perplexity": found.word_perplexity}
         training.progress.best = perplexities
     training.progress.note(step=step, **numbers)
-    if run is not None:
-        run.log(step, **numbers, val_perplexity=found.perplexity, lr=lr)
+    run.log(step, **numbers, val_perplexity=found.perplexity, lr=lr)
     check_loss(found.nats, step)
 
 
@@ -155,7 +138,7 @@ def score(training: Training, split: str, config: RunConfig) -> Score:
     )
 
 
-def align(training: Training, run: Run | None) -> None:
+def align(training: Training, run: Run) -> None:
     """Measure the alignment on the first chunk of the validation text; the same in every process."""
     preset, corpus, step = training.preset, training.corpus, training.progress.step
     first = chunks(corpus.val, preset.batch, preset.chunk, training.device)
@@ -163,8 +146,7 @@ def align(training: Training, run: Run | None) -> None:
         cosines = batch_alignment(training.model, training.attachment, chunk.x, chunk.y)
         numbers = {f"alignment {point}": cosine for point, cosine in cosines.items()}
         training.progress.note(alignment_step=step, **numbers)
-        if run is not None:
-            run.log(step, **numbers)
+        run.log(step, **numbers)
 
 
 def check(preset: Preset, corpus: Corpus) -> None:

@@ -102,8 +102,7 @@ class Training:
     def step(self, chunk: Chunk) -> None:
         """One step of the optimiser on this process's rows of a chunk."""
         self.net.train()
-        if self.attachment.rule.needs_target:
-            self.attachment.target = chunk.y
+        self.attachment.target = chunk.y
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(chunk.x)
         loss = cross_entropy(at_least_float32(logits), chunk.y)

@@ -13,20 +13,16 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import torch
 
 from harness import processes
-from harness.config import conclude
 from harness.device import pick_device
-from harness.files import write_whole
 from harness.launch import check_launch
 from harness.methods import slug
 from harness.precision import check_precision
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run, check_loss
 from recsys.alignment import batch_alignment, summary
 from recsys.batches import Batch, batch_count, batches
 from recsys.clicks import ClickData, Clicks
@@ -53,7 +49,7 @@ def train(
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         data: The click log, if it was loaded already.
         device: The device, if it was picked already.
 
@@ -64,58 +60,37 @@ def train(
         UserError: an impossible configuration, missing or damaged data, other data than that of the run to be resumed,
             or a loss that is not finite.
     """
-    preset, start = config.resolve(), perf_counter()
+    preset = config.resolve()
     device, data = device or pick_device(config.device), data or config.load()
+    run = run or NullRun("recsys", config.settings(preset))
     training = Training(config, preset, data.field_dims, device, encoder=data.encoder.fingerprint)
-    if run is not None:
-        begin(run, training, data)
+    if (state := run.restore()) is not None:
+        refuse_other_ids(state.get("encoder"), training.encoder, run.folder)
+        training.load_state_dict(state)
+    run.keep(ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
     best, progress = training.best, training.progress
     while progress.epoch <= preset.max_epochs and not best.given_up:
         train_epoch(training, data.train, config, run)
         found = {"train_loss": progress.loss / progress.rows}
         check_loss(found["train_loss"], progress.epoch)
         score = evaluate(training.model, data.val, device)
-        best.update(-score.auc, progress.epoch, training.model)
+        best.update(score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
         if config.alignment:
             found |= batch_alignment(training, last_batch(training, data.train, config))
-        if run is not None:
-            run.log(progress.epoch, **found)
+        run.log(progress.epoch, **found)
         progress.next_epoch(**found)
-        if run is not None:
-            run.save(progress.epoch - 1, **training.state_dict())
+        run.save(progress.epoch - 1, **training.state_dict())
     best.restore(training.model)
     test = evaluate(training.model, data.test, device)  # once; it chooses nothing
 
     metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
-    metrics |= {"val_auc": -best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
+    metrics |= {"val_auc": best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
     metrics |= {"best_possible_auc": data.best_auc} | summary(progress.curves)
-    return conclude(
-        "recsys",
-        run,
-        config.settings(preset),
-        model=preset.model,
-        metrics=metrics,
-        curves=progress.curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    return run.finish(model=preset.model, metrics=metrics, curves=progress.curves, device=device)
 
 
-def begin(run: Run, training: Training, data: ClickData) -> None:
-    """Start the run, or continue it where its last checkpoint was, and keep the encoder in its folder.
-
-    Raises:
-        UserError: the run was trained on other category ids.
-    """
-    if (state := run.restore()) is not None:
-        refuse_other_ids(state.get("encoder"), training.encoder, run.folder)
-        training.load_state_dict(state)
-    if training.group.is_main:
-        write_whole(run.folder / ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
-
-
-def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run | None) -> None:
+def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run) -> None:
     """Train on what is left of the epoch in progress.
 
     Checkpoints are written while a batch of it is left; the one after the last comes with what the epoch has found.
@@ -123,13 +98,12 @@ def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run 
     preset, progress, group = training.preset, training.progress, training.group
     count = batch_count(len(clicks), preset.batch)
     todo = batches(clicks, preset.batch, config.seed, progress.epoch, training.device, group, skip=progress.batch)
-    if run is not None and group.is_main:
-        todo = track(todo, f"{preset.model}, {preset.method}, epoch {progress.epoch}", count - progress.batch)
     summed = torch.zeros((), dtype=sum_type(training.device), device=training.device)
-    for batch in todo:
+    label = f"{preset.model}, {preset.method}, epoch {progress.epoch}"
+    for batch in run.track(todo, label, count - progress.batch):
         summed += training.step(batch)
         progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
-        if run is not None and progress.batch % config.checkpoint_every == 0 and progress.batch < count:
+        if progress.batch % config.checkpoint_every == 0 and progress.batch < count:
             progress.loss += group.total(summed.item())
             summed.zero_()
             check_loss(progress.loss, progress.epoch)

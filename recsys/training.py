@@ -76,15 +76,14 @@ class Training:
         if config.compile:
             self.net = torch.compile(self.net)  # type: ignore[assignment]
         self.optimizers = make_optimizers(self.model, preset.lr)
-        self.best, self.progress = BestWeights(preset.patience), Progress()
+        self.best, self.progress = BestWeights(preset.patience, mode="max"), Progress()
         if self.group.rank > 0:
             seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
 
     def step(self, batch: Batch) -> Tensor:
         """One step of Adam; the loss before it, summed over this process's rows, in nats."""
         self.net.train()
-        if self.attachment.rule.needs_target:
-            self.attachment.target = batch.labels
+        self.attachment.target = batch.labels
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits = self.net(batch.fields).squeeze(1)
         logits = at_least_float32(logits)

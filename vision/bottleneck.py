@@ -11,18 +11,16 @@ measured after it, on one batch of test images.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
 from harness import config
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import slug
 from harness.precision import Precision, check_precision, products
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
 from vision.data import Data, load_data
@@ -81,7 +79,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         data: The images, if they were loaded already.
 
     Returns:
@@ -93,8 +91,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     preset = config.resolve()
     device = pick_device(config.device)
     data = (data or load_images(config, preset)).to(device)
+    run = run or NullRun("vision", resolved(config, preset))
     seed_everything(config.seed)
-    start = perf_counter()
     features = math.prod(data.shape)
     model = bottleneck_net(features, data.outputs, config.width, config.kept, preset.batch, config.seed).to(device)
     attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
@@ -103,16 +101,10 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         prealign(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
     attachment.method = preset.method
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
-    history, done = History(), 0
-    if run is not None and (state := run.restore()) is not None:
-        done, history = state["step"], History(**state["history"])
-        model.load_state_dict(state["model"])
-        attachment.load_state_dict(state["attachment"])
-        optimizer.load_state_dict(state["optimizer"])
-
-    test_batch = data.test.drawn(preset.batch, config.seed)
-    epochs = range(done + 1, preset.epochs + 1)
-    for epoch in epochs if run is None else track(epochs, f"b = {config.kept}, {config.init}"):
+    history = History()
+    state = {"model": model, "attachment": attachment, "optimizer": optimizer, "history": history}
+    done, test_batch = run.resume(state), data.test.drawn(preset.batch, config.seed)
+    for epoch in run.track(range(done + 1, preset.epochs + 1), f"b = {config.kept}, {config.init}"):
         begin = perf_counter()
         loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
@@ -121,24 +113,10 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
             with products(preset.precision):
                 found = alignments(model, attachment, test_batch.x, test_batch.y, LOSSES[preset.loss])
         history.add(perf_counter() - begin, found, **numbers)
-        if run is None:
-            check_loss(loss, epoch)
-            continue
         run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
         if epoch % config.checkpoint_every == 0:
-            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
-            run.save(epoch, **states, optimizer=optimizer.state_dict(), history=asdict(history))
-
-    return conclude(
-        "vision",
-        run,
-        resolved(config, preset),
-        model="bottleneck",
-        metrics=history.metrics(),
-        curves=history.curves(),
-        device=device,
-        seconds=perf_counter() - start,
-    )
+            run.save(epoch, **state)
+    return run.finish(model="bottleneck", metrics=history.metrics(), curves=history.curves(), device=device)
 
 
 def load_images(config: Config, preset: Preset) -> Data:

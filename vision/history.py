@@ -7,9 +7,11 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.stateful import Record
+
 
 @dataclass
-class History:
+class History(Record):
     """One entry an epoch; errors are shares of the samples, and a regression has none."""
 
     train_loss: list[float] = field(default_factory=list)  # while the epoch went on, dropout on

@@ -26,20 +26,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import RunConfig, Unused, conclude
+from harness.config import RunConfig, Unused
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.methods import rule_of, slug
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Attachment, DFALayer, Feedback, Method, attach
 from vision.layers import WIDEST
@@ -142,18 +140,17 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
     """
     method = config.method or Method.DFA
     device = pick_device(config.device)
+    run = run or NullRun("vision", resolved(config))
     seed_everything(config.seed)
-    start = perf_counter()
     m, x, y = (part.to(device, precision(device)) for part in make_task())
     net = LinearNet(config.hidden, config.init).to(device, precision(device))
     attachment = attach(net, method, feedback=Feedback(distribution="gaussian", scaling="none", seed=config.seed))
     attachment.loss_scale = 1.0  # the summed error is large by itself
     optimizer = torch.optim.SGD(net.parameters(), config.lr)
-    if run is not None:
-        run.restore()
+    run.restore()
     trace = Trace()
     steps = range(config.epochs or STEPS)
-    for step in steps if run is None else track(steps, f"linear, {method}"):
+    for step in run.track(steps, f"linear, {method}"):
         cost, error = train_step(net, x, y, optimizer)
         check_loss(cost, step)
         trace.costs.append(cost)
@@ -161,22 +158,12 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
         is_last = stuck or cost <= TOLERANCE or step == steps[-1]
         if step % EVERY == 1 or is_last:
             trace.add(step, {"cost": cost} | measure(net, m, error, feedback_of(attachment)))
-            if run is not None:
-                run.log(step, **trace.last)
-                say(step, trace.last, STUCK if stuck else "")
+            run.log(step, **trace.last)
+            run.say(described(step, trace.last, STUCK if stuck else ""))
         if is_last:
             break
 
-    return conclude(
-        "vision",
-        run,
-        resolved(config),
-        model="linear",
-        metrics=trace.metrics(),
-        curves=trace.curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    return run.finish(model="linear", metrics=trace.metrics(), curves=trace.curves, device=device)
 
 
 def train_step(net: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> tuple[float, Tensor]:
@@ -233,11 +220,11 @@ def feedback_of(attachment: Attachment) -> Tensor | None:
     return None if attachment.head is None else attachment.head.feedback_matrix
 
 
-def say(step: int, found: dict[str, float], remark: str) -> None:
+def described(step: int, found: dict[str, float], remark: str) -> str:
     """One line for the terminal, without what is undefined."""
     shown = ("cost", "distance", "norm_first", "norm_top", "alignment", "alignment_weights")
     numbers = [f"{name} {found[name]:.4g}" for name in shown if not math.isnan(found[name])]
-    print("  ".join([f"step {step}", *numbers, remark]).rstrip(), flush=True)
+    return "  ".join([f"step {step}", *numbers, remark]).rstrip()
 
 
 def precision(device: torch.device) -> torch.dtype:

@@ -1,7 +1,7 @@
 """What decides a number in this folder, and the published settings by name.
 
 The presets of each source are in a file of their own: `presets_drtp.py`, `presets_principled.py`,
-`presets_biotorch.py`, `presets_iacolippo.py`.
+`presets_biotorch.py`, `presets_iacolippo.py`. Some of them at other learning rates: `presets_rates.py`.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ def find_preset(
 
 def all_presets() -> dict[str, Preset]:
     """Every preset by name."""
-    from vision import presets_biotorch, presets_drtp, presets_iacolippo, presets_principled
+    from vision import presets_biotorch, presets_drtp, presets_iacolippo, presets_principled, presets_rates
 
-    sources = (presets_drtp, presets_principled, presets_biotorch, presets_iacolippo)
+    sources = (presets_drtp, presets_principled, presets_biotorch, presets_iacolippo, presets_rates)
     return {name: preset for source in sources for name, preset in source.PRESETS.items()}
 
 

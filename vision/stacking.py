@@ -26,17 +26,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from harness.config import RunConfig, Unused, conclude
+from harness.config import RunConfig, Unused
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Attachment, Method, attach
 from vision.alignment import batch_alignment
@@ -121,28 +119,18 @@ def stack(config: Config, run: Run | None = None, data: Data | None = None) -> d
     """
     device = pick_device(config.device)
     data = (data or load_images(config)).to(device)
+    run = run or NullRun("vision", resolved(config))
     seed_everything(config.seed)
-    start = perf_counter()
-    if run is not None:
-        run.restore()
+    run.restore()
     outputs, metrics = learner_outputs(config, data, run)
     curves: dict[str, list[float]] = {}
     for number, top in enumerate(config.tops):
         curves[top], found = train_top(config, top, outputs, run, number)
         metrics |= {f"{name} {top}": value for name, value in found.items()}
-    return conclude(
-        "vision",
-        run,
-        resolved(config),
-        model="stacking",
-        metrics=metrics,
-        curves=curves,
-        device=device,
-        seconds=perf_counter() - start,
-    )
+    return run.finish(model="stacking", metrics=metrics, curves=curves, device=device)
 
 
-def learner_outputs(config: Config, data: Data, run: Run | None = None) -> tuple[Data, dict[str, float]]:
+def learner_outputs(config: Config, data: Data, run: Run) -> tuple[Data, dict[str, float]]:
     """Train the learners one after the other.
 
     Returns:
@@ -151,8 +139,7 @@ def learner_outputs(config: Config, data: Data, run: Run | None = None) -> tuple
     """
     initial: dict[str, Tensor] | None = None
     train, test, errors = [], [], []
-    numbers = range(config.learners)
-    for number in numbers if run is None else track(numbers, "learners"):
+    for number in run.track(range(config.learners), "learners"):
         model = FullyConnected((math.prod(data.shape), HIDDEN, data.outputs), "tanh").to(data.train.x.device)
         initialise(model, "normal")
         if config.init == "same":
@@ -162,10 +149,7 @@ def learner_outputs(config: Config, data: Data, run: Run | None = None) -> tuple
         train.append(outputs_of(model, data.train.x))
         test.append(outputs_of(model, data.test.x))
         errors.append(wrong(test[-1], data.test.y).item() / len(data.test))
-        if run is None:
-            check_loss(loss, number + 1)
-        else:
-            run.log(number + 1, learner_loss=loss, learner_error=errors[-1])
+        run.log(number + 1, learner_loss=loss, learner_error=errors[-1])
     average = torch.stack(test).mean(dim=0)
     metrics = {
         "learner_error_mean": sum(errors) / len(errors),
@@ -195,9 +179,7 @@ def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([model(part) for part in x.split(CHUNK)])
 
 
-def train_top(
-    config: Config, top: str, data: Data, run: Run | None, number: int
-) -> tuple[list[float], dict[str, float]]:
+def train_top(config: Config, top: str, data: Data, run: Run, number: int) -> tuple[list[float], dict[str, float]]:
     """Train the layer called `top` on the learners' outputs.
 
     Returns:
@@ -207,16 +189,12 @@ def train_top(
     model, attachment = build_top(config, top, data)
     optimizer = make_optimizer(preset.optimizer, model, preset.lr)
     curve: list[float] = []
-    epochs = range(1, preset.epochs + 1)
-    for epoch in epochs if run is None else track(epochs, top):
+    for epoch in run.track(range(1, preset.epochs + 1), top):
         part = first_samples(data.train, config.batch) if top == "rd-dfa-one" else data.train
         loss, _ = train_epoch(model, part, optimizer, preset, attachment)
         curve.append(test_error(model, data.test, preset))
-        if run is None:
-            check_loss(loss, epoch)
-        else:
-            step = config.learners + epoch + number * preset.epochs
-            run.log(step, **{f"{top}_loss": loss, f"{top}_test_error": curve[-1]})
+        step = config.learners + epoch + number * preset.epochs
+        run.log(step, **{f"{top}_loss": loss, f"{top}_test_error": curve[-1]})
     metrics = {"test_error": curve[-1], "train_error": test_error(model, data.train, preset)}
     return curve, metrics | alignments(model, attachment, data.test, preset)
 

@@ -10,6 +10,7 @@ from typing import Any
 from harness.tables import Cell, RunContext, Table
 from vision.presets_biotorch import METHODS
 from vision.running import run_cell
+from vision.tables_rates import note_of
 
 PUBLISHED = {  # LeNet on CIFAR-10, in the order of METHODS
     "lenet": ("LeNet, SGD", (14.23, 46.69, 54.21, 16.22, 16.02, 16.86)),
@@ -50,6 +51,7 @@ BIOTORCH = Table(
         "yet divided.",
         "At a convolution BioTorch's DFA spreads the error through a fixed kernel; ours sends e @ F to every position, "
         "above activation and pool.",
+        note_of("LeNet, SGD"),
     ),
     in_quick=False,  # three epochs of LeNet take as long as twelve of the other networks, and teach it nothing
     needs="CIFAR-10",

@@ -10,6 +10,7 @@ from typing import Any
 from harness.tables import Cell, RunContext, Table
 from vision.presets_principled import VARIANTS
 from vision.running import run_cell
+from vision.tables_rates import note_of
 
 SOURCE = "arXiv 1906.04554"
 QUICK = {"epochs": 10, "lr": 0.02, "batch": 64}
@@ -57,6 +58,7 @@ def _table(network: str, what: str, section: str, length: str, time: str) -> Tab
             length,
             "Train accuracy is counted while the last epoch runs, dropout on. Backpropagation follows the loss summed "
             "over the batch at the same rate.",
+            note_of(f"{network.upper()}, tanh"),
         ),
         needs="CIFAR-10",
         time=time,

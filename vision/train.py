@@ -10,7 +10,7 @@ first epoch of the best error on those.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from harness import config
-from harness.config import conclude
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
+from harness.memory import MemoryConfig
 from harness.methods import rule_of, slug
 from harness.precision import Precision, autocast, check_precision, products
-from harness.progress import track
-from harness.run import Run, check_loss
+from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Attachment, attach
 from vision.alignment import batch_alignment
@@ -43,7 +42,7 @@ LARGEST = 1024  # height and width of one's own images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(config.RunConfig, config.MemoryConfig):
+class Config(config.RunConfig, MemoryConfig):
     """Train a small network on images. Settings that are left out come from the preset."""
 
     dataset: str = "digits"
@@ -130,7 +129,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
 
     Args:
         config: The run.
-        run: Its folder; None: nothing is written or printed.
+        run: Its folder; None: it leaves none.
         data: The images, if they were loaded already.
 
     Returns:
@@ -143,23 +142,18 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     device = pick_device(config.device)
     data = (data or load_preset_data(preset, config)).to(device)
     check(preset, data)
+    run = run or NullRun("vision", resolved(config, preset))
     seed_everything(config.seed)
-    start = perf_counter()
     model = build_model(preset, data.shape, data.outputs).to(device)
     feedback = replace(preset.feedback, seed=config.seed)
     attachment = attach(model, preset.method, feedback=feedback, memory=config.keeps(preset.method))
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
-    history, done = History(), 0
-    if run is not None and (state := run.restore()) is not None:
-        done, history = state["step"], History(**state["history"])
-        model.load_state_dict(state["model"])
-        attachment.load_state_dict(state["attachment"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-
-    epochs = range(done + 1, preset.epochs + 1)
-    for epoch in epochs if run is None else track(epochs, f"{preset.model}, {preset.method}"):
+    history = History()
+    state: dict[str, Any] = {"model": model, "attachment": attachment, "optimizer": optimizer}
+    state |= {"scheduler": scheduler, "history": history}
+    done = run.resume(state)
+    for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
         if history.has_settled(preset.tolerance):
             break
         begin = perf_counter()
@@ -167,25 +161,11 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         scheduler.step()
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
         history.add(perf_counter() - begin, alignment(config, model, attachment, data, preset), **numbers)
-        if run is None:
-            check_loss(loss, epoch)
-            continue
         run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
         if epoch % config.checkpoint_every == 0:
-            states = {"model": model.state_dict(), "attachment": attachment.state_dict()}
-            states |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-            run.save(epoch, **states, history=asdict(history))
-
-    return conclude(
-        "vision",
-        run,
-        resolved(config, preset),
-        model=preset.model,
-        metrics=history.metrics(),
-        curves=history.curves() | first_weights(model, config.keep_weights),
-        device=device,
-        seconds=perf_counter() - start,
-    )
+            run.save(epoch, **state)
+    curves = history.curves() | first_weights(model, config.keep_weights)
+    return run.finish(model=preset.model, metrics=history.metrics(), curves=curves, device=device)
 
 
 def train_epoch(
@@ -195,10 +175,8 @@ def train_epoch(
     model.train()
     loss_fn = LOSSES[preset.loss]
     total, seen = torch.zeros(2, device=data.x.device), 0
-    needs_target = rule_of(preset.method).needs_target
     for x, y in data.batches(preset.batch, flip=preset.flip, drop_last=preset.drop_last):
-        if needs_target:
-            attachment.target = y
+        attachment.target = y
         optimizer.zero_grad()
         with products(preset.precision):
             with autocast(preset.precision, x):

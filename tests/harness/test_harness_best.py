@@ -26,6 +26,13 @@ def test_the_lowest_score_is_the_best_and_patience_counts_those_after_it(scores,
     assert best.given_up is given_up
 
 
+def test_with_mode_max_the_highest_score_is_the_best():
+    best = BestWeights(patience=2, mode="max")
+    better = [best.update(score, step, torch.nn.Linear(1, 1)) for step, score in enumerate([0.6, 0.7, 0.65, 0.7], 1)]
+    assert better == [True, True, False, False]
+    assert (best.score, best.step, best.given_up) == (0.7, 2, True)
+
+
 def test_the_weights_kept_are_a_copy_that_outlives_a_checkpoint():
     model = torch.nn.Linear(2, 1)
     best, resumed = BestWeights(patience=1), BestWeights(patience=1)

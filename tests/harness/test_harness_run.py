@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from harness import checkpoint
 from harness.errors import UserError
@@ -383,29 +384,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert (tmp_path / "run" / "metrics.jsonl").read_text().endswith('{"step": 2, "train_loss": null}\n')
 
 
-def test_a_result_is_json_and_the_last_line_printed(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_result_is_json_in_the_folder_and_returned(tmp_path: Path):
     with Run("task", "name", Config(), tmp_path / "run") as run:
         metrics = {"accuracy": torch.tensor(0.5), "loss": float("nan"), "count": np.int64(3)}
         returned = run.finish(model="m", dataset="d", method="dfa", seed=4, metrics=metrics)
-    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert printed == json.loads((tmp_path / "run" / "result.json").read_text()) == returned
-    assert printed["metrics"] == {"accuracy": 0.5, "loss": None, "count": 3}
-    names = {
-        "task",
-        "model",
-        "dataset",
-        "method",
-        "seed",
-        "metrics",
-        "seconds",
-        "config",
-        "versions",
-        "commit",
-        "device",
-    }
-    assert set(printed) == names
-    assert printed["config"] == {"lr": 0.1, "out": None, "resume": False, "device": "cpu"}
-    assert printed["device"].startswith("cpu")
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == returned
+    assert returned["metrics"] == {"accuracy": 0.5, "loss": None, "count": 3}
+    about = {"task", "model", "dataset", "method", "seed", "metrics", "seconds"}
+    assert set(returned) == about | {"config", "versions", "commit", "device"}
+    assert returned["config"] == {"lr": 0.1, "out": None, "resume": False, "device": "cpu"}
+    assert returned["device"].startswith("cpu")
+
+
+def test_a_result_names_data_method_and_seed_of_the_configuration(tmp_path: Path):
+    settings = {"dataset": "cora", "method": "dfa", "seed": 3, "lr": 0.1}
+    with Run("task", "name", settings, tmp_path / "run") as run:
+        result = run.finish(model="m", metrics={"accuracy": 0.5}, device="cpu")
+    assert [result[name] for name in ("dataset", "method", "seed")] == ["cora", "dfa", 3]
+
+
+def test_what_has_a_state_dict_is_saved_and_brought_back_by_it(tmp_path: Path):
+    net, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        assert run.resume({"model": net}) == 0
+        run.save(3, model=net)
+    with Run("task", "name", Config(), tmp_path / "run", resume=True) as run:
+        assert run.resume({"model": other}) == 3
+    assert torch.equal(net.weight, other.weight)
 
 
 def test_versions_are_those_of_the_packages_that_were_used(monkeypatch: pytest.MonkeyPatch):

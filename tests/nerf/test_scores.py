@@ -1,5 +1,7 @@
 """Scores against their definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,7 @@ def test_small_pictures_have_no_ssim():
 def test_means_are_over_views_in_decibel():
     views = [{"view": "a", "psnr": 20.0, "ssim": 0.5}, {"view": "b", "psnr": 30.0, "ssim": 0.7}]
     assert means(views) == pytest.approx({"test_psnr": 25.0, "test_ssim": 0.6})
+    assert means(views[:1], "val") == {"val_psnr": 20.0, "val_ssim": 0.5}
 
 
 @pytest.mark.parametrize(("total", "wanted", "found"), [(5, None, [0, 1, 2, 3, 4]), (2, 7, [0, 1]), (9, 2, [0, 4])])
@@ -81,3 +84,7 @@ def test_the_fine_network_alone_is_scored():
     (found,) = score_views(fields, scene, [0])  # the fine network sees nothing but the white background
     assert found["view"] == "r_0"
     assert found["psnr"] == pytest.approx(20.0, abs=1e-3)
+    others = replace(views, images=torch.ones(1, 12, 12, 3) * 0.99, names=("r_7",))
+    (found,) = score_views(fields, scene, [0], views=others)
+    assert found["view"] == "r_7"
+    assert found["psnr"] == pytest.approx(40.0, abs=1e-2)

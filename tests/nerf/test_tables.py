@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 
 from harness.aggregate import quick
 from harness.errors import UserError
+from harness.results import read
 from harness.tables import RunContext
 from nerf import llff, tables
 from nerf.presets import PRESETS
 from nerf.report import sections
 from tinydfa import Method
 
+RESULTS = Path(tables.__file__).parents[1] / "results"
 QUICK = RunContext(scale="quick")
 BY_NAME = {table.name: table for table in tables.TABLES}
 TINY = {"size": 20, "width": 16, "samples_coarse": 4, "samples_fine": 4, "rays": 32, "steps": 4, "test_views": 1}
@@ -28,6 +31,58 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     assert len(set(places)) == len(places)
     for cell in table.cells:
         assert cell.preset.startswith("released") or PRESETS[cell.preset].method is Method(cell.method)
+
+
+def with_another_rate(lines):
+    """The small presets that were run to the end and have another rate than the best, with that."""
+    rates, found = BY_NAME["nerf-rates"], {}
+    for line in lines:
+        psnr = line["result"]["metrics"]["val_psnr"]
+        found[line["preset"], line["dataset"]] = -math.inf if psnr is None else psnr  # None: it diverged
+    rows = {}
+    for cell in rates.cells:
+        rows.setdefault(cell.preset.rpartition("_lr-")[0], set()).add((cell.preset, cell.dataset))
+    wrong = {}
+    for row, tried in rows.items():
+        if found.keys() >= tried:  # a row that was not run to its end chooses nothing
+            sums = {}
+            for preset, dataset in tried:
+                sums[preset] = sums.get(preset, 0) + found[preset, dataset]
+            best = PRESETS[max(sums, key=sums.__getitem__)].lr
+            wrong |= {row: best} if PRESETS[row].lr != best else {}
+    return wrong
+
+
+def test_a_small_preset_has_the_rate_that_was_best_of_those_tried():
+    assert with_another_rate(read(BY_NAME["nerf-rates"].path(RESULTS))) == {}
+
+
+def test_the_best_rate_is_that_of_the_best_mean_over_scenes_and_a_row_that_was_cut_off_has_none():
+    scores = {"lego": {1e-3: 20.0, 3e-3: 19.0, 1e-2: 5.0}, "fern": {1e-3: 20.0, 3e-3: 18.0, 1e-2: 36.0}}
+    lines = [
+        {"preset": f"small_bp_lr-{rate:g}", "dataset": scene, "result": {"metrics": {"val_psnr": score}}}
+        for scene, by_rate in scores.items()
+        for rate, score in by_rate.items()
+    ]
+    assert with_another_rate(lines) == {"small_bp": 1e-2}
+    lines[-1]["result"]["metrics"]["val_psnr"] = None
+    assert with_another_rate(lines) == {"small_bp": 1e-3}
+    assert with_another_rate(lines[:-1]) == {}
+
+
+def test_every_small_row_is_tried_at_the_same_rates_and_on_validation_views():
+    tried = {}
+    for cell in BY_NAME["nerf-rates"].cells:
+        assert cell.metric == "val_psnr"
+        preset = PRESETS[cell.preset]
+        assert (preset.steps, preset.val_views) == (400, 4)
+        row = PRESETS[cell.preset.rpartition("_lr-")[0]]
+        changes = {"lr": row.lr, "steps": row.steps, "test_views": row.test_views, "val_views": None}
+        assert replace(preset, **changes) == row
+        tried.setdefault((cell.row, cell.method), []).append(preset.lr)
+    assert all(rates == [1e-3, 3e-3, 1e-2] for rates in tried.values())
+    small = {cell.preset for cell in BY_NAME["nerf-small"].cells}
+    assert {cell.preset.rpartition("_lr-")[0] for cell in BY_NAME["nerf-rates"].cells} == small
 
 
 def test_published_numbers_are_those_of_the_two_papers():
@@ -62,6 +117,14 @@ def test_a_cell_runs_small_on_the_generated_scene(result):
     assert (result["dataset"], result["method"]) == ("synthetic", "dfa")
     assert {"test_psnr", "test_ssim"} <= set(result["metrics"])
     json.dumps(result, allow_nan=False)
+
+
+def test_a_rate_is_tried_small_on_the_generated_scene(monkeypatch):
+    monkeypatch.setattr(tables, "QUICK", TINY)
+    cell = next(cell for cell in BY_NAME["nerf-rates"].cells if cell.method == "bp")
+    result = BY_NAME["nerf-rates"].run(replace(cell, dataset="synthetic"), 0, QUICK)
+    assert (result["config"]["lr"], len(result["curves"]["val_views"])) == (1e-3, 4)
+    assert result["metrics"]["val_psnr"] > 0
 
 
 def test_what_a_result_keeps_to_be_looked_at_are_pictures_of_the_scene(result):

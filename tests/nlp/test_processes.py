@@ -43,7 +43,8 @@ def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path, m
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FutureWarning" not in done.stderr
-    two = json.loads(done.stdout)  # printed once; rows 3 and 2 of the five
+    assert sum(line.startswith("{") for line in done.stdout.splitlines()) == 1  # printed by one of them
+    two = json.loads((tmp_path / "two" / "result.json").read_text())  # rows 3 and 2 of the five
     assert two["curves"].keys() == one["curves"].keys() >= {"train_loss", "val_loss", "alignment blocks.1.point2"}
     for name, curve in one["curves"].items():
         assert two["curves"][name] == pytest.approx(curve, rel=1e-9)

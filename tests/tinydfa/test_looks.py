@@ -157,11 +157,9 @@ def test_rows_that_an_index_leaves_out_show_nothing():
         attachment = attach(model, rule, batch_dims=(0,))
         with attachment.samples(index):
             gradients(model, x, y)
-        same(
-            [attachment.effective_feedback()],
-            [model.top.weight.detach() * 3**0.5 / 4],
-            rtol=0.1 if rule.probe_every else 1e-4,
-        )
+        ideal = model.top.weight.detach() * 3**0.5 / 4
+        off = (attachment.effective_feedback() - ideal).norm() / ideal.norm()
+        assert off < (0.05 if rule.probe_every else 1e-4)
         attachment.detach()
 
 

@@ -8,6 +8,7 @@ import torch
 
 from harness import cli
 from harness.errors import UserError
+from harness.run import NullRun
 from tests.draws import feedback_generator
 from tinydfa import Method
 from vision import stacking
@@ -49,7 +50,7 @@ def test_learners_start_alike_or_not_and_always_have_a_feedback_and_an_order_of_
         return 0.0
 
     monkeypatch.setattr(stacking, "train_learner", spy)
-    learner_outputs(Config(init=init, **SMALL), digits)
+    learner_outputs(Config(init=init, **SMALL), digits, NullRun("vision", {}))
     alike = all(torch.equal(starts[0][name], start[name]) for start in starts[1:] for name in starts[0])
     assert alike == (init == "same")
     assert len(set(feedbacks)) == 3
@@ -83,7 +84,7 @@ def test_a_learner_takes_the_plain_steps_of_the_release(digits):
 
 
 def test_features_are_the_learners_outputs_side_by_side_and_the_average_is_theirs(digits):
-    features, metrics = learner_outputs(Config(**SMALL), digits)
+    features, metrics = learner_outputs(Config(**SMALL), digits, NullRun("vision", {}))
     assert features.shape == (30,)
     assert features.train.x.shape == (len(digits.train), 30)
     outputs = features.test.x.view(len(digits.test), 3, 10)
@@ -97,13 +98,16 @@ def test_features_are_the_learners_outputs_side_by_side_and_the_average_is_their
 
 def test_an_averaged_stack_of_trained_learners_beats_a_learner(digits):
     config = Config(learners=8, learner_epochs=10, batch=50)
-    _, metrics = learner_outputs(config, digits)
+    _, metrics = learner_outputs(config, digits, NullRun("vision", {}))
     assert metrics["average_error"] < metrics["learner_error_best"] <= metrics["learner_error_mean"] < 0.6
 
 
 def test_the_dense_layer_learns_and_an_rd_layer_reports_how_far_its_feedback_is_from_the_gradient(blobs):
     config = Config(learners=2, epochs=60, batch=50)
-    found = {top: train_top(config, top, blobs, None, 0)[1] for top in ("dense", "rd-bp", "rd-dfa", "rd-dfa-r")}
+    found = {
+        top: train_top(config, top, blobs, NullRun("vision", {}), 0)[1]
+        for top in ("dense", "rd-bp", "rd-dfa", "rd-dfa-r")
+    }
     assert found["dense"]["test_error"] < 0.3
     assert abs(found["rd-dfa"]["alignment"]) < 0.3
     assert found["rd-dfa-r"]["attainable"] == pytest.approx(1)
@@ -205,8 +209,8 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         cli.run(Config, stacking.main, arguments)
     assert left.value.code == 0
-    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert result == json.loads((folder / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["folder"] == str(folder)
     assert result["config"]["init"] == "different"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 2 + len(TOPS) + 1))

@@ -2,17 +2,20 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.aggregate import quick
+from harness.results import read
 from harness.tables import RunContext
 from tinydfa import Method
-from vision import presets_drtp, running
+from vision import presets_drtp, presets_rates, running, tables, tables_rates
 from vision.presets import all_presets
 from vision.tables import TABLES
 
 BY_NAME = {table.name: table for table in TABLES}
+RESULTS = Path(tables.__file__).parents[1] / "results"
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -23,7 +26,17 @@ def test_no_two_cells_share_a_place_and_every_method_exists(table):
 
 
 @pytest.mark.parametrize(
-    "name", ["drtp-mnist", "drtp-rates", "drtp-cifar", "principled-fc", "principled-cnn", "biotorch", "notebook-mnist"]
+    "name",
+    [
+        "drtp-mnist",
+        "drtp-rates",
+        "drtp-cifar",
+        "principled-fc",
+        "principled-cnn",
+        "biotorch",
+        "notebook-mnist",
+        "vision-rates",
+    ],
 )
 def test_every_cell_names_a_preset_of_its_method(name):
     presets = all_presets()
@@ -54,6 +67,7 @@ def test_published_numbers_stand_where_the_slides_have_them():
         ("biotorch", "LeNet, Adam", "frsf"),
         ("notebook-mnist", "784-800-10", "dfa"),
         ("drtp-regression", "256-100-100-10", "sdfa"),
+        ("vision-rates", "FC, tanh", "shallow"),
     ],
 )
 def test_a_small_run_answers_a_cell(name, row, method):
@@ -85,3 +99,80 @@ def test_presets_of_a_row_differ_by_nothing_but_the_method():
     for row in rows:
         found = [replace(presets[f"{row}_{method.value}"], method=Method.BP) for method in presets_drtp.METHODS]
         assert all(preset == found[0] for preset in found)
+
+
+def best_factors(lines):
+    """By row and method that were run to the end, the factor on the rate with the lowest validation error."""
+    errors = {line["preset"]: line["result"]["metrics"]["val_error"] for line in lines}
+    errors = {preset: math.inf if error is None else error for preset, error in errors.items()}  # None: it diverged
+    rows = {}
+    for cell in BY_NAME["vision-rates"].cells:
+        rows.setdefault((cell.row, cell.method), []).append((cell.preset, float(cell.column.split()[0])))
+    best = {}
+    for (row, method), tried in rows.items():
+        if errors.keys() >= {preset for preset, _ in tried}:  # what was not run to its end says nothing
+            best.setdefault(row, {})[method] = min(tried, key=lambda pair: errors[pair[0]])[1]
+    return best
+
+
+def test_what_the_notes_say_of_rates_is_what_was_found_on_validation_images():
+    found = best_factors(read(BY_NAME["vision-rates"].path(RESULTS)))
+    assert {row: {str(m): factor for m, factor in best.items()} for row, best in presets_rates.BEST.items()} == found
+
+
+def test_the_best_factor_is_that_of_the_lowest_validation_error_of_a_row_that_was_run_to_its_end():
+    errors = {"0.01": 0.6, "0.03": 0.4, "0.1": 0.5, "0.3": 0.9}
+    lines = [
+        {"preset": f"biotorch_lenet_bp_lr-{rate}", "result": {"metrics": {"val_error": error, "test_error": 1 - error}}}
+        for rate, error in errors.items()
+    ]
+    assert best_factors(lines) == {"LeNet, SGD": {"bp": 0.3}}
+    lines[1]["result"]["metrics"]["val_error"] = None
+    assert best_factors(lines) == {"LeNet, SGD": {"bp": 1}}
+    assert best_factors(lines[1:]) == {}
+
+
+def test_every_method_of_a_row_is_tried_at_the_same_factors_and_nothing_else_differs_from_its_preset():
+    presets, tried = all_presets(), {}
+    for cell in BY_NAME["vision-rates"].cells:
+        assert cell.metric == "val_error"
+        preset, base = presets[cell.preset], presets[cell.preset.partition("_lr-")[0]]
+        same = replace(preset, lr=base.lr, epochs=base.epochs, hold_out=base.hold_out, train_images=None)
+        assert (same, preset.epochs, preset.hold_out) == (base, 1, 5000)
+        assert preset.lr == pytest.approx(base.lr * float(cell.column.split()[0]), rel=1e-12)
+        tried.setdefault((cell.row, preset.train_images), {}).setdefault(cell.method, []).append(preset.lr / base.lr)
+    assert len(tried) == 4  # one length a row
+    for by_method in tried.values():
+        assert {"bp", "dfa"} <= by_method.keys()
+        assert all(factors == pytest.approx([0.1, 0.3, 1, 3]) for factors in by_method.values())
+
+
+def test_the_note_on_a_row_names_the_best_factor_of_every_method(monkeypatch):
+    assert "lacks runs" in tables_rates.note_of("no such row")
+    monkeypatch.setitem(tables_rates.BEST, "LeNet, SGD", {Method.BP: 0.3, Method.DFA: 3.0})
+    assert tables_rates.note_of("LeNet, SGD") == (
+        "LeNet, SGD after one epoch: of 0.1, 0.3, 1 and 3 times the rate the one with the lowest validation error is "
+        "0.3 by BP, 3 by DFA (table `vision-rates`). The row keeps the rate itself."
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("principled-fc", "FC, tanh"),
+        ("principled-cnn", "CNN, tanh"),
+        ("biotorch", "LeNet, SGD"),
+        ("drtp-mnist", "CONV trained"),
+    ],
+)
+def test_a_row_whose_rates_are_tried_has_the_note_in_its_own_table(table, row):
+    assert tables_rates.note_of(row) in BY_NAME[table].notes
+    assert row in {cell.row for cell in BY_NAME[table].cells}
+    tried = {cell.preset.partition("_lr-")[0] for cell in BY_NAME["vision-rates"].cells if cell.row == row}
+    assert tried <= {cell.preset for cell in BY_NAME[table].cells}
+
+
+def test_the_readme_has_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+    for table in TABLES:
+        assert f"<!-- results:{table.name} -->" in text

@@ -12,7 +12,7 @@ import torch
 
 from harness.errors import UserError
 from harness.run import Run
-from tinydfa import Method
+from tinydfa import Method, attach
 from vision import train
 from vision.data import Data, Split
 from vision.history import History
@@ -43,6 +43,15 @@ def test_every_model_trains_on_the_embedded_data(model):
     assert 0 < result["metrics"]["test_error"] < 1
 
 
+@pytest.mark.parametrize("model", ["fc", "cnn", "resnet20"])
+def test_training_without_stored_graphs_gives_the_same_curves(model):
+    options = {"model": model, "method": "dfa", "epochs": 1, "hold_out": 0, "batch": 300}
+    expected, *others = (
+        train.train(Config(memory=memory, **options))["curves"]["train_loss"] for memory in (None, "replay", "1M")
+    )
+    assert others == [expected, expected]
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     first, again, other = (
         train.train(Config(epochs=3, seed=seed, dropout=0.2))["curves"]["train_loss"] for seed in (0, 0, 1)
@@ -58,7 +67,7 @@ def test_loss_and_error_are_means_over_samples_also_when_the_last_batch_is_small
     model = torch.nn.Linear(4, 10)
     preset = replace(Config(method=Method.BP).resolve(), loss="ce", lr=1e-12, batch=3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
-    loss, share = train.train_epoch(model, data.train, optimizer, preset, None)
+    loss, share = train.train_epoch(model, data.train, optimizer, preset, attach(model, Method.BP))
     logits = model(x)
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
     assert share == pytest.approx((logits.argmax(1) != y).float().mean().item())
@@ -74,7 +83,8 @@ def test_the_sum_over_a_batch_is_the_mean_at_a_rate_as_many_times_larger():
         torch.manual_seed(1)
         model = torch.nn.Linear(4, 10)
         optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-        train.train_epoch(model, Split(x, y), optimizer, replace(preset, reduction=reduction), None)
+        attachment = attach(model, Method.BP)
+        train.train_epoch(model, Split(x, y), optimizer, replace(preset, reduction=reduction), attachment)
         weights.append(model.weight.detach())
     torch.testing.assert_close(*weights)
 
@@ -165,7 +175,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
     monkeypatch.setattr(train, "train_epoch", train_epoch)
     torch.manual_seed(999)
     train.main(replace(config, out=tmp_path, resume=True))
-    resumed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    resumed = json.loads((tmp_path / "result.json").read_text())
     assert resumed["curves"] == whole["curves"]
     same = {name: value for name, value in whole["metrics"].items() if name != "seconds_per_epoch"}
     assert {name: resumed["metrics"][name] for name in same} == same
