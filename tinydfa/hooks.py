@@ -15,6 +15,7 @@ from tinydfa.errors import PointError
 from tinydfa.head import Head
 from tinydfa.passes import in_backward
 from tinydfa.points import DFALayer
+from tinydfa.tracing import is_tracing
 
 
 class PointHook:
@@ -33,6 +34,8 @@ class PointHook:
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and not self.keys:
             return self.point.forward(output)
+        if is_tracing():
+            return output
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -85,6 +88,8 @@ class HeadHook:
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, Tensor) and self.keys is None:
             return self._take([output])[0]
+        if is_tracing():
+            return output
         keys = self.keys
         if keys is None:
             first = next(entries.tensors_in(output), None)
