@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tinydfa import entries
-from tinydfa.attachment import Attachment, Plan, attachment_of
+from tinydfa.attachment import Attachment, Plan, attachment_of, uncompiled
 from tinydfa.errors import DFAError, PointError, UnregisteredPointError
 from tinydfa.feedback import Distribution, Feedback
 from tinydfa.head import Head
@@ -76,7 +76,7 @@ def attach(
         {'1': 8, '3': 8}
     """
     rule = find_rule(method)
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     refuse_scripted({type(model).__name__: model})
     refuse_attached(model, rule.name)
     settled = settled_feedback(feedback, seed)

@@ -310,8 +310,14 @@ class Attachment:
 
 def attachment_of(model: nn.Module) -> Attachment | None:
     """The attachment at work on `model` (also on a copy of an attached model), or None."""
-    attachment: Attachment | None = vars(getattr(model, "_orig_mod", model)).get("_attachment")
+    attachment: Attachment | None = vars(uncompiled(model)).get("_attachment")
     return attachment
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """What `torch.compile` was given; `model` itself where it is no compiled module."""
+    inner = model._modules.get("_orig_mod")
+    return model if inner is None else inner
 
 
 def _rows(index: SampleIndex) -> Rows:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.alignment import method_of
-from tinydfa.attachment import Attachment
+from tinydfa.attachment import Attachment, uncompiled
 from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.feedback_layers import LayerFeedback, keeps_its_weights
 from tinydfa.head import Head
@@ -56,7 +56,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         >>> report.parameters["0.weight"].value, report.parameters["2.weight"].value, report.healthy
         ('method', 'bp', True)
     """
-    eager = getattr(model, "_orig_mod", model)
+    eager = uncompiled(model)
     attachment, link = method_of(eager)
     rule = link.rule if attachment is None else attachment.rule
     examined = Examination(eager, batch, loss_fn, link)

@@ -15,6 +15,7 @@ from tinydfa.errors import PointError
 from tinydfa.head import Head
 from tinydfa.passes import in_backward
 from tinydfa.points import DFALayer, noted
+from tinydfa.tracing import is_tracing
 
 
 class PointHook:
@@ -37,6 +38,8 @@ class PointHook:
                 self.link = self.point.link
             passed = None if self.link is None else noted(self.point, self.link, output)
             return self.point.forward(output) if passed is None else passed
+        if is_tracing():
+            return output
         keys = self._keys(output)
         tensor = entries.get(output, keys, f"the output of {self.point.label!r}")
         if self.point.cuts and torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -90,6 +93,8 @@ class HeadHook:
         if isinstance(output, Tensor) and self.keys is None:
             joined = self.head.again(output)
             return self._take([output])[0] if joined is None else joined
+        if is_tracing():
+            return output
         keys = self.keys
         if keys is None:
             first = next(entries.tensors_in(output), None)

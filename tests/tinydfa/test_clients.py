@@ -103,6 +103,38 @@ def test_a_hook_and_the_attachment_come_off_in_any_order(last):
     assert type(net) is Mlp
 
 
+class Repeated(nn.Module):
+    """Blocks of one class, which accelerate compiles one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(3))
+        self.top = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.top(x)
+
+
+@pytest.mark.parametrize("order", ["attach first", "compile first"])
+def test_regions_compiled_one_by_one_train_by_the_rule(order):
+    model, (x, y) = Repeated(), batch()
+    attachment = attach(model, "dfa", points=["blocks.*"])
+    cross_entropy(model(x), y).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    if order == "compile first":
+        attachment.detach()
+    regions = accelerate.utils.compile_regions(model, backend="aot_eager")
+    if order == "compile first":
+        attach(regions, "dfa", points=["blocks.*"])
+    cross_entropy(regions(x), y).backward()
+    for parameter, gradient in zip(regions.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
 @pytest.fixture
 def transformers():
     module = pytest.importorskip("transformers", reason="transformers is not installed")

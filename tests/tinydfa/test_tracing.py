@@ -72,6 +72,40 @@ def test_a_program_of_a_model_with_a_head_of_its_own(way):
     torch.testing.assert_close(way(model, x)(x), Mlp()(x))
 
 
+class Pair(nn.Module):
+    """A block that returns what it computes and something beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.linear(x))
+        return h, h.square()
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.top = nn.ModuleList([Pair(), Pair()]), Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x, beside = block(x)
+        return self.top(x + beside)[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("points", ["blocks.*", "blocks.*[1]"])
+def test_a_program_of_a_model_whose_blocks_return_several_tensors(way, points):
+    model, (x, _) = Pairs(), batch()
+    attach(model, "dfa", points=[points], output="top")
+    program = way(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), Pairs()(x))
+
+
 @pytest.mark.parametrize("method", ["dfa", "fa"])
 def test_convolutions_are_exported_as_they_are(method):
     net, (x, _) = ConvNet(), batch(4, 2, 8, 8)
