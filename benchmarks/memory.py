@@ -206,7 +206,7 @@ def grown(case: Case, depths: Sequence[int]) -> tuple[list[dict[str, Any]], dict
     """Peak memory by contestant and depth, and its ratios."""
     peaks = {way: {depth: activations(case, depth, *WAYS[way]) for depth in depths} for way in case.ways}
     rows = [
-        {"model": case.name, "contestant": way} | {f"MiB at {d}": round(peaks[way][d] / 2**20, 1) for d in depths}
+        {"model": case.name, "contestant": way} | {f"MiB at {d}": round(peaks[way][d] / 2**20, 3) for d in depths}
         for way in case.ways
     ]
     at = 32 if 32 in depths else max(depths)

@@ -82,7 +82,7 @@ def in_place(value: Tensor, signal: Tensor) -> tuple[Any, Tensor]:
     if step is None or value._backward_hooks or value.retains_grad or signal.dtype != value.dtype:
         return value, signal
     undo = UNDO.get(step.name())
-    if undo is None or not signal.is_contiguous():
+    if undo is None or signal.stride() != value.stride():  # else the result would be laid out in another way
         return value, signal
     below, number = step.next_functions[0]
     undo(step, signal)

@@ -117,6 +117,24 @@ class NormNet(nn.Module):
         return self.top(x.flatten(1))
 
 
+class ReluNet(nn.Module):
+    """Convolutions whose activation stands right below the point, in the channels-last layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()) for channels in (2, 8, 8)
+        )
+        self.top = nn.Linear(8 * 36, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x)
+        return self.top(x.flatten(1))
+
+
 class PreNorm(nn.Module):
     """A Transformer whose residual stream goes around the points inside its blocks: ``[B, 5, 16]`` to the same."""
 
