@@ -77,8 +77,12 @@ class Again:
     def run(self, replaced: dict[int, Tensor]) -> None:
         """Run the pass; arguments are replaced by id."""
         args, kwargs = tree_unflatten([replaced.get(id(item), item) for item in self.flat], self._spec)
-        with self._as_it_was(), torch.enable_grad():
-            self.forward(*args, **kwargs)
+        others = [(name, b, version(b)) for name, b in self.model.named_buffers() if name not in self.buffers]
+        try:
+            with self._as_it_was(), torch.enable_grad():
+                self.forward(*args, **kwargs)
+        finally:
+            refuse_changed_buffers([name for name, buffer, before in others if version(buffer) != before])
 
     @contextmanager
     def _as_it_was(self) -> Iterator[None]:
@@ -89,6 +93,15 @@ class Again:
                 yield
         finally:
             set_generators(before, self._devices)
+
+
+def refuse_changed_buffers(names: Sequence[str]) -> None:
+    """Refuse buffers that the second run wrote to, and that the pass from which this was learned did not change."""
+    if names:
+        raise ReplayError(
+            f"the buffer {names[0]!r} is changed by some forward passes and not by others, so that under memory= it "
+            "would be changed twice in some. Change it in every training pass, or attach without memory=."
+        )
 
 
 @contextmanager

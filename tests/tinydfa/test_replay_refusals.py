@@ -167,3 +167,27 @@ def test_gradients_of_some_parameters_alone():
     with pytest.raises(DFAError, match=r"torch.autograd.grad and backward\(inputs=...\)"):
         loss_of(model, x, y).backward(inputs=list(model.top.parameters()))
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class CountingTwice(Stack):
+    """A buffer that changes in every second pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.passes > 1:
+            self.count += 1
+        self.passes += 1
+        return super().forward(x)
+
+
+def test_a_buffer_that_changes_in_some_passes_alone():
+    model, (x, y) = CountingTwice(), data(FLAT)
+    replayed(model)
+    loss_of(model, x, y).backward()
+    loss = loss_of(model, x, y)
+    with pytest.raises(DFAError, match="the buffer 'count' is changed by some forward passes"):
+        loss.backward()
