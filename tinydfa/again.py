@@ -107,7 +107,7 @@ def refuse_changed_buffers(names: Sequence[str]) -> None:
 @contextmanager
 def buffers_replaced(model: nn.Module, buffers: dict[str, Tensor]) -> Iterator[None]:
     """Inside this block the model holds copies of other buffers, by name."""
-    held = []
+    held: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
     for name, buffer in buffers.items():
         path, _, leaf = name.rpartition(".")
         owner = model.get_submodule(path)._buffers
@@ -116,8 +116,8 @@ def buffers_replaced(model: nn.Module, buffers: dict[str, Tensor]) -> Iterator[N
     try:
         yield
     finally:
-        for owner, leaf, buffer in held:
-            owner[leaf] = buffer
+        for owner, leaf, before in held:
+            owner[leaf] = before
 
 
 def version(item: Any) -> int | None:

@@ -20,7 +20,7 @@ from tinydfa.errors import ReplayError
 from tinydfa.first_pass import FirstPass
 from tinydfa.node import encode
 from tinydfa.passes import Link, Record, in_backward
-from tinydfa.replay import AT_HEAD, Layout, Run
+from tinydfa.second_run import AT_HEAD, Layout, Run
 from tinydfa.shapes import check_target
 from tinydfa.signals import are_rows, cast
 from tinydfa.supply import Supply
@@ -107,7 +107,7 @@ class AtOnceRun(Run):
         super().__init__(link, layout, supply)
         self.ambient = [one | {"enabled": False} for one in autocast_of({"cpu", supply.encoded.device.type})]
 
-    def same_values(self, sample: Tensor, input: Tensor) -> bool:
+    def same_values(self, sample: Tensor | None, input: Tensor) -> bool:
         return True
 
     def done(self) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from tinydfa.again import Again
 from tinydfa.passes import Link, Record, Rows, in_backward
 from tinydfa.probe import probe
-from tinydfa.replay import AT_HEAD, Expected, Layout, Part, Pending, ReplayNode
+from tinydfa.replay import Pending, ReplayNode
+from tinydfa.second_run import AT_HEAD, Expected, Layout, Part
 from tinydfa.shapes import batch_first, count
 from tinydfa.tangles import Tangles, Weight, address
 

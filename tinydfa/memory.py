@@ -21,8 +21,8 @@ from tinydfa.at_once import AtOnce
 from tinydfa.errors import DFAError, ReplayError
 from tinydfa.first_pass import FirstPass
 from tinydfa.passes import Link, in_backward
-from tinydfa.replay import Layout
 from tinydfa.rules import Rule
+from tinydfa.second_run import Layout
 
 REPLAY, FORWARD = "replay", "forward"
 Choice = str | int | None

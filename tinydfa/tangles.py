@@ -59,7 +59,7 @@ class Tangles:
         for root in roots:
             if root.requires_grad and root.grad_fn is None:
                 self._reach(root, number)
-        todo = [root.grad_fn for root in roots if root.grad_fn is not None]
+        todo: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
         while todo:
             node = todo.pop()
             if type(node) is LEAF:
