@@ -316,8 +316,7 @@ def attachment_of(model: nn.Module) -> Attachment | None:
 
 def uncompiled(model: nn.Module) -> nn.Module:
     """What `torch.compile` was given; `model` itself where it is no compiled module."""
-    inner = model._modules.get("_orig_mod")
-    return model if inner is None else inner
+    return dict(model.named_children()).get("_orig_mod", model)
 
 
 def _rows(index: SampleIndex) -> Rows:

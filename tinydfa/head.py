@@ -132,6 +132,7 @@ class Head(Holder):
         if (
             not known.all_fed
             or current.taker is not None
+            or not records
             or link.observation is not None
             or not known.holds(link, self._buffers["feedback_matrix"], (output,), records)
             or not self._broadcasts(link.settings)

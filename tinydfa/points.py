@@ -140,7 +140,7 @@ def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
 
     Every training pass comes through here once for each point, so it is kept short.
     """
-    current = link.current
+    current = link.passes.current
     if (
         link.cuts
         and link.observation is None
