@@ -184,7 +184,7 @@ class FirstPass:
             closing[top] = AT_HEAD
         like = torch.empty((), dtype=outputs[0].dtype, device=outputs[0].device)
         like = like.expand(count(outputs[0].shape, output_dims[0])[0], sum(plan.widths))
-        layout = Layout(settings, plan, expected, closing, kept, output_dims, matrix, like)
+        layout = Layout(settings, plan, expected, closing, kept, output_dims, matrix, head, like)
         self._find_shared(layout, gone)
         return layout, matrix, indices
 

@@ -49,6 +49,7 @@ class Memory:
         self.budget = choice if isinstance(choice, int) else 0
         self.in_forward = choice == FORWARD
         self.layout: Layout | None = None
+        self.asking = 0  # which parameters asked for a gradient in it
         self.trained: list[tuple[Tensor, int, int]] = []  # weights with the place and version of their gradients
         self.changing: dict[int, list[str]] = {}  # names of buffers that a pass changes, by which modules train
 
@@ -66,12 +67,25 @@ class Memory:
         refuse_unused_search()
         training = hash(tuple([module.training for module in model.modules()]))
         again = Again(model, forward, args, kwargs, self.changing.get(training))
-        layout, current = self.layout, link.current
+        current = link.current
         current.taker = first = FirstPass(self, link, again, training)
-        if not self.in_forward or layout is None or layout.settings is not link.settings:
+        if not self.in_forward:
+            return
+        layout = self._layout_in_force(link, model)
+        if layout is None:
             return
         if current.target is not None and current.rows is None and not again.inputs and not under_ddp():
             current.taker = AtOnce(self, link, layout, first)
+
+    def _layout_in_force(self, link: Link, model: nn.Module) -> Layout | None:
+        """The layout of the pass before, if nothing that it depends on has changed."""
+        asking = hash(tuple([parameter.requires_grad for parameter in model.parameters()]))
+        if asking != self.asking:
+            self.asking, self.layout = asking, None
+        layout = self.layout
+        if layout is None or layout.settings is not link.settings:
+            return None
+        return layout if layout.head.in_force(layout.settings) is layout.matrix else None
 
 
 def chosen(choice: Choice) -> Memory | None:

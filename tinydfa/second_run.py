@@ -62,6 +62,7 @@ class Layout:
         leaves: All leaves of the groups that end in shared ones.
         versions: The weights, and how often they had been written to.
         matrix: F.
+        head: What holds it.
         like: A tensor of the error's shape, type and place, ``[B, c]``.
     """
 
@@ -72,6 +73,7 @@ class Layout:
     kept: list[tuple[Slot, tuple[int, ...]]]
     output_dims: tuple[tuple[int, ...], ...]
     matrix: Tensor | None
+    head: Any
     like: Tensor
     shared: list[Tensor] = field(default_factory=list)
     leaves: dict[int, list[Tensor]] = field(default_factory=dict)

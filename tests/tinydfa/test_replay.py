@@ -442,3 +442,20 @@ def test_points_with_columns_of_their_own():
     x, y = data(FLAT)
     feedback = Feedback(shared=False)
     gradients(Stack, lambda model, _: cross_entropy(model(x), y), False, points=["blocks.*"], feedback=feedback)
+
+
+def test_drtp_in_the_forward_pass_after_something_changed():
+    def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
+        def step() -> None:
+            attachment.target = y
+            loss_of(model, x, y).backward()
+
+        step()
+        model.blocks[0].requires_grad_(False)
+        step()
+        model.blocks[0].requires_grad_(True)
+        step()
+        attachment.head.feedback_matrix = attachment.head.feedback_matrix * 2
+        step()
+
+    assert_same(train("perceptron", "forward", steps, "drtp"), train("perceptron", None, steps, "drtp"))
