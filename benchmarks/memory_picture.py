@@ -15,6 +15,7 @@ COLOURS = {
     "dkp, replay": "#117733",
     "drtp, forward": "#009E73",
 }
+DASHES = {"bp, checkpoint": "dashed", "dfa": "dotted", "drtp, forward": "dashed"}
 
 
 def picture(rows: Sequence[Mapping[str, Any]], depths: Sequence[int], budgets: Mapping[float, float]) -> bytes:
@@ -34,9 +35,13 @@ def picture(rows: Sequence[Mapping[str, Any]], depths: Sequence[int], budgets: M
             if row["model"] == model:
                 peaks = [row[f"MiB at {depth}"] for depth in depths]
                 name = row["contestant"]
-                axes.plot(depths, peaks, "o-", color=COLOURS[name], label=name, markersize=3)
+                style = DASHES.get(name, "solid")  # where two lie on each other, both are seen
+                axes.plot(depths, peaks, "o", ls=style, color=COLOURS[name], label=name, markersize=3)
         axes.set(xscale="log", yscale="log", xlabel="blocks", ylabel="peak MiB" if number == 1 else "")
-        axes.set_xticks(depths, [str(depth) for depth in depths], minor=False)
+        axes.minorticks_off()
+        axes.set_xticks(depths, [str(depth) for depth in depths])
+        peaks_shown = [10, 30, 100, 300, 1000, 3000]
+        axes.set_yticks(peaks_shown, [str(peak) for peak in peaks_shown])
         axes.set_title(model.replace(", ", "\n"), fontsize="small")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if budgets:
