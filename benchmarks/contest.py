@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.memory import peak_bytes
+from benchmarks.allocations import peak_bytes
 from benchmarks.timing import Step, interleave, ratio
 
 Row = dict[str, Any]

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.allocations import peak_bytes
 from benchmarks.environment import save
-from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, sgd_step
 from benchmarks.step_time import show
 from benchmarks.timing import Step, interleave, ratio

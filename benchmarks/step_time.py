@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.allocations import peak_bytes
 from benchmarks.by_hand import NAME, ByHand
 from benchmarks.environment import save
-from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, PreNormTransformer, mlp, sgd_step
 from benchmarks.timing import Step, interleave, ratio
 from harness.methods import rule_of

@@ -21,6 +21,7 @@ from harness.allocator import keep_freed_memory
 from harness.checkpoint import read_checkpoint
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.memory import MemoryConfig
 from harness.methods import check_compile, named, slug
 from harness.precision import Precision, check_precision
 from harness.run import NullRun, Run, check_loss, read_config
@@ -44,7 +45,7 @@ CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step ta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(config.RunConfig):
+class Config(config.RunConfig, MemoryConfig):
     """Train a radiance field. Settings that are left out come from the preset."""
 
     preset: str | None = None
@@ -100,6 +101,7 @@ class Config(config.RunConfig):
     def resolve(self) -> Preset:
         """The preset that these arguments mean."""
         preset = find_preset(name=self.preset, method=self.method, dataset=self.dataset)
+        self.keeps(preset.method)  # said now if it cannot be
         shared = {field.name for field in fields_of(Config)} & {field.name for field in fields_of(Preset)}
         given = {name: getattr(self, name) for name in shared - {"method"}}
         return replace(
@@ -125,7 +127,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     scene = (scene or load_preset_scene(preset, config)).to(device)
     run = run or NullRun("nerf", resolved(config, preset, scene))
     seed_everything(config.seed)
-    stateful = make_stateful(preset, scene, config.seed, device)
+    stateful = make_stateful(preset, scene, config.seed, device, config.keeps(preset.method))
     fields, optimizer, scheduler = (stateful[name] for name in ("fields", "optimizer", "scheduler"))
     history, done, pending = History(), 0, torch.zeros(2, device=device)
     if (state := run.restore()) is not None:
@@ -169,23 +171,25 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     return run.finish(model="nerf", metrics=scores | numbers, curves=curves, device=device)
 
 
-def make_stateful(preset: Preset, scene: Scene, seed: int, device: torch.device) -> dict[str, Any]:
+def make_stateful(
+    preset: Preset, scene: Scene, seed: int, device: torch.device, memory: str | int | None = None
+) -> dict[str, Any]:
     """All that a checkpoint keeps the state of: `fields`, `optimizer`, `scheduler`, attachments, and any `grid`."""
     fields = Fields(preset.architecture(), preset.rendering(scene.white_background)).to(device)
     optimizer = torch.optim.Adam(fields.parameters(), preset.lr, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, preset.rate)
     stateful: dict[str, Any] = {"fields": fields, "optimizer": optimizer, "scheduler": scheduler}
-    stateful |= attach_all(fields, preset.method, seed)
+    stateful |= attach_all(fields, preset.method, seed, memory)
     if preset.skip_empty:
         stateful["grid"] = make_grid(scene.bounds, preset.samples_coarse)
         fields.occupied = stateful["grid"].occupied
     return stateful
 
 
-def attach_all(fields: Fields, method: str, seed: int) -> dict[str, Attachment]:
+def attach_all(fields: Fields, method: str, seed: int, memory: str | int | None = None) -> dict[str, Attachment]:
     """Make both networks learn by `method`, each with feedback of its own."""
     return {
-        f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number))
+        f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number), memory=memory)
         for number, (name, network) in enumerate(fields.networks().items())
     }
 

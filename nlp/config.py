@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
+from harness.memory import MemoryConfig
 from harness.methods import rule_of
 from harness.precision import Precision
 from harness.processes import started
@@ -18,7 +19,7 @@ from tinydfa import Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(config.RunConfig):
+class RunConfig(config.RunConfig, MemoryConfig):
     """Which text, model and method. Settings that are left out come from the preset."""
 
     dataset: str = "synthetic"
@@ -115,6 +116,7 @@ class RunConfig(config.RunConfig):
             UserError: there is no such preset, or a setting is impossible.
         """
         preset = find_preset(self.preset, self.granularity, self.method, self.dataset)
+        self.keeps(preset.method)  # said now if it cannot be
         shared = {field.name for field in fields(self)} & {field.name for field in fields(Preset)}
         given: dict[str, Any] = {name: getattr(self, name) for name in shared - {"method", "granularity"}}
         given = {name: value for name, value in given.items() if value is not None}

@@ -75,9 +75,8 @@ class Training:
 
     def _attach(self, config: RunConfig) -> None:
         """Make the model train by the method, over all processes."""
-        self.attachment = attach(
-            self.model, self.preset.method, feedback=replace(self.preset.feedback, seed=config.seed)
-        )
+        feedback, keeps = replace(self.preset.feedback, seed=config.seed), config.keeps(self.preset.method)
+        self.attachment = attach(self.model, self.preset.method, feedback=feedback, memory=keeps)
         self.net: Any = self.model
         if self.group.size > 1:
             untouched = not self.attachment.rule.reaches_all

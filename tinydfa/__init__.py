@@ -11,6 +11,7 @@ from tinydfa.head import Head
 from tinydfa.integrations import watch as _watch
 from tinydfa.known_layers import register_layer
 from tinydfa.names import Method
+from tinydfa.needs import Needs, memory_needs
 from tinydfa.points import DFALayer
 from tinydfa.projectors import Matrix, NeverStored, OpticalUnit, Projector
 from tinydfa.release2020 import DFA, FeedbackPointsHandling
@@ -39,6 +40,7 @@ __all__ = [
     "Learning",
     "Matrix",
     "Method",
+    "Needs",
     "NeverStored",
     "OpticalUnit",
     "Projector",
@@ -51,6 +53,7 @@ __all__ = [
     "doctor",
     "find_rule",
     "measure_alignment",
+    "memory_needs",
     "register_layer",
     "weight_alignment",
 ]

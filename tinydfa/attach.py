@@ -18,6 +18,7 @@ from tinydfa.errors import DFAError, PointError, UnregisteredPointError
 from tinydfa.feedback import Distribution, Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
+from tinydfa.memory import chosen
 from tinydfa.names import Method
 from tinydfa.naming import find_modules, matching, no_points, suggest
 from tinydfa.points import DFALayer
@@ -36,6 +37,7 @@ def attach(
     feedback: Feedback | Distribution | str | Callable[..., Any] | None = None,
     seed: int | None = None,
     batch_dims: BatchDims = None,
+    memory: str | int | None = None,
 ) -> Attachment:
     """Make `model` train by a rule; the training loop stays as it is.
 
@@ -54,6 +56,10 @@ def attach(
         batch_dims: Dimensions that count samples, for all points and the output, or by name or pattern of the point.
             None: all but the last of the output, and as many leading ones at every point; an output of four dimensions
             or more must say.
+        memory: What a forward pass keeps for the backward pass. None: everything. ``"replay"``: one block at a time;
+            the model runs forward again when the error is known, and the gradients are the same. A number of bytes:
+            as many of the topmost blocks as fit, the others as under ``"replay"``. ``"forward"``: nothing; rules that
+            read the targets alone add to the gradients in the forward pass (zero them before it).
 
     Returns:
         The attachment: switch its rule, suspend it, save its feedback, detach it.
@@ -75,7 +81,7 @@ def attach(
     refuse_scripted({type(model).__name__: model})
     refuse_attached(model, rule.name)
     settled = settled_feedback(feedback, seed)
-    return Attachment(model, rule, settled, planned(model, rule, points, output, batch_dims))
+    return Attachment(model, rule, settled, planned(model, rule, points, output, batch_dims), chosen(memory))
 
 
 def planned(

@@ -17,6 +17,7 @@ from tinydfa.feedback import Feedback
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
 from tinydfa.leftover import Leftover, gradients_kept
+from tinydfa.memory import Memory, refuse_rule
 from tinydfa.names import Method
 from tinydfa.naming import matching, no_points
 from tinydfa.order import Order
@@ -51,10 +52,13 @@ class Attachment:
         feedback: What the feedback is drawn from.
     """
 
-    def __init__(self, model: nn.Module, rule: Rule, feedback: Feedback, plan: Plan) -> None:
+    def __init__(
+        self, model: nn.Module, rule: Rule, feedback: Feedback, plan: Plan, memory: Memory | None = None
+    ) -> None:
         self.model, self.head, self.feedback = model, plan.head, feedback
         self.link = plan.head.link if plan.head is not None else Link(Settings(rule=Backprop(), feedback=feedback))
         self._rule: Rule = Backprop()
+        self._memory = memory
         self._handles: list[RemovableHandle] = []
         self.at_return: HeadHook | None = plan.at_return  # takes the error at the model's return value
         self.own_forward: Callable[..., Any] | None = None  # of the instance, before it was attached
@@ -64,10 +68,12 @@ class Attachment:
         self._swap: Swap | None = None
         self._settled: set[str] = set()  # modules that the user was told of, or that need no telling
         self._drawn: dict[str, Tensor] = {}  # random matrices of the layers under layer-wise rules, and their passes
+        if memory is not None:
+            refuse_rule(memory.choice, rule)
         try:
             self._take_over(plan)
             self._set(rule)
-            self.link.scoped, self.link.model = True, model
+            self.link.scoped, self.link.model, self.link.memory = True, model, memory
             self.own_forward = model_forward.take_over(model, rule.name)
             self._at_work = True
             self._swap_layers(rule)
@@ -89,7 +95,10 @@ class Attachment:
 
     @method.setter
     def method(self, rule: Rule | type[Rule] | str) -> None:
-        self._set(find_rule(rule))
+        found = find_rule(rule)
+        if self._memory is not None:
+            refuse_rule(self._memory.choice, found)
+        self._set(found)
         if self._at_work:
             model_forward.use(self.model, self._rule.name)
 
@@ -226,7 +235,7 @@ class Attachment:
             self.head.load_learner(rule, state.get("learner"))
             self.head.forwards = state.get("forwards", 0)
         self._compare(state.get("projector"))
-        self.method = Backprop()  # swaps back, so that the swap below takes over what was saved
+        self._set(Backprop())  # swaps back, so that the swap below takes over what was saved
         self._drawn = {name: tensor.clone() for name, tensor in state["layerwise"].items()}
         if rule.layerwise:
             refuse_other_layers(self.model, self._drawn)
@@ -266,7 +275,7 @@ class Attachment:
         if head is None:
             return
         self._remember(head, "feedback_matrix", "learner", "forwards")
-        self._remember(head.link, "settings", "scoped")
+        self._remember(head.link, "settings", "scoped", "memory")
         names = {id(point): name for name, point in plan.own_points.items()}
         for point in head.points:
             if id(point) not in names:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tinydfa.needs import Needs
+
 
 class Status(StrEnum):
     """What trains a parameter."""
@@ -64,6 +66,7 @@ class Diagnosis:
         projector: What stands in the place of a feedback matrix; empty where there is a matrix.
         looks: Of a rule that looks at some passes, how often it has; empty for others.
         input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
+        memory: What a step keeps for its backward pass, by block; None where nothing is cut.
         findings: What to change; empty when all is well.
     """
 
@@ -79,6 +82,7 @@ class Diagnosis:
     projector: str = ""
     looks: str = ""
     input_gradients: tuple[int, int] = (0, 0)
+    memory: Needs | None = None
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -132,6 +136,7 @@ class Diagnosis:
                 f"no gradient until a matrix above is no longer zero, as in backpropagation: {', '.join(self.waiting)}"
             ]
         lines += [*self._crossing(), *([self.looks] if self.looks else []), *self._saved(), ""]
+        lines += [] if self.memory is None else [str(self.memory), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         return "\n".join(lines)

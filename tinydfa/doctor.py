@@ -20,6 +20,7 @@ from tinydfa.diagnosis import Diagnosis, Fault, Finding, Status
 from tinydfa.examination import Around, Examination, Gradients, LossFn
 from tinydfa.feedback_layers import LayerFeedback
 from tinydfa.head import Head
+from tinydfa.needs import memory_needs
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule, Shallow
 from tinydfa.wrappers import unwrapped
@@ -73,6 +74,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     diagnosis.at_output = examined.at_output
     diagnosis.looks = looks_so_far(rule, attachment)
     diagnosis.feedback_bytes = sum(tensor.nbytes for tensor in feedback_of(eager, attachment))
+    diagnosis.memory = memory_needs(eager, batch, loss_fn) if rule.cuts and attachment is not None else None
     diagnosis.waiting = waiting(eager, ours, truth)
     diagnosis.findings += [
         *untrained(diagnosis),

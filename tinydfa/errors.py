@@ -35,3 +35,7 @@ class MissingTargetError(DFAError):
 
 class ErrorSignalError(DFAError):
     """The gradient at the output cannot be projected: not finite, or carrying a loss scale."""
+
+
+class ReplayError(DFAError):
+    """A forward pass that cannot be run once more, or was not the same the second time."""

@@ -136,6 +136,7 @@ class Head(Holder):
         records = current.records
         if (
             not known.all_fed
+            or current.taker is not None
             or not records
             or transformed()
             or link.observation is not None
@@ -154,25 +155,33 @@ class Head(Holder):
 
     def take(self, outputs: list[Tensor]) -> list[Tensor]:
         """Return `outputs`; their gradients, side by side, are the error that goes to the points."""
-        link = self.link
-        if not (link.scoped and link.current.open) and is_tracing():
+        link, current = self.link, self.link.current
+        if not (link.scoped and current.open) and is_tracing():
             return outputs
-        records = link.current.take()
         if link.observation is not None:
             link.observation.at_head = list(outputs)
             link.observation.sample_dims = sample_dims(link.settings.batch_dims, outputs[0])
+        if current.taker is not None:
+            joined: list[Tensor] = current.taker.join(self, outputs)
+            return joined
+        records = current.take()
         if not link.cuts:
-            link.current.target = None
+            current.target = None
             return outputs
         if in_backward():  # a recomputation: the node of the first pass is the one that counts, and saves nothing
             return outputs
-        target = link.current.take_target()
+        target = current.take_target()
         if torch.is_grad_enabled():
             self._note_skipped(records, outputs)
         if not self.feeds_the_output and is_output(records, outputs):
             outputs = through_points(records, outputs)
         if not self._broadcasts(link.settings):
             return outputs
+        return self.feed(outputs, records, target)
+
+    def feed(self, outputs: list[Tensor], records: list[Record], target: Tensor | None) -> list[Tensor]:
+        """Join the outputs and the points that have something to feed; see that there is a matrix."""
+        link = self.link
         if any([record.value is not None for record in records]):  # noqa: C419
             return join(self._plan(outputs, records), link, outputs, records, target)
         if records and self.feedback_matrix is None and link.settings.feedback.projector is None and link.whole:

@@ -169,6 +169,8 @@ def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwar
     current.open, current.number = True, number
     if link.order is not None:
         link.order.keep()
+    if link.memory is not None:
+        link.memory.begin(link, model, partial(run_again, kind, model), args, kwargs)
     try:
         output = kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
         if attached.at_return is not None:
@@ -177,10 +179,20 @@ def forward_pass(kind: Any, number: int, model: nn.Module, /, *args: Any, **kwar
             refuse_unfed(current)
     finally:
         current.open = False
+        current.taker = None
         current.records = []
         if not in_backward():  # the target may yet be set for a pass that is being recomputed
             current.target = None
     return output
+
+
+def run_again(kind: Any, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    """The same pass once more, which the points and the head know of."""
+    attached: Any = model._attachment
+    own = attached.own_forward
+    output = kind.forward(model, *args, **kwargs) if own is None else own(*args, **kwargs)
+    if attached.at_return is not None:
+        attached.at_return(model, args, output)
 
 
 def wrapped_forward(kind: Any, model: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

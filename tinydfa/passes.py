@@ -98,6 +98,7 @@ class ForwardPass:
         self.records: list[Record | Fed] = []
         self.open = False  # an attached model's pass is in progress
         self.number = 0  # of the forward that began it
+        self.taker: Any = None  # what takes its points and its outputs, where not everything is kept for the head
         self.target: Tensor | None = None
         self.rows: dict[str, Rows] | Rows | None = None
 
@@ -160,6 +161,7 @@ class Link:
         self.model: Any = None  # the attached one
         self.order: Any = None  # of its hooks (`tinydfa.order`)
         self.still = 0  # blocks in which no feedback learns
+        self.memory: Any = None  # what a pass keeps for its backward pass (a `tinydfa.memory.Memory`); None: all
         self.cuts = self.settings.rule.cuts  # whether points cut now
         self.looks = self.settings.rule.looks  # whether some passes show more than others
         self.uncut = -1  # the backward pass, by the engine's number, whose recomputations are not cut
@@ -251,6 +253,13 @@ def in_backward() -> bool:
 def transformed() -> bool:
     """Whether a transform of ``torch.func`` is in force, where a tensor may not say that its gradient is asked for."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+@torch.compiler.disable
+def hand_over(taker: Any, point: Any, input: Tensor, rows: Rows | None) -> Tensor | None:
+    """What a point passes on under a taker; None where this call is none of its pass."""
+    passed: Tensor | None = taker.at_point(point, input, rows)
+    return passed
 
 
 def is_output(records: list[Record], outputs: list[Tensor]) -> bool:

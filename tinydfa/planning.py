@@ -128,7 +128,7 @@ def plan_of(
     factors = {slot.factor for slot in slots}
     scale = factors.pop() if len(factors) == 1 else 1.0
     feedback = settings.feedback
-    product = dtype or widest(slots)
+    product = dtype or (widest(slots) if slots else torch.get_default_dtype())
     return Plan(
         rule=settings.rule,
         widths=error.widths,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.passes import Link, Record, Rows, in_backward, transformed
+from tinydfa.passes import Link, Record, Rows, hand_over, in_backward, transformed
 from tinydfa.tracing import is_tracing
 
 
@@ -88,8 +88,13 @@ class DFALayer(nn.Module):
 
     def _note(self, link: Link, input: Tensor, rows: Rows | None) -> Tensor:
         """As `forward`, of a point that may have to note more than what comes in and goes on."""
-        if not (link.scoped and link.current.open) and is_tracing():
+        current = link.current
+        if not (link.scoped and current.open) and is_tracing():
             return input
+        if current.taker is not None:
+            taken = hand_over(current.taker, self, input, rows)
+            if taken is not None:
+                return taken
         recording = torch.is_grad_enabled()
         wanted = recording and (input.requires_grad or transformed())
         passed = input if self.passthrough else input.detach()
@@ -144,11 +149,12 @@ def noted(point: DFALayer, link: Link, input: Tensor) -> Tensor | None:
         link.cuts
         and link.observation is None
         and current.open
+        and current.taker is None
         and current.rows is None
         and input.requires_grad
+        and not input.is_nested
         and torch.is_grad_enabled()
         and not point.passthrough
-        and not input.is_nested
         and not in_backward()
     ):
         passed = input.detach()

@@ -22,6 +22,7 @@ from harness import config
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
+from harness.memory import MemoryConfig
 from harness.methods import rule_of, slug
 from harness.precision import Precision, autocast, check_precision, products
 from harness.run import NullRun, Run
@@ -41,7 +42,7 @@ LARGEST = 1024  # height and width of one's own images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(config.RunConfig):
+class Config(config.RunConfig, MemoryConfig):
     """Train a small network on images. Settings that are left out come from the preset."""
 
     dataset: str = "digits"
@@ -110,6 +111,7 @@ class Config(config.RunConfig):
         preset = find_preset(
             name=self.preset, model=model, method=self.method, dataset=self.dataset
         )  # own images: as digits
+        self.keeps(preset.method)  # said now if it cannot be
         shared = {field.name for field in fields(Config)} & {field.name for field in fields(Preset)}
         given = {name: getattr(self, name) for name in shared - {"model", "method"}}
         for option, owner in {"topology": "topology", "hidden": "fc"}.items():
@@ -143,7 +145,8 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     run = run or NullRun("vision", resolved(config, preset))
     seed_everything(config.seed)
     model = build_model(preset, data.shape, data.outputs).to(device)
-    attachment = attach(model, preset.method, feedback=replace(preset.feedback, seed=config.seed))
+    feedback = replace(preset.feedback, seed=config.seed)
+    attachment = attach(model, preset.method, feedback=feedback, memory=config.keeps(preset.method))
     optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
     history = History()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.allocations import peak_bytes
 from benchmarks.by_hand import ByHand
-from benchmarks.memory import peak_bytes
 from benchmarks.models import PostNormTransformer, PreNormTransformer, loss, mlp
 from benchmarks.peers.biotorch import convolutions, convolutions_limit
 from benchmarks.step_time import PRE_NORM, gpt2_limit, mlp_limit, transformer_limit

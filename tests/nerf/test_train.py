@@ -30,6 +30,14 @@ class KilledError(Exception):
     pass
 
 
+def test_training_without_stored_graphs_gives_the_same_curves():
+    small = {"width": 16, "depth": 3, "samples_coarse": 4, "samples_fine": 4, "test_views": 1}
+    expected, *others = (
+        train.train(Config(**(SMALL | small), memory=memory))["curves"] for memory in (None, "replay", "8K")
+    )
+    assert others == [expected, expected]
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"skip_empty": True}, {"samples_fine": 0}, {"preset": None, "method": Method.BRSF, "size": 8}]
 )

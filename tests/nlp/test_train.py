@@ -51,6 +51,15 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(corpus):
     assert first != other
 
 
+@pytest.mark.parametrize("granularity", ["macro", "micro"])
+def test_training_without_stored_graphs_gives_the_same_curves(corpus, granularity):
+    options = {"method": "dfa", "granularity": granularity, "dropout": 0.1, "steps": 10}
+    expected, *others = (
+        train(tiny_config(memory=memory, **options), corpus=corpus)["curves"] for memory in (None, "replay", "8K")
+    )
+    assert others == [expected, expected]
+
+
 def test_curves_have_an_entry_a_validation_and_the_last_step_is_validated(corpus):
     result = train(tiny_config(steps=20), corpus=corpus)
     assert result["curves"]["step"] == [8, 16, 20]

@@ -43,6 +43,15 @@ def test_every_model_trains_on_the_embedded_data(model):
     assert 0 < result["metrics"]["test_error"] < 1
 
 
+@pytest.mark.parametrize("model", ["fc", "cnn", "resnet20"])
+def test_training_without_stored_graphs_gives_the_same_curves(model):
+    options = {"model": model, "method": "dfa", "epochs": 1, "hold_out": 0, "batch": 300}
+    expected, *others = (
+        train.train(Config(memory=memory, **options))["curves"]["train_loss"] for memory in (None, "replay", "1M")
+    )
+    assert others == [expected, expected]
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     first, again, other = (
         train.train(Config(epochs=3, seed=seed, dropout=0.2))["curves"]["train_loss"] for seed in (0, 0, 1)

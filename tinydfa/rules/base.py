@@ -50,6 +50,8 @@ class Rule:
     """Every layer gets a gradient."""
     needs_target: ClassVar[bool] = False
     """`encode` reads the targets: ``attachment.target = y`` before the model is called."""
+    needs_error: ClassVar[bool] = True
+    """`encode` reads the error, not its shape and type alone: False where the targets are enough."""
     learns: ClassVar[bool] = False
     """The feedback changes in training."""
     feels_loss_scale: ClassVar[bool] = False

@@ -95,6 +95,7 @@ class DRTP(Broadcast):
     colour = "#009E73"
     source = "Frenkel et al. 2021, arXiv 1909.01311"
     needs_target = True
+    needs_error = False
 
     def encode(self, error: Tensor, target: Tensor | None) -> Tensor:
         assert target is not None
