@@ -66,7 +66,7 @@ class PointHook:
             return tensor
         if not tensor.requires_grad and not self.judged:
             self.judged = not any(tensor is given for given in inputs)  # a block that was skipped says nothing
-            if self.judged:
+            if self.judged and not has_points(module):
                 refuse_without_graph(module, self.point.label)
         return hooked(module, inputs, output, tensor, keys) if has_backward_hooks(module) else tensor
 
@@ -102,6 +102,13 @@ class PointHook:
             )
 
         return warn
+
+
+def has_points(module: nn.Module) -> bool:
+    """Whether points lie inside `module`: then these feed its weights."""
+    inside = [inner for inner in module.modules() if inner is not module]
+    hooks = [hook for inner in inside for hook in inner._forward_hooks.values()]
+    return any(isinstance(found, PointHook | DFALayer) for found in [*hooks, *inside])
 
 
 class HeadHook:

@@ -109,7 +109,7 @@ def memory_needs(model: nn.Module, batch: Any, loss_fn: Callable[[nn.Module, Any
     link = attachment.link
     before, link.memory = link.memory, Weighing()
     try:
-        with state_kept(attachment.model), torch.enable_grad():
+        with state_kept(attachment.model), link.unlearning(), torch.enable_grad():
             loss = loss_fn(model, batch)
             weigher = link.memory.weigher
             return Needs() if weigher is None else weigher.needs(loss)

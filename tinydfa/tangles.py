@@ -129,7 +129,8 @@ class Weight:
 
 
 def address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    """Where a tensor lies in memory; of one that is spread over processes, where this process has its part."""
+    return getattr(tensor, "_local_tensor", tensor).untyped_storage().data_ptr()
 
 
 def kept_by(node: Any) -> list[Tensor]:

@@ -81,6 +81,15 @@ def test_a_block_that_is_frozen_or_skipped_is_in_order():
     assert len(step(model)) == 6
 
 
+def test_a_block_whose_weights_all_lie_below_a_point_inside_is_in_order():
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(0.5))
+    model = nn.Sequential(block, nn.Linear(6, 3))
+    attach(model, "dfa", points=["0.1", "0"])
+    cross_entropy(model(torch.ones(2, 4)), torch.zeros(2, dtype=torch.long)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_a_wrapped_model_is_attached_measured_and_examined_inside(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
