@@ -18,6 +18,7 @@ from tinydfa.again import autocast_of
 from tinydfa.checks import refuse_large_ids
 from tinydfa.errors import ReplayError
 from tinydfa.first_pass import FirstPass
+from tinydfa.kept import Kept
 from tinydfa.node import encode
 from tinydfa.passes import Link, Record, Rows, in_backward
 from tinydfa.second_run import AT_HEAD, Layout, Run
@@ -27,7 +28,6 @@ from tinydfa.supply import Supply
 
 if TYPE_CHECKING:
     from tinydfa.head import Head
-    from tinydfa.memory import Memory
 
 
 class AtOnce:
@@ -40,7 +40,7 @@ class AtOnce:
         instead: What this pass is if its first point is not like the one before.
     """
 
-    def __init__(self, memory: Memory, link: Link, layout: Layout, instead: FirstPass) -> None:
+    def __init__(self, memory: Kept, link: Link, layout: Layout, instead: FirstPass) -> None:
         self.memory, self.link, self.layout, self.instead = memory, link, layout, instead
         self.target: Tensor | None = None
         self.run: AtOnceRun | None = None
@@ -136,7 +136,7 @@ def refuse_hooked(shared: Sequence[Tensor]) -> None:
         )
 
 
-def refuse_lost(memory: Memory, error: Tensor) -> None:
+def refuse_lost(memory: Kept, error: Tensor) -> None:
     """Refuse a backward pass before which the gradients of the forward pass were zeroed."""
     for leaf, place, version in memory.trained:
         if leaf.grad is None or leaf.grad.data_ptr() != place or leaf.grad._version != version:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tinydfa.again import Again
 from tinydfa.errors import ReplayError
+from tinydfa.kept import Kept
 from tinydfa.passes import Link, Record, Rows, in_backward
 from tinydfa.planning import Planned
 from tinydfa.probe import probe
@@ -24,7 +25,6 @@ from tinydfa.tangles import Tangles, Weight, address
 
 if TYPE_CHECKING:
     from tinydfa.head import Head
-    from tinydfa.memory import Memory
 
 
 CHEAP = 32  # so many times fewer weights than the model
@@ -58,7 +58,7 @@ class FirstPass:
         training: Which modules train, for what is learned of the model's buffers.
     """
 
-    def __init__(self, memory: Memory, link: Link, again: Again, training: int) -> None:
+    def __init__(self, memory: Kept, link: Link, again: Again, training: int) -> None:
         self.memory, self.link, self.again, self.training = memory, link, again, training
         self.seen: list[Seen] = []
         self.values: dict[int, Tensor] = {}  # with graphs that are kept, by place in `seen`

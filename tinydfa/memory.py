@@ -13,48 +13,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tinydfa.again import Again
 from tinydfa.at_once import AtOnce
 from tinydfa.errors import DFAError, ReplayError
 from tinydfa.first_pass import FirstPass
+from tinydfa.kept import FORWARD, REPLAY, Choice, Kept
 from tinydfa.passes import Link, in_backward, transformed
 from tinydfa.rules import Rule
 from tinydfa.second_run import Layout
 
-REPLAY, FORWARD = "replay", "forward"
-Choice = str | int | None
 WHOLE = (
     "memory= runs the model's blocks one by one, so the model cannot be compiled as a whole. Compile its blocks: "
     "for block in model.blocks: block.compile()"
 )
 
 
-class Memory:
-    """The choice in force on one attachment, and what it has learned about the model.
-
-    Args:
-        choice: ``"replay"``, ``"forward"``, or a number of bytes.
-
-    Attributes:
-        budget: Bytes of graphs that are kept, from the top down.
-        in_forward: Blocks get their gradients in the forward pass where the rule allows it.
-        layout: What the pass before looked like.
-    """
-
-    def __init__(self, choice: str | int) -> None:
-        self.choice = choice
-        self.budget = choice if isinstance(choice, int) else 0
-        self.in_forward = choice == FORWARD
-        self.layout: Layout | None = None
-        self.asking = 0  # which parameters asked for a gradient in it
-        self.trained: list[tuple[Tensor, int, int]] = []  # weights with the place and version of their gradients
-        self.changing: dict[int, list[str]] = {}  # names of buffers that a pass changes, by which modules train
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"layout": None, "trained": []}  # a copy learns for itself
+class Memory(Kept):
+    """What decides, pass by pass, which graphs are kept."""
 
     @torch.compiler.disable(reason=WHOLE)
     def begin(

@@ -14,6 +14,7 @@ from tinydfa.errors import OptionError
 from tinydfa.rules.broadcast import DFA
 from tinydfa.rules.learned import Learning, Probe, Probed, Seen
 from tinydfa.rules.options import whole
+from tinydfa.rules.registry import find_rule
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,8 +43,6 @@ class Calibrated(Learning):
     exact_every: int = 100  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        from tinydfa.rules import find_rule  # which lists this rule, too
-
         whole(self, "exact_every", self.exact_every, least=1)
         rule = find_rule(self.rule)
         object.__setattr__(self, "rule", rule)

@@ -1,0 +1,93 @@
+"""Finding a rule by name, by class, as an object, or in a file of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from tinydfa.errors import UnknownMethodError
+from tinydfa.rules.base import Rule
+
+BY_NAME: dict[str, type[Rule]] = {}  # filled by `tinydfa.rules`
+
+
+def registered() -> dict[str, type[Rule]]:
+    """The library's rules by name."""
+    return dict(BY_NAME)
+
+
+def find_rule(rule: Rule | type[Rule] | str) -> Rule:
+    """The rule that is meant by an object, a class, a registered name, or ``"file.py:Class"``.
+
+    Raises:
+        UnknownMethodError: There is none of that name; the message lists the names that exist.
+
+    Example:
+        >>> from tinydfa.rules import SignDFA
+        >>> find_rule("sdfa"), find_rule(SignDFA).name
+        (SignDFA(), 'sdfa')
+    """
+    if isinstance(rule, Rule):
+        return rule
+    if isinstance(rule, str):
+        rule = _class_called(str(rule))
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        return _made(rule)
+    raise UnknownMethodError(f"{rule!r} is no rule: it does not derive from tinydfa.Rule. {_choices()}")
+
+
+def _made(kind: type[Rule]) -> Rule:
+    try:
+        return kind()
+    except TypeError as error:
+        raise UnknownMethodError(
+            f"the rule {kind.__name__} cannot be made without arguments ({error}). Give its options defaults, or pass "
+            "an object."
+        ) from error
+
+
+def _class_called(name: str) -> type[Rule]:
+    if name in BY_NAME:
+        return BY_NAME[name]
+    path, colon, class_name = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _class_in(path, class_name)
+    raise UnknownMethodError(f"unknown method {name!r}. {_choices()}")
+
+
+def _choices() -> str:
+    return f"Choose one of: {', '.join(BY_NAME)}; or a rule of your own: file.py:Class."
+
+
+def _class_in(path: str, class_name: str) -> type[Rule]:
+    """The rule `class_name` of a file of the user's."""
+    module = _module(Path(path).expanduser())
+    kinds = {name: kind for name, kind in vars(module).items() if isinstance(kind, type) and issubclass(kind, Rule)}
+    if class_name not in kinds:
+        own = [name for name, kind in kinds.items() if kind.__module__ == module.__name__]
+        there = f"It has {', '.join(own)}" if own else "It has no class that derives from tinydfa.Broadcast"
+        raise UnknownMethodError(f"{path} has no rule called {class_name!r}. {there}.")
+    return kinds[class_name]
+
+
+def _module(path: Path) -> ModuleType:
+    """The file as a module, run once however often it is asked for."""
+    if not path.is_file():
+        raise UnknownMethodError(f"there is no file {str(path)!r} to take a rule from. Write path/to/file.py:Class.")
+    name = f"_rules_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UnknownMethodError(f"{path} cannot be run ({type(error).__name__}: {error}). Mend it first.") from error
+    return module
