@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from tinydfa import model_forward
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback import Feedback
+from tinydfa.guards import guard
 from tinydfa.head import Head
 from tinydfa.hooks import HeadHook, PointHook
 from tinydfa.leftover import Leftover, gradients_kept
@@ -291,6 +292,7 @@ class Attachment:
         for module, hook in plan.hooks:
             self._handles.append(module.register_forward_hook(hook))
         self.link.order = Order([(module, at) for (module, _), at in zip(plan.hooks, self._handles, strict=True)])
+        self._handles += guard(self.model)
 
     def _remember(self, thing: Any, *attributes: str) -> None:
         """Note what `detach` is to put back."""
