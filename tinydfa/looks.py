@@ -23,7 +23,7 @@ from tinydfa.errors import DFAError
 from tinydfa.head import Head
 from tinydfa.learner import Learner, Moments, add, at_rows, in_full
 from tinydfa.node import encode, rows_of
-from tinydfa.passes import Link, Observation, Record, Rows, in_backward, through_points
+from tinydfa.passes import Link, Observation, Record, Rows, in_backward, through_points, transformed
 from tinydfa.planning import Planned
 from tinydfa.rules import Learning, Probe, Probed, Seen
 from tinydfa.shapes import batch_first
@@ -41,6 +41,11 @@ def looking(model: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[st
         raise DFAError(
             f"{link.rule} looks at some passes in another way than at others, which one compiled graph cannot. Do not "
             "compile the model, or compile the submodules between its points."
+        )
+    if transformed():
+        raise DFAError(
+            f"{link.rule} looks at some passes and changes its feedback by them, which a pure function must not. Train "
+            "by loss.backward(), or use a rule that does not learn (dfa, say) inside torch.func."
         )
     link.looks = False  # for the passes that make up this one
     try:

@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity
 from torch.utils.checkpoint import checkpoint
 
 from tests.processes import in_two_processes
+from tests.tinydfa import other_surroundings
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, gradients_of
 from tests.tinydfa.works_with import (
     AFTER_A_PASS,
@@ -246,5 +247,5 @@ def test_readme_shows_the_matrix():
 
 CHECKS = {
     "eager": eager, "compiled": compiled, "bf16": bf16, "DDP": ddp, "accumulation": accumulation,
-    "checkpointing": checkpointing, "resume": resume,
+    "checkpointing": checkpointing, "resume": resume, **other_surroundings.CHECKS,
 }  # fmt: skip

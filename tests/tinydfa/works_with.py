@@ -32,6 +32,11 @@ CONDITIONS = {
     "accumulation": "several backward passes a step",
     "checkpointing": "`torch.utils.checkpoint(use_reentrant=False)`, blocks and the whole model",
     "resume": "model, attachment and optimizer saved, loaded into a model that has not run",
+    "accelerate": "`Accelerator.prepare` and `Accelerator.backward`",
+    "FSDP2": "`fully_shard` after `attach`",
+    "torch.func": "`grad` over `functional_call`",
+    "replay": '`attach(..., memory="replay")`',
+    "export": "`torch.export.export`, for evaluation",
 }
 RANKS = "the mean of the ranks' gradients, not the whole batch's: the hidden signal is not linear in the error"
 PARTS = "the parts' hidden gradients add up, whatever the loss is divided by: their signal does not carry its scale"
@@ -39,6 +44,9 @@ NEEDS_UNUSED = "needs `find_unused_parameters=True`: the hidden layers get no gr
 AFTER_A_PASS = "once the model has run, `with torch.no_grad(): model(x)`"
 AS_MANY_PARTS = "as the whole batch with `every=parts`; else the feedback moves after every part"
 REFUSED = "refused: one graph cannot hold two kinds of pass. Compile the submodules between the points"
+WALKS_BACK = "refused: it walks back through the graphs that would be freed"
+CHANGES = "refused: it changes in every pass, which a pure function must not"
+REFUSALS = (REFUSED, WALKS_BACK, CHANGES)
 NOISE = "each process draws noise of its own, and the estimates are averaged"
 EVERY_PART = "each part counts as a pass: looks may fall between two parts"
 NEEDS_TARGET = "`attachment.target` is set before the forward pass"
@@ -52,6 +60,8 @@ NOTES: dict[tuple[str, str], str] = {
     **{(method, "compiled"): REFUSED for method in LOOKING},
     **{(method, "accumulation"): EVERY_PART for method in LOOKING},
     **{(method, "DDP"): NOISE for method in ESTIMATED},
+    **{(method, "replay"): WALKS_BACK for method in ("bp", "fa", "usf", "brsf", "frsf", "fitted", "calibrated")},
+    **{(method, "torch.func"): CHANGES for method in ("brsf", *LEARNING, *LOOKING)},
 }
 LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", *LEARNING]  # a mean over the batch is the mean over its parts
 SEED = 3
@@ -67,7 +77,7 @@ def matrix_markdown() -> str:
             note = NOTES.get((method, condition))
             if note is not None and note not in notes:
                 notes.append(note)
-            mark = "–" if note == REFUSED else "✓"
+            mark = "–" if note in REFUSALS else "✓"
             cells.append(mark if note is None else f"{mark} ({notes.index(note) + 1})")
         rows.append(f"| `{method}` | " + " | ".join(cells) + " |")
     head = ["| method | " + " | ".join(CONDITIONS) + " |", "|---" * (len(CONDITIONS) + 1) + "|"]
