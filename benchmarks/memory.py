@@ -4,7 +4,8 @@
     bp, checkpoint  the same with a checkpoint a block, which keeps every block's input and computes each twice
     dfa             keeps every block's activations
     dfa, replay     keeps one block's: the model runs forward again when the error is known
-    dkp, replay     the same with feedback that learns
+    dkp, replay     the same with feedback that learns in every backward pass
+    fitted, replay  the same with feedback fitted by two forward passes with noise, one step in a hundred
     drtp, forward   keeps one block's, and needs no second run: the targets are known before the forward pass
 
 Peak memory is what a forward and a backward pass allocate at most on top of what was there before, from the
@@ -36,14 +37,16 @@ from benchmarks.models import Block, loss, sgd_step
 from benchmarks.step_time import show
 from benchmarks.timing import Step, interleave, ratio
 from harness.allocator import keep_freed_memory
-from tinydfa import attach
+from tinydfa import Rule, attach
+from tinydfa.rules import ForwardFitted
 
-WAYS: dict[str, tuple[str, str | int | None]] = {  # a method, and what a pass keeps
+WAYS: dict[str, tuple[str | Rule, str | int | None]] = {  # a method, and what a pass keeps
     "bp": ("bp", None),
     "bp, checkpoint": ("bp", "checkpoint"),
     "dfa": ("dfa", None),
     "dfa, replay": ("dfa", "replay"),
     "dkp, replay": ("dkp", "replay"),
+    "fitted, replay": (ForwardFitted(probe_every=100, warm=0), "replay"),
     "drtp, forward": ("drtp", "forward"),
 }
 ENDS = "dfa, replay", "bp"
@@ -142,7 +145,9 @@ class Config:
     """Write the numbers to this JSON file as well, and a picture beside it."""
 
 
-def prepared(case: Case, depth: int, method: str, memory: str | int | None) -> tuple[Blocks, Any, Tensor, Tensor]:
+def prepared(
+    case: Case, depth: int, method: str | Rule, memory: str | int | None
+) -> tuple[Blocks, Any, Tensor, Tensor]:
     """A model, its attachment if it has one, and a batch."""
     torch.manual_seed(0)
     model, (inputs, targets) = case.build(depth, case.width), case.data()
@@ -154,7 +159,7 @@ def prepared(case: Case, depth: int, method: str, memory: str | int | None) -> t
     return model, attachment, inputs, targets
 
 
-def stepper(case: Case, depth: int, method: str, memory: str | int | None) -> Step:
+def stepper(case: Case, depth: int, method: str | Rule, memory: str | int | None) -> Step:
     """A training step."""
     model, attachment, inputs, targets = prepared(case, depth, method, memory)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
@@ -167,7 +172,7 @@ def stepper(case: Case, depth: int, method: str, memory: str | int | None) -> St
     return step
 
 
-def activations(case: Case, depth: int, method: str, memory: str | int | None) -> int:
+def activations(case: Case, depth: int, method: str | Rule, memory: str | int | None) -> int:
     """Peak bytes of a forward and a backward pass; gradients were there before."""
     model, attachment, inputs, targets = prepared(case, depth, method, memory)
     for parameter in model.parameters():

@@ -13,6 +13,7 @@ COLOURS = {
     "dfa": "#E69F00",
     "dfa, replay": "#0072B2",
     "dkp, replay": "#117733",
+    "fitted, replay": "#CC79A7",
     "drtp, forward": "#009E73",
 }
 DASHES = {"bp, checkpoint": "dashed", "dfa": "dotted", "drtp, forward": "dashed"}
