@@ -12,6 +12,7 @@ from tinydfa.feedback import Feedback
 from tinydfa.learner import Learner
 from tinydfa.passes import Settings
 from tinydfa.planning import REDRAW, Columns
+from tinydfa.room import refuse_too_large
 from tinydfa.rules import Rule
 
 
@@ -68,6 +69,8 @@ class Holder(nn.Module):
                 f"{matrix.shape[0]}. Keep the output's width and batch_dims, or draw anew: {REDRAW}."
             )
         if matrix.device != device:
+            if device.type == "cuda" and not torch.compiler.is_compiling():
+                refuse_too_large(outputs, columns, str(feedback.distribution), device)
             self.feedback_matrix = matrix.to(device)
 
     def _ready_learner(self, settings: Settings, outputs: int, columns: Columns, like: Tensor) -> None:

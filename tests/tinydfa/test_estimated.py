@@ -14,7 +14,7 @@ from tests.tinydfa.nets import Mlp, batch, descend, error_of
 from tests.tinydfa.test_looks import backprop, data, gradients, loss_of, same
 from tinydfa import DFALayer, attach
 from tinydfa.errors import OptionError
-from tinydfa.rules import FDFA, ForwardFitted, GrAPE, Probed
+from tinydfa.rules import FDFA, Fitted, ForwardFitted, GrAPE, Probed
 
 WIDTHS = [5, 4, 7]  # of the points of an `Mlp`
 C = 3
@@ -208,7 +208,13 @@ def test_an_option_that_makes_no_sense_is_refused(make, says):
 
 
 @pytest.mark.parametrize(
-    "rule", [FDFA(probe_every=2, warm=1, exact_every=3), GrAPE(probe_every=2), ForwardFitted(probe_every=2, warm=1)]
+    "rule",
+    [
+        FDFA(probe_every=2, warm=1, exact_every=3),
+        GrAPE(probe_every=2),
+        ForwardFitted(probe_every=2, warm=1),
+        Fitted(exact_every=2, rows=5),
+    ],
 )
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(rule):
     net, fresh = Mlp(), Mlp()

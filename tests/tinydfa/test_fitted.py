@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.processes import in_two_processes
-from tests.tinydfa.nets import ConvNet, Mlp, batch, descend, error_of, gradients_of
+from tests.tinydfa.nets import ConvNet, Mlp, batch, error_of, gradients_of
 from tests.tinydfa.test_looks import LinearTop, Tokens, backprop, data, gradients, loss_of, same
 from tinydfa import attach
 from tinydfa.errors import OptionError, ShapeError
@@ -187,18 +187,6 @@ def test_an_error_as_wide_as_a_vocabulary_is_refused_with_a_way_out():
     attach(net, "fitted", points=["1"])
     with pytest.raises(ShapeError, match=r"4097 numbers, a vocabulary perhaps; 4096 is the most.*output=.*fdfa"):
         net(torch.ones(1, 2))
-
-
-def test_a_saved_state_goes_on_as_if_nothing_had_happened():
-    net, fresh, rule = Mlp(), Mlp(), Fitted(exact_every=2, rows=5)
-    attachment, other = attach(net, rule), attach(fresh, rule)
-    descend(net, range(3))
-    fresh.load_state_dict(net.state_dict())
-    other.load_state_dict(attachment.state_dict())
-    descend(net, range(3, 8))
-    descend(fresh, range(3, 8))
-    assert torch.equal(attachment.effective_feedback(), other.effective_feedback())
-    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), fresh.parameters(), strict=True))
 
 
 def fit_worker(rank: int, folder: Path) -> None:

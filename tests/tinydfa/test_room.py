@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, mlp_rule
-from tinydfa import DFAError, Feedback, NeverStored, attach, room
+from tinydfa import DFAError, DFALayer, Feedback, Head, NeverStored, attach, room
+from tinydfa.errors import ShapeError
 
 
 class Denoiser(nn.Module):
@@ -172,3 +173,10 @@ def test_the_first_pass_may_be_where_another_device_is_the_default():
 def test_layer_wise_rules_want_weights_that_are_there(method):
     with pytest.raises(DFAError, match=r"(?s)hidden.0.weight.*meta device.*to_empty.*then attach"):
         attach(Mlp().to("meta"), method)
+
+
+def test_a_matrix_that_fits_the_machine_and_not_its_gpu_is_refused_before_it_goes_there(monkeypatch):
+    head = Head([DFALayer()])
+    monkeypatch.setattr(room, "free_on", lambda device: 3 * 100 * 4 - 1)
+    with pytest.raises(ShapeError, match=r"c = 3 and points of D = 100 numbers.*are free"):
+        head._ready_matrix(Feedback(), 3, 100, torch.device("cuda"))
