@@ -177,7 +177,7 @@ PRESETS["debug_dfa"] = debug_dfa
 # One grid of learning rates for every small preset, backpropagation's like the others', seed 0: the best is that of the
 # highest mean over scenes of the PSNR on validation views (table `nerf-rates`). A preset whose row was not run to the
 # end has 3e-3: of 1e-3 and 3e-3 the better for backpropagation and for DFA after 400 steps, an earlier choice.
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 SMALL_RATES = {
     "small_bp": 3e-3,
     "small_dfa": 3e-3,

@@ -153,12 +153,12 @@ SMALL_RATES: dict[str, dict[str, Any]] = {
     "macro": {"lr": 1.0, "warmup": 200},
     "macro_adam": {"lr": 1e-3},
     "macro_beta2": {"lr": 1e-3},
-    "macro_schedule": {"schedule": "onecycle", "lr": 2.5e-3},
+    "macro_schedule": {"schedule": "onecycle", "lr": 2e-3},
     "micro": {"lr": 1.0, "warmup": 200},
     "micro_adam": {"lr": 5e-4},
     "micro_beta2": {"lr": 5e-4},
-    "micro_schedule": {"schedule": "onecycle", "lr": 1.5e-3},
-    "shallow": {"schedule": "onecycle", "lr": 5e-3},
+    "micro_schedule": {"schedule": "onecycle", "lr": 2e-3},
+    "shallow": {"schedule": "onecycle", "lr": 1e-2},
 }
 SMALL: dict[str, Preset] = {
     f"small_{name}": replace(preset, **SMALL_SIZES, **SMALL_RATES[name]) for name, preset in PUBLISHED.items()
