@@ -8,8 +8,12 @@ export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
 
-.PHONY: reproduce test test-isa test-sse test-avx2 check readme clean
-.DEFAULT_GOAL := reproduce
+.PHONY: help reproduce test test-isa test-sse test-avx2 check format readme clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@echo "make TARGET; each makes .venv first, and installs what it needs into it."
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
 reproduce: .venv/installed  ## tables, small, on embedded data, and results/quick/report.html; it names what it leaves out
 	$(BIN)/python -m reproduce --all --scale quick --out results/quick
@@ -37,10 +41,13 @@ test-sse test-avx2: .venv/installed
 check: .venv/installed  ## formatter, linter, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
+format: .venv/installed  ## write files as the formatter and the linter want them
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
 readme: .venv/installed  ## write the tables of all READMEs from results/
 	$(BIN)/python -m reproduce --readme
 
-clean:
+clean:  ## remove .venv, the peers' environments and the small results
 	rm -rf .venv .peers results/quick
 
 # Stamped only when everything is in: an interrupted install starts over, a finished one installs nothing again.
@@ -48,4 +55,5 @@ clean:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d: 3.11 to 3.13 is needed; name one with make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
