@@ -29,9 +29,9 @@ def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str
 
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 3 or A.4."""
-    model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
-    return slim(train.train(train.Config(model=model, preset=cell.preset, **common)))
+    model = cell.key.split("_")[0]
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.key.partition("+")[0], QUICK_EPOCHS_OTHERS))
+    return slim(train.train(train.Config(model=model, preset=cell.key, **common)))
 
 
 def run_scores(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def run_scores(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table A.2."""
-    model = cell.preset.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.preset.partition("+")[0], QUICK_EPOCHS_OTHERS))
-    return slim(alignment.measure(alignment.Config(model=model, preset=cell.preset, **common)))
+    model = cell.key.split("_")[0]
+    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.key.partition("+")[0], QUICK_EPOCHS_OTHERS))
+    return slim(alignment.measure(alignment.Config(model=model, preset=cell.key, **common)))
 
 
 def run_autoencoder(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run_autoencoder(cell: Cell, seed: int, context: RunContext) -> dict[str, Any
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A map of Figure 2; its points are kept for the first seed only."""
-    config = train.Config(model="gcn", preset=cell.preset, **_common(cell, seed, context, QUICK_EPOCHS_OTHERS))
+    config = train.Config(model="gcn", preset=cell.key, **_common(cell, seed, context, QUICK_EPOCHS_OTHERS))
     result = embed.embed(config, iterations=250 if context.scale == "quick" else 5000)
     if seed > 0:
         del result["curves"]
@@ -67,7 +67,7 @@ def _classifier_cells(methods: tuple[str, ...]) -> tuple[Cell, ...]:
             row=row,
             column=column,
             method=method,
-            preset=f"{model}_{method}",
+            key=f"{model}_{method}",
             dataset=dataset,
             metric="test_accuracy",
             published=published.accuracy(model, method, dataset),
@@ -118,7 +118,7 @@ GAP = Table(
             row=row,
             column=column,
             method=preset.split("_")[1],
-            preset=preset,
+            key=preset,
             dataset=dataset,
             metric="test_accuracy",
         )
@@ -155,7 +155,7 @@ GAP_GRID = Table(
             row=row,
             column=f"{preset.weight_decay:g}, {preset.dropout:g}",
             method=str(preset.method),
-            preset=tried,
+            key=tried,
             dataset="cora",
             metric="val_accuracy",
         )
@@ -201,7 +201,7 @@ def _alignment_cells() -> tuple[Cell, ...]:
             row=row,
             column=column,
             method="dfa",
-            preset="dna_alignment" if model == "dna" else f"{model}_dfa",
+            key="dna_alignment" if model == "dna" else f"{model}_dfa",
             dataset=dataset,
             metric=metric,
             published=published.ALIGNMENT[model] if column == "Cora" else None,
@@ -244,7 +244,7 @@ SEEDS = Table(
             row=row,
             column=column,
             method=method,
-            preset=f"{model}_{method}",
+            key=f"{model}_{method}",
             dataset=dataset,
             metric="test_accuracy",
             published=published.accuracy(model, method, dataset),
@@ -271,7 +271,7 @@ TABLE4 = Table(
             row="Graph auto-encoder",
             column=f"{column} {short}",
             method=method,
-            preset=f"gae_{method}_citeseer" if dataset == "citeseer" else f"gae_{method}",
+            key=f"gae_{method}_citeseer" if dataset == "citeseer" else f"gae_{method}",
             dataset=dataset,
             metric=metric,
             published=published.AUTOENCODER[dataset][method][position],
@@ -294,7 +294,7 @@ FIGURE2 = Table(
     unit="silhouette",
     decimals=2,
     cells=tuple(
-        Cell(row="GraphConv", column="Cora", method=method, preset=f"gcn_{method}", dataset="cora", metric="silhouette")
+        Cell(row="GraphConv", column="Cora", method=method, key=f"gcn_{method}", dataset="cora", metric="silhouette")
         for method in ("bp", "dfa", "shallow")
     ),
     source=f"{SOURCE}, Figure 2",

@@ -55,17 +55,24 @@ def with_methods(table: Table, methods: Sequence[str]) -> Table:
     """
     if not methods:
         return table
-    wanted = [str(named(method)) for method in methods]
+    wanted = [named(method) for method in methods]
     there = {(cell.row, cell.column, cell.metric, cell.method): cell for cell in table.cells}
     cells: list[Cell] = []
     for cell in table.cells:
         if cell.method == "dfa":
             for method in wanted:
-                other = replace(cell, method=method, preset=f"{cell.preset}+{method}", published=None, source="")
-                cells.append(there.get((cell.row, cell.column, cell.metric, method), other))
+                mine = there.get((cell.row, cell.column, cell.metric, str(method)))
+                cells.append(mine or _by_another(cell, method))
         elif cell.method in wanted and (cell.row, cell.column, cell.metric, "dfa") not in there:
             cells.append(cell)
     return replace(table, cells=tuple(cells))
+
+
+def _by_another(cell: Cell, method: str) -> Cell:
+    """The cell with its preset trained by `method`."""
+    preset = None if cell.preset is None else replace(cell.preset, method=method)
+    key = f"{cell.key}+{method}"
+    return replace(cell, method=str(method), key=key, preset=preset, published=None, source="")
 
 
 def with_numbers(table: Table, lines: Sequence[dict[str, Any]]) -> Table:
@@ -86,7 +93,7 @@ def check_datasets(tables: Sequence[Table], datasets: Sequence[str]) -> None:
 def wanted_runs(table: Table, seeds: int) -> dict[RunKey, Cell]:
     """The runs that the table needs; a run that answers several cells (two metrics of one training) is listed once."""
     return {
-        (cell.preset, cell.dataset, cell.method, seed): cell for seed in range(seeds) for cell in reversed(table.cells)
+        (cell.key, cell.dataset, cell.method, seed): cell for seed in range(seeds) for cell in reversed(table.cells)
     }
 
 
@@ -97,7 +104,7 @@ def key_of(line: dict[str, Any]) -> RunKey:
 
 def summarise(table: Table, cell: Cell, lines: Iterable[dict[str, Any]]) -> Summary:
     """Mean and spread of `cell` over the lines that belong to it; the last line counts where a run has two."""
-    wanted = (cell.preset, cell.dataset, cell.method)
+    wanted = (cell.key, cell.dataset, cell.method)
     runs = {key_of(line): line["result"]["metrics"].get(cell.metric) for line in lines if key_of(line)[:3] == wanted}
     finite = [value * table.scale for value in runs.values() if value is not None and math.isfinite(value)]
     mean = statistics.fmean(finite) if finite else None

@@ -54,7 +54,7 @@ def lines_of(table: Table, folder: Path, scale: str) -> list[dict[str, Any]]:
 
     Runs of cells that the table does not have (any more) are left out.
     """
-    known = {(cell.preset, cell.dataset, cell.method) for cell in table.cells}
+    known = {(cell.key, cell.dataset, cell.method) for cell in table.cells}
     lines = {key_of(line): line for line in results.read(table.path(folder)) if line.get("scale") == scale}
     return [line for key, line in lines.items() if key[:3] in known]
 
@@ -75,7 +75,7 @@ def keep(table: Table, folder: Path, outcome: Outcome) -> None:
         "table": job.table,
         "row": cell.row,
         "column": cell.column,
-        "preset": cell.preset,
+        "preset": cell.key,
         "dataset": cell.dataset,
         "method": cell.method,
         "seed": job.seed,

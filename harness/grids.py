@@ -41,7 +41,7 @@ def or_diverged(task: str, run: CellRun) -> CellRun:
                 seed=seed,
                 metrics={cell.metric: math.nan},
                 seconds=perf_counter() - start,
-                config={"preset": cell.preset, "diverged": str(error)},
+                config={"preset": cell.key, "diverged": str(error)},
                 device=pick_device(context.device),
             )
 

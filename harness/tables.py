@@ -1,7 +1,7 @@
 """A published table as data: which numbers it holds, and which run of ours answers each of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ class Cell:
     row: str  # "GraphConv"
     column: str  # "Cora"
     method: str  # "bp", "dfa", "shallow"
-    preset: str  # name of a preset of the task, such as "gcn_dfa"
+    key: str  # the name that its result lines are filed under, as "preset", such as "gcn_dfa"
     dataset: str  # "cora"
     metric: str  # key in result["metrics"], such as "test_accuracy"
     published: float | None = None  # in the table's unit; None: not known, stays empty
     source: str = ""
+    preset: Any = field(default=None, hash=False)  # the task's preset itself, at the published length
+    length: Mapping[str, Any] = field(default_factory=dict, hash=False)  # fields that the table's runs have otherwise
 
 
 @dataclass(frozen=True)

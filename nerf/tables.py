@@ -62,7 +62,7 @@ def dataset_of(scene: str) -> str:
 
 def run_scene(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene, at the length of the cell's preset."""
-    return slim(_train(cell.preset, cell.dataset, seed, context))
+    return slim(_train(cell.key, cell.dataset, seed, context))
 
 
 def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     if context.scale == "quick":
         return run_scene(cell, seed, context)
     _, _, scenes = SETS[cell.dataset]
-    results = [_train(cell.preset, scene, seed, context) for scene in scenes]
+    results = [_train(cell.key, scene, seed, context) for scene in scenes]
     metrics = {name: statistics.fmean(result["metrics"][name] for result in results) for name in results[0]["metrics"]}
     seconds = sum(result["seconds"] for result in results)
     return slim(results[-1] | {"dataset": cell.dataset, "metrics": metrics, "seconds": seconds})
@@ -81,12 +81,12 @@ def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_small(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene small."""
-    return slim(_train(cell.preset, cell.dataset, seed, context, keep_pictures=seed == 0))
+    return slim(_train(cell.key, cell.dataset, seed, context, keep_pictures=seed == 0))
 
 
 def run_rate(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene at one of the rates that were tried; few points of the curves, which take time."""
-    return slim(_train(cell.preset, cell.dataset, seed, context, log_every=100))
+    return slim(_train(cell.key, cell.dataset, seed, context, log_every=100))
 
 
 def _train(preset: str, scene: str, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _scenes(methods: Iterable[str]) -> tuple[Cell, ...]:
             row=scene,
             column="PSNR",
             method=method,
-            preset=f"{family}_{method}",
+            key=f"{family}_{method}",
             dataset=scene,
             metric="test_psnr",
             published=published.by_scene(scene, method),
@@ -165,7 +165,7 @@ TABLE1 = Table(
             row=row,
             column="PSNR",
             method=method,
-            preset=f"{family}_{method}",
+            key=f"{family}_{method}",
             dataset=dataset,
             metric="test_psnr",
             published=published.TABLE_1[family].get(method),
@@ -207,7 +207,7 @@ NERF_SMALL = Table(
             row=row,
             column=column,
             method=method,
-            preset=f"small_{method}{size}",
+            key=f"small_{method}{size}",
             dataset=scene,
             metric=metric,
         )
@@ -239,7 +239,7 @@ NERF_RATES = Table(
             row=f"{SMALL[scene]}, 2 layers" if size else SMALL[scene],
             column=f"{preset.lr:g}",
             method=method,
-            preset=tried,
+            key=tried,
             dataset=scene,
             metric="val_psnr",
         )
@@ -274,7 +274,7 @@ RELEASED = Table(
             row=SMALL[scene],
             column=column,
             method="dfa",
-            preset=f"released_{scene}",
+            key=f"released_{scene}",
             dataset=scene,
             metric=metric,
         )
@@ -299,7 +299,7 @@ FIGURE_A1 = Table(
     unit="dB",
     decimals=2,
     cells=tuple(
-        Cell(row="lego", column="PSNR", method=method, preset=f"tiny_{method}", dataset="lego", metric="test_psnr")
+        Cell(row="lego", column="PSNR", method=method, key=f"tiny_{method}", dataset="lego", metric="test_psnr")
         for method in METHODS
     ),
     source=f"{SOURCE}, Figure A.1",

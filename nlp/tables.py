@@ -54,9 +54,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same, and measure the alignment at every validation."""
-    every = (
-        QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.preset.partition("+")[0]].validate_every
-    )
+    every = QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.key.partition("+")[0]].validate_every
     result = _train(cell, seed, context, alignment_every=every)
     found = [value for name, value in result["metrics"].items() if name.startswith("alignment ")]
     result["metrics"]["alignment"] = sum(found) / len(found)
@@ -64,7 +62,7 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 
 def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
-    preset: str = cell.preset
+    preset: str = cell.key
     length: dict[str, Any] = {}
     if preset.startswith("small_"):  # with bf16 half the time, and within 0.5 % the same perplexity
         length["precision"] = fastest(pick_device(context.device))
@@ -83,7 +81,7 @@ def _cells() -> tuple[Cell, ...]:
         method = str(PRESETS[small].method)
         for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
             cells.append(
-                Cell(row=row, column=column, method=method, preset=small, dataset="docs", metric=metric),
+                Cell(row=row, column=column, method=method, key=small, dataset="docs", metric=metric),
             )
         if name in PRESETS:  # the paper has this row
             cells.append(
@@ -91,7 +89,7 @@ def _cells() -> tuple[Cell, ...]:
                     row=row,
                     column="WikiText-103",
                     method=method,
-                    preset=name,
+                    key=name,
                     dataset="wikitext-103",
                     metric="val_perplexity",
                     published=PUBLISHED[name],
@@ -148,7 +146,7 @@ GAP = Table(
             row=row,
             column="docs",
             method=str(PRESETS[preset].method),
-            preset=preset,
+            key=preset,
             dataset="docs",
             metric="val_perplexity",
         )
@@ -176,7 +174,7 @@ ALIGNMENT = Table(
             row=ROWS[name],
             column="docs",
             method="dfa",
-            preset=f"small_{name}",
+            key=f"small_{name}",
             dataset="docs",
             metric="alignment",
         )
@@ -207,7 +205,7 @@ def _rate_cells(rows: dict[str, str], column: Callable[[Preset, float], str]) ->
             row=row,
             column=column(PRESETS[name], preset.lr),
             method=str(preset.method),
-            preset=tried,
+            key=tried,
             dataset="docs",
             metric="val_perplexity",
         )

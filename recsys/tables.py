@@ -44,7 +44,7 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same with the method's signal for the embeddings switched on or off, as the cell's row says."""
-    preset, _, setting = cell.preset.rpartition("_embedding-")
+    preset, _, setting = cell.key.rpartition("_embedding-")
     return _train(cell, seed, context, preset=preset, embedding_feedback=setting)
 
 
@@ -55,7 +55,7 @@ def run_rate(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
     length: dict[str, Any] = {"rows": TEACHER_ROWS} if cell.dataset == "synthetic" else {}
-    preset = options.pop("preset", cell.preset)
+    preset = options.pop("preset", cell.key)
     if context.scale == "quick":
         length = dict(QUICK)
         of_preset, plus, method = preset.partition("+")
@@ -86,7 +86,7 @@ def _cells(methods: Iterable[str]) -> tuple[Cell, ...]:
             auc, loss = CRITEO[name]
             for dataset, column in DATASETS.items():
                 published = {"criteo": auc, "criteo_x1": CRITEO_X1.get(name)}.get(dataset)
-                where = {"dataset": dataset, "preset": preset_of(model, method, dataset)} | about
+                where = {"dataset": dataset, "key": preset_of(model, method, dataset)} | about
                 cells.append(Cell(column=f"{column} AUC", metric="test_auc", published=published, **where))
                 if dataset == "criteo":
                     cells.append(Cell(column="Criteo log loss", metric="test_log_loss", published=loss, **where))
@@ -97,7 +97,7 @@ TEACHER = Cell(
     row="the teacher itself",
     column="teacher's log AUC",
     method="bp",
-    preset="fm_bp_teacher",
+    key="fm_bp_teacher",
     dataset="synthetic",
     metric="best_possible_auc",
 )
@@ -150,7 +150,7 @@ def _alignment_cells() -> tuple[Cell, ...]:
             row=MODELS[model],
             column=f"{DATASETS[dataset]}{what}",
             method="dfa",
-            preset=preset_of(model, "dfa", dataset),
+            key=preset_of(model, "dfa", dataset),
             dataset=dataset,
             metric=metric,
             published=ALIGNMENT.get(model) if dataset == "criteo" else None,
@@ -188,7 +188,7 @@ EMBEDDING = Table(
             row=f"{MODELS[model]}, {words}",
             column=f"{DATASETS[dataset]} AUC",
             method="dfa",
-            preset=f"{preset_of(model, 'dfa', dataset)}_embedding-{setting}",
+            key=f"{preset_of(model, 'dfa', dataset)}_embedding-{setting}",
             dataset=dataset,
             metric="test_auc",
         )
@@ -226,7 +226,7 @@ def _rate_cells() -> tuple[Cell, ...]:
                 row=f"{MODELS[preset.model]}, {preset.lr:g}",
                 column=TRIED_ON[dataset],
                 method=str(preset.method),
-                preset=name,
+                key=name,
                 dataset=dataset,
                 metric="val_auc",
             )

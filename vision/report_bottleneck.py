@@ -106,6 +106,6 @@ def spread(sizes: list[int], count: int) -> list[int]:
 
 def measured(lines: list[dict[str, Any]], column: str, init: str) -> dict[int, float]:
     """Our mean by b, where there is one."""
-    cells = [c for c in BOTTLENECK.cells if c.column == column and c.preset.endswith(f"_{init}_dfa")]
-    means = {int(cell.preset.split("_")[1]): summarise(BOTTLENECK, cell, lines).mean for cell in cells}
+    cells = [c for c in BOTTLENECK.cells if c.column == column and c.key.endswith(f"_{init}_dfa")]
+    means = {int(cell.key.split("_")[1]): summarise(BOTTLENECK, cell, lines).mean for cell in cells}
     return {size: mean for size, mean in means.items() if mean is not None}

@@ -36,7 +36,7 @@ def run_cell(
     """
     method = named(cell.method)
     config = train.Config(
-        preset=cell.preset,
+        preset=cell.key,
         method=method,
         dataset=cell.dataset,
         seed=seed,

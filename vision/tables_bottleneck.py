@@ -60,7 +60,7 @@ QUICK: dict[str, Any] = {"epochs": 20, "width": 64, "lr": 0.01, "batch": 64}
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The training that a row's cells share; at small scale the bottleneck is as narrow relative to the width."""
-    _, size, init, method = cell.preset.split("_")
+    _, size, init, method = cell.key.split("_")
     changes = shortened(context, LENGTH, QUICK)
     width = changes.get("width", 800)
     config = bottleneck.Config(
@@ -85,7 +85,7 @@ def _row(size: int, init: str, method: str, published: tuple[float, ...]) -> lis
             row=f"b = {size}, {init.upper()}",
             column=column,
             method=method,
-            preset=f"bottleneck_{size}_{init}_{method}",
+            key=f"bottleneck_{size}_{init}_{method}",
             dataset="cifar10",
             metric=metric,
             published=numbers.get(metric),

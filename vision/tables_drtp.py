@@ -47,17 +47,17 @@ CONV_CIFAR = {"epochs": 1, "train_images": 10_000, "precision": "bf16"}  # of 20
 def run_mnist(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Fully connected rows at the published length, convolutional ones shorter."""
     length: dict[str, Any] = {}
-    if "conv" in cell.preset:
+    if "conv" in cell.key:
         length = CONV_MNIST
-    elif "1000" in cell.preset:
+    elif "1000" in cell.key:
         length = WIDE_MNIST_UNPUBLISHED if cell.published is None else WIDE_MNIST
-    quick = QUICK | ({"epochs": 5} if "conv" in cell.preset else {})
-    return run_cell(cell, seed, context, length=length, quick=quick, keep_weights="mnist_fc1-500" in cell.preset)
+    quick = QUICK | ({"epochs": 5} if "conv" in cell.key else {})
+    return run_cell(cell, seed, context, length=length, quick=quick, keep_weights="mnist_fc1-500" in cell.key)
 
 
 def run_cifar(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """All rows shorter than published."""
-    return run_cell(cell, seed, context, length=CONV_CIFAR if "conv" in cell.preset else FC_CIFAR, quick=QUICK)
+    return run_cell(cell, seed, context, length=CONV_CIFAR if "conv" in cell.key else FC_CIFAR, quick=QUICK)
 
 
 def run_generated(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _cells(data: str, dataset: str, column: str, published: Mapping[str, tuple[f
             row=row,
             column=column,
             method=method.value,
-            preset=f"drtp_{data}_{network}_{method.value}",
+            key=f"drtp_{data}_{network}_{method.value}",
             dataset=dataset,
             metric="test_error",
             published=dict(zip(METHODS, published[network], strict=False)).get(method),
@@ -132,7 +132,7 @@ DRTP_TASKS = Table(
             row="256-500-500-10",
             column="classification",
             method=method.value,
-            preset=f"drtp_classification_{method.value}",
+            key=f"drtp_classification_{method.value}",
             dataset="drtp-classification",
             metric="test_error",
             published=CLASSIFICATION.get(method.value),
@@ -156,7 +156,7 @@ DRTP_REGRESSION = Table(
             row="256-100-100-10",
             column="regression",
             method=method.value,
-            preset=f"drtp_regression_{method.value}",
+            key=f"drtp_regression_{method.value}",
             dataset="drtp-regression",
             metric="test_loss",
         )
@@ -182,7 +182,7 @@ DRTP_RATES = Table(
             row=NETWORKS[network][0],
             column=f"Adam, {rate:g}",
             method=method.value,
-            preset=f"drtp_rate-{rate:g}_{network}_{method.value}",
+            key=f"drtp_rate-{rate:g}_{network}_{method.value}",
             dataset="mnist",
             metric="test_error",
         )

@@ -53,7 +53,7 @@ def is_defined(start: str, method: str, metric: str) -> bool:
 
 def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A row of the linear table, at the published length."""
-    _, start, method = cell.preset.split("_")
+    _, start, method = cell.key.split("_")
     steps = context.epochs or (600 if context.scale == "quick" else None)
     config = linear.Config(method=named(method), seed=seed, init=STARTS[start][1], epochs=steps, device=context.device)
     return slim(linear.train(config), digits=6)
@@ -61,7 +61,7 @@ def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Learners, and every layer on top of them, at the published length."""
-    _, learners, init = cell.preset.split("_")
+    _, learners, init = cell.key.split("_")
     small: dict[str, Any] = {"learner_epochs": 10, "batch": 100, "epochs": 20} if context.scale == "quick" else {}
     length = {"epochs": context.epochs} if context.epochs else {}
     config = stacking.Config(
@@ -89,7 +89,7 @@ LINEAR = Table(
             row=STARTS[start][0],
             column=column,
             method=method,
-            preset=f"linear_{start}_{method}",
+            key=f"linear_{start}_{method}",
             dataset="linear-map",
             metric=metric,
             published=published if (start, method) == ("zero", "dfa") else None,
@@ -126,7 +126,7 @@ STACKING = Table(
             row=f"{learners} learner{'s' if learners > 1 else ''}, {init} start",
             column=column,
             method="dfa",
-            preset=f"stacking_{learners}_{init}",
+            key=f"stacking_{learners}_{init}",
             dataset="mnist",
             metric=metric,
         )

@@ -21,7 +21,7 @@ COLUMNS = {"test_accuracy": "test", "train_accuracy": "train"}
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of either table."""
-    length = CNN_LENGTH if "_cnn_" in cell.preset else FC_LENGTH
+    length = CNN_LENGTH if "_cnn_" in cell.key else FC_LENGTH
     return run_cell(cell, seed, context, length=length, quick=QUICK)
 
 
@@ -33,7 +33,7 @@ def _cells(network: str) -> tuple[Cell, ...]:
             row=row,
             column=column,
             method=method,
-            preset=f"principled_{name}_{method}",
+            key=f"principled_{name}_{method}",
             dataset="cifar10",
             metric=metric,
         )

@@ -49,7 +49,7 @@ VISION_RATES = Table(
             row=row,
             column=f"{factor:g} times the rate",
             method=method.value,
-            preset=tried_preset(tried, method, factor)[0],
+            key=tried_preset(tried, method, factor)[0],
             dataset=tried.dataset,
             metric="val_error",
         )

@@ -14,7 +14,7 @@ def held(tmp_path):
     """A results folder with two runs of the table called linear."""
     table = reproduce.discover()["linear"]
     for cell, seconds in ((table.cells[0], 1.0), (table.cells[-1], 2.0)):
-        line = {"preset": cell.preset, "dataset": cell.dataset, "method": cell.method, "seed": 0, "scale": "paper"}
+        line = {"preset": cell.key, "dataset": cell.dataset, "method": cell.method, "seed": 0, "scale": "paper"}
         results.append(table.path(tmp_path / "results"), line | {"result": {"metrics": {}, "seconds": seconds}})
     return tmp_path
 

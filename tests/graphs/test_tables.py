@@ -39,7 +39,7 @@ def test_every_published_table_of_the_task_is_there_with_a_row_per_model():
 def test_cells_name_presets_of_their_method():
     for name in ("table3", "tableA4", "tableA2"):
         for cell in named(name).cells:
-            assert PRESETS[cell.preset].method is Method(cell.method)
+            assert PRESETS[cell.key].method is Method(cell.method)
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,16 @@ VALUES = {"easy": (0.80, 0.82, 0.87), "other": (0.5, 0.5, 0.5)}
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Leave a trace, then do what the preset is called."""
     with open(Path(os.environ["FAKE_TRACE"]), "a") as file:
-        file.write(f"{cell.preset} {cell.dataset} {cell.method} {seed} {context.scale} {os.getpid()}\n")
-    if cell.preset == "fails":
+        file.write(f"{cell.key} {cell.dataset} {cell.method} {seed} {context.scale} {os.getpid()}\n")
+    if cell.key == "fails":
         raise ValueError("bad luck")
-    if cell.preset == "waits":
+    if cell.key == "waits":
         time.sleep(60)
-    if cell.preset == "absent":
+    if cell.key == "absent":
         raise UserError("the data of the test is not there. Fetch it.")
-    if cell.preset == "dies":
+    if cell.key == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    value = float("nan") if cell.preset == "diverges" else VALUES[cell.preset][seed]
+    value = float("nan") if cell.key == "diverges" else VALUES[cell.key][seed]
     names = {"task": "fake", "model": "m", "dataset": cell.dataset, "method": cell.method, "seed": seed}
     return make_result(**names, metrics={"accuracy": value}, seconds=1.0, config={}, device="cpu")
 
@@ -36,7 +36,7 @@ def cell(preset: str, method: str, dataset: str = "cora", published: float | Non
     column = dataset.title()
     metric = "accuracy"
     return Cell(
-        row=preset, column=column, method=method, preset=preset, dataset=dataset, metric=metric, published=published
+        row=preset, column=column, method=method, key=preset, dataset=dataset, metric=metric, published=published
     )
 
 

@@ -10,8 +10,8 @@ from harness.grids import or_diverged
 from harness.run import check_loss
 from harness.tables import Cell, RunContext, Table
 
-CELL = Cell(row="FC", column="0.3", method="bp", preset="fc_lr-0.3", dataset="digits", metric="val_error")
-DIVERGED = Cell(row="FC", column="9", method="bp", preset="fc_lr-9", dataset="digits", metric="val_error")
+CELL = Cell(row="FC", column="0.3", method="bp", key="fc_lr-0.3", dataset="digits", metric="val_error")
+DIVERGED = Cell(row="FC", column="9", method="bp", key="fc_lr-9", dataset="digits", metric="val_error")
 CPU = RunContext(device="cpu")
 
 

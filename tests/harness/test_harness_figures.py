@@ -25,7 +25,7 @@ def shows(png: bytes, colour: str) -> bool:
 
 def table(*cells: tuple[str, float | None]) -> Table:
     parts = tuple(
-        Cell(row="a row", column="Cora", method=method, preset=method, dataset="cora", metric="m", published=published)
+        Cell(row="a row", column="Cora", method=method, key=method, dataset="cora", metric="m", published=published)
         for method, published in cells
     )
     return Table(name="t", title="T", task="fake", unit="%", cells=parts, source="s", run=lambda *_: {})

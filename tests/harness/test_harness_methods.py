@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -37,7 +37,7 @@ def mine(tmp_path) -> str:
 
 def table(*names: str) -> Table:
     cells = [
-        Cell(row="A", column="B", method=name, preset=f"a_{name}", dataset="d", metric="m", published=1.0)
+        Cell(row="A", column="B", method=name, key=f"a_{name}", dataset="d", metric="m", published=1.0)
         for name in names
     ]
     return Table(name="t", title="T", task="fake", unit="%", cells=tuple(cells), source="s", run=lambda *_: {})
@@ -61,7 +61,7 @@ def test_results_of_a_rule_whose_file_is_gone_keep_their_name():
 
 def test_a_table_gets_the_rows_of_other_methods_with_the_settings_of_dfa(mine):
     found = with_methods(table("bp", "dfa"), ["bp", "dfa", mine])
-    assert [(cell.method, cell.preset, cell.published) for cell in found.cells] == [
+    assert [(cell.method, cell.key, cell.published) for cell in found.cells] == [
         ("bp", "a_bp", 1.0), ("dfa", "a_dfa", 1.0), (mine, f"a_dfa+{mine}", None),
     ]  # fmt: skip
     _, rows = grid(found, [])
@@ -73,6 +73,16 @@ def test_a_table_gets_the_rows_of_other_methods_with_the_settings_of_dfa(mine):
 @dataclass(frozen=True)
 class Preset:
     method: str
+
+
+def test_a_row_of_another_method_hands_the_preset_of_dfa_with_its_method(mine):
+    cells = tuple(replace(cell, preset=Preset(Method.DFA), length={"epochs": 1}) for cell in table("dfa").cells)
+    found = with_methods(replace(table("dfa"), cells=cells), ["drtp", mine, "dfa"])
+    assert [cell.preset for cell in found.cells] == [Preset(Method.DRTP), Preset(mine), Preset(Method.DFA)]
+    assert found.cells[0].preset.method is Method.DRTP
+    assert type(found.cells[0].method) is str
+    assert {tuple(cell.length.items()) for cell in found.cells} == {(("epochs", 1),)}
+    assert len(dict.fromkeys(found.cells)) == 3  # cells are keys, whatever they carry
 
 
 def test_a_preset_by_another_method_is_named_with_a_plus(mine):

@@ -19,7 +19,7 @@ def no_run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def cell(row: str, dataset: str, method: str, published: float | None = None, metric: str = "accuracy") -> Cell:
     column = dataset.title()
-    return Cell(row=row, column=column, method=method, preset=row, dataset=dataset, metric=metric, published=published)
+    return Cell(row=row, column=column, method=method, key=row, dataset=dataset, metric=metric, published=published)
 
 
 CELLS = (
@@ -50,7 +50,7 @@ def line(of: Cell, seed: int, value: float | None, scale: str = "paper", **more:
         "versions": {"torch": "2.13.0"},
         "commit": "abc",
     }
-    names = {"row": of.row, "column": of.column, "preset": of.preset, "dataset": of.dataset, "method": of.method}
+    names = {"row": of.row, "column": of.column, "preset": of.key, "dataset": of.dataset, "method": of.method}
     return {"table": "t", **names, "seed": seed, "scale": scale, "result": result | more}
 
 

@@ -30,7 +30,7 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        assert cell.preset.startswith("released") or PRESETS[cell.preset].method is Method(cell.method)
+        assert cell.key.startswith("released") or PRESETS[cell.key].method is Method(cell.method)
 
 
 def with_another_rate(lines):
@@ -41,7 +41,7 @@ def with_another_rate(lines):
         found[line["preset"], line["dataset"]] = -math.inf if psnr is None else psnr  # None: it diverged
     rows = {}
     for cell in rates.cells:
-        rows.setdefault(cell.preset.rpartition("_lr-")[0], set()).add((cell.preset, cell.dataset))
+        rows.setdefault(cell.key.rpartition("_lr-")[0], set()).add((cell.key, cell.dataset))
     wrong = {}
     for row, tried in rows.items():
         if found.keys() >= tried:  # a row that was not run to its end chooses nothing
@@ -74,15 +74,15 @@ def test_every_small_row_is_tried_at_the_same_rates_and_on_validation_views():
     tried = {}
     for cell in BY_NAME["nerf-rates"].cells:
         assert cell.metric == "val_psnr"
-        preset = PRESETS[cell.preset]
+        preset = PRESETS[cell.key]
         assert (preset.steps, preset.val_views) == (400, 4)
-        row = PRESETS[cell.preset.rpartition("_lr-")[0]]
+        row = PRESETS[cell.key.rpartition("_lr-")[0]]
         changes = {"lr": row.lr, "steps": row.steps, "test_views": row.test_views, "val_views": None}
         assert replace(preset, **changes) == row
         tried.setdefault((cell.row, cell.method), []).append(preset.lr)
     assert all(rates == [1e-3, 3e-3, 1e-2] for rates in tried.values())
-    small = {cell.preset for cell in BY_NAME["nerf-small"].cells}
-    assert {cell.preset.rpartition("_lr-")[0] for cell in BY_NAME["nerf-rates"].cells} == small
+    small = {cell.key for cell in BY_NAME["nerf-small"].cells}
+    assert {cell.key.rpartition("_lr-")[0] for cell in BY_NAME["nerf-rates"].cells} == small
 
 
 def test_published_numbers_are_those_of_the_two_papers():

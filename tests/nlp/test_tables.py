@@ -23,7 +23,7 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        assert PRESETS[cell.preset].method is Method(cell.method)
+        assert PRESETS[cell.key].method is Method(cell.method)
 
 
 def test_published_numbers_are_those_of_the_paper_and_stand_beside_the_published_settings_alone():
@@ -50,7 +50,7 @@ def test_a_small_row_has_the_rate_that_was_best_of_those_tried(name):
     found = {line["preset"]: line["result"]["metrics"]["val_perplexity"] for line in read(table.path(RESULTS))}
     rows = {}
     for cell in table.cells:
-        rows.setdefault(cell.preset.rpartition("_lr-")[0], []).append(cell.preset)
+        rows.setdefault(cell.key.rpartition("_lr-")[0], []).append(cell.key)
     for row, tried in rows.items():
         if found.keys() >= set(tried):  # a row that was not run to its end chooses nothing
             assert PRESETS[row].lr == PRESETS[min(tried, key=found.__getitem__)].lr, row
@@ -58,7 +58,7 @@ def test_a_small_row_has_the_rate_that_was_best_of_those_tried(name):
 
 def test_a_row_of_the_gap_takes_back_what_it_names_and_nothing_else():
     for cell in BY_NAME["nlp-gap"].cells:
-        mine = PRESETS[cell.preset]
+        mine = PRESETS[cell.key]
         if mine.method is Method.DFA:
             ours = PRESETS["small_ours_gap" if cell.row.startswith("macro") else "small_micro_ours"]
             assert replace(mine, last_block=ours.last_block, dropout=ours.dropout) == ours

@@ -23,7 +23,7 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        preset = PRESETS[cell.preset.split("_embedding-")[0]]
+        preset = PRESETS[cell.key.split("_embedding-")[0]]
         assert (preset.method, MODELS[preset.model]) == (Method(cell.method), cell.row.split(",")[0]) or (
             cell.row == "the teacher itself"
         )
@@ -35,7 +35,7 @@ def test_a_preset_of_our_own_has_the_rate_that_was_best_of_those_tried():
     }
     rows = {}
     for cell in BY_NAME["recsys-rates"].cells:
-        rows.setdefault(cell.preset.rpartition("_lr-")[0], []).append(cell.preset)
+        rows.setdefault(cell.key.rpartition("_lr-")[0], []).append(cell.key)
     for row, tried in rows.items():
         if found.keys() >= set(tried):  # a row that was not run to its end chooses nothing
             assert PRESETS[row].lr == PRESETS[max(tried, key=found.__getitem__)].lr, row

@@ -274,7 +274,7 @@ def test_a_run_answers_every_column_and_is_drawn(tmp_path):
         if preset not in chosen:
             continue
         result = BOTTLENECK.run(replace(cell, dataset="synthetic"), seed, RunContext(scale="quick", epochs=3))
-        wanted = {other.metric for other in BOTTLENECK.cells if other.preset == preset}
+        wanted = {other.metric for other in BOTTLENECK.cells if other.key == preset}
         assert result["metrics"].keys() >= wanted
         assert result["method"] == method
         assert result["config"]["size"] == (64 if "800" in preset else 15)  # of 64, as 191 of 800

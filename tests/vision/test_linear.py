@@ -172,7 +172,7 @@ def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
     from harness.tables import RunContext
     from vision.tables_iacolippo import LINEAR
 
-    runs = {cell.preset: cell for cell in quick(LINEAR).cells}
+    runs = {cell.key: cell for cell in quick(LINEAR).cells}
     assert set(runs) >= {"linear_zero_dfa", "linear_zero_bp", "linear_random_bp", "linear_random_dfa"}
     for preset, cell in runs.items():
         result = LINEAR.run(cell, 0, RunContext(scale="quick", epochs=22))

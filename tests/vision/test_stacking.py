@@ -222,7 +222,7 @@ def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
     from vision.report_iacolippo import draw_stacking
     from vision.tables_iacolippo import STACKING
 
-    cells = {cell.preset: cell for cell in quick(STACKING).cells}
+    cells = {cell.key: cell for cell in quick(STACKING).cells}
     context = RunContext(scale="quick", epochs=1)
     runs = [STACKING.run(cells[f"stacking_{which}"], 0, context) for which in ("1_different", "5_same", "5_different")]
     assert [run["config"]["learners"] for run in runs] == [1, 5, 5]

@@ -41,7 +41,7 @@ def test_no_two_cells_share_a_place_and_every_method_exists(table):
 def test_every_cell_names_a_preset_of_its_method(name):
     presets = all_presets()
     for cell in BY_NAME[name].cells:
-        assert presets[cell.preset].method.value == cell.method
+        assert presets[cell.key].method.value == cell.method
 
 
 def test_published_numbers_stand_where_the_slides_have_them():
@@ -107,7 +107,7 @@ def best_factors(lines):
     errors = {preset: math.inf if error is None else error for preset, error in errors.items()}  # None: it diverged
     rows = {}
     for cell in BY_NAME["vision-rates"].cells:
-        rows.setdefault((cell.row, cell.method), []).append((cell.preset, float(cell.column.split()[0])))
+        rows.setdefault((cell.row, cell.method), []).append((cell.key, float(cell.column.split()[0])))
     best = {}
     for (row, method), tried in rows.items():
         if errors.keys() >= {preset for preset, _ in tried}:  # what was not run to its end says nothing
@@ -136,7 +136,7 @@ def test_every_method_of_a_row_is_tried_at_the_same_factors_and_nothing_else_dif
     presets, tried = all_presets(), {}
     for cell in BY_NAME["vision-rates"].cells:
         assert cell.metric == "val_error"
-        preset, base = presets[cell.preset], presets[cell.preset.partition("_lr-")[0]]
+        preset, base = presets[cell.key], presets[cell.key.partition("_lr-")[0]]
         same = replace(preset, lr=base.lr, epochs=base.epochs, hold_out=base.hold_out, train_images=None)
         assert (same, preset.epochs, preset.hold_out) == (base, 1, 5000)
         assert preset.lr == pytest.approx(base.lr * float(cell.column.split()[0]), rel=1e-12)
@@ -168,8 +168,8 @@ def test_the_note_on_a_row_names_the_best_factor_of_every_method(monkeypatch):
 def test_a_row_whose_rates_are_tried_has_the_note_in_its_own_table(table, row):
     assert tables_rates.note_of(row) in BY_NAME[table].notes
     assert row in {cell.row for cell in BY_NAME[table].cells}
-    tried = {cell.preset.partition("_lr-")[0] for cell in BY_NAME["vision-rates"].cells if cell.row == row}
-    assert tried <= {cell.preset for cell in BY_NAME[table].cells}
+    tried = {cell.key.partition("_lr-")[0] for cell in BY_NAME["vision-rates"].cells if cell.row == row}
+    assert tried <= {cell.key for cell in BY_NAME[table].cells}
 
 
 def test_the_readme_has_a_block_for_every_table():
