@@ -10,6 +10,7 @@ Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from harness import aggregate, cli, execute, readme, render, terminal
+from harness import aggregate, cli, execute, layout, readme, terminal
 from harness.data import data_root
 from harness.device import pick_device
 from harness.errors import UserError, writing
@@ -28,7 +29,12 @@ from harness.tables import RunContext, Table
 
 ROOT = Path(__file__).resolve().parent
 TASKS = ("graphs", "recsys", "nlp", "nerf", "vision")
-READMES = ("README.md", "tinydfa/README.md", *(f"{task}/README.md" for task in TASKS))
+READMES = (
+    "README.md",
+    "tinydfa/README.md",
+    "benchmarks/README.md",
+    *(f"{task}/{name}.md" for task in TASKS for name in ("README", "RESULTS")),
+)
 SEEDS = {"quick": 2, "paper": 10}
 TITLE = "Training without backpropagation"
 LEAD = (
@@ -198,14 +204,14 @@ def task_sections(task: str, folder: Path, context: RunContext, troubles: list[s
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
     """Rewrite, or only compare, the blocks of the README files: a table's, or a Markdown file's below results/."""
 
-    def text(name: str) -> str:
-        written = config.out / f"{name}.md"
+    def text(name: str, parts: list[str], asking: Path) -> str:
         if name in tables:
-            return render.markdown(tables[name], execute.lines_of(tables[name], config.out, "paper"))
-        if written.exists():
-            return written.read_text(encoding="utf-8").strip()
+            return block(tables[name], parts, asking, config.out)
+        written = config.out / f"{name}.md"
+        if written.exists() and not parts:
+            return written.read_text(encoding="utf-8")
         raise UserError(
-            f"a README has a block for '{name}', which is neither a table nor the file {written}. The tables are: "
+            f"{asking} has a block for '{name}', which is neither a table nor the file {written}. The tables are: "
             f"{', '.join(tables)}."
         )
 
@@ -219,11 +225,20 @@ def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
         sys.exit(1)
 
 
+def block(table: Table, parts: list[str], asking: Path, out: Path) -> str:
+    """A table as a file of the project shows it: the whole, or the rows and columns that are wanted."""
+    lines = execute.lines_of(table, out, "paper")
+    if not parts:
+        return f'<a id="{table.name}"></a>\n\n{layout.markdown(table, lines)}'
+    whole = os.path.relpath(ROOT / table.task / "RESULTS.md", asking.parent)
+    return layout.excerpt(table, lines, parts, f"{whole}#{table.name}")
+
+
 def write_markdown(table: Table, config: Config) -> None:
     """Write the whole table as Markdown, also where the command ran a part of it."""
     whole = aggregate.quick(table) if config.scale == "quick" else table
     path = table.path(config.out).with_suffix(".md")
-    write_whole(path, render.markdown(whole, execute.lines_of(whole, config.out, config.scale)))
+    write_whole(path, layout.markdown(whole, execute.lines_of(whole, config.out, config.scale)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""Result tables in README files are generated, never typed: blocks between two comments are rewritten from results/.
+"""Result tables in Markdown files are generated, never typed: blocks between two comments are rewritten from results/.
 
 <!-- results:table3 -->
-anything here is replaced by the Markdown table
+anything here is replaced by the table, with its notes
+<!-- /results -->
+
+<!-- results:table3 | Cora | GraphConv -->
+some of its columns and rows alone, and a link to the whole; names may hold * for anything
 <!-- /results -->
 """
 
@@ -12,16 +16,22 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.files import write_whole
 
-BLOCK = re.compile(r"(<!-- results:(?P<name>[\w./-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- results:(?P<name>[\w./-]+)(?P<parts>(?: \| [^|\n]+?)*) -->\n).*?(<!-- /results -->)", re.DOTALL
+)
 OPENING = re.compile(r"<!-- results:")
 
 
-def rewritten(path: Path, table: Callable[[str], str]) -> str:
+Source = Callable[[str, list[str], Path], str]
+"""The name of a table, the rows and columns of it that are wanted (none: all), the file that asks; to Markdown."""
+
+
+def rewritten(path: Path, table: Source) -> str:
     """The text of the file with every block filled anew.
 
     Args:
-        path: The README.
-        table: Name of a table to its Markdown; raises `UserError` for a name that does not exist.
+        path: The file.
+        table: What a block holds; raises `UserError` for a name that does not exist.
 
     Raises:
         UserError: a block is not closed.
@@ -29,16 +39,21 @@ def rewritten(path: Path, table: Callable[[str], str]) -> str:
     text = path.read_text(encoding="utf-8")
     if len(OPENING.findall(text)) != len(BLOCK.findall(text)):
         raise UserError(f"{path}: a block '<!-- results:NAME -->' is not closed. End it with '<!-- /results -->'.")
-    return BLOCK.sub(lambda match: f"{match[1]}\n{table(match['name'])}\n{match[3]}", text)
+
+    def filled(match: re.Match[str]) -> str:
+        parts = [part.strip() for part in match["parts"].split(" | ")[1:]]
+        return f"{match[1]}\n{table(match['name'], parts, path).strip()}\n\n{match[4]}"
+
+    return BLOCK.sub(filled, text)
 
 
-def outdated(paths: Iterable[Path], table: Callable[[str], str]) -> dict[Path, str]:
+def outdated(paths: Iterable[Path], table: Source) -> dict[Path, str]:
     """The files whose blocks differ from what the results say, with the text they should have."""
     texts = {path: rewritten(path, table) for path in paths}
     return {path: text for path, text in texts.items() if text != path.read_text(encoding="utf-8")}
 
 
-def update(paths: Iterable[Path], table: Callable[[str], str]) -> list[Path]:
+def update(paths: Iterable[Path], table: Source) -> list[Path]:
     """Rewrite the blocks of the files; returns those that changed."""
     changed = outdated(paths, table)
     for path, text in changed.items():

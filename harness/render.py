@@ -1,4 +1,4 @@
-"""A table as text: paper beside ours, one line per row and method. Markdown, terminal and report share the cells."""
+"""A table as text: paper beside ours, one line per row and method; its notes; where its numbers come from."""
 
 import json
 from collections.abc import Sequence
@@ -31,19 +31,6 @@ def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...]
             texts += pair if column in compared else pair[1:]
         rows.append((row, label(method), *texts))
     return tuple(header), rows
-
-
-def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:
-    """`table` as Markdown: its title, the grid, and what a reader must know to trust it."""
-    header, rows = grid(table, lines)
-    text = [f"**{table.title}** ({table.unit}; mean ± std (number of seeds))", ""]
-    text += [
-        "| " + " | ".join(header) + " |",
-        "|" + "|".join([" --- ", " --- "] + [" ---: "] * (len(header) - 2)) + "|",
-    ]
-    text += ["| " + " | ".join(row) + " |" for row in rows]
-    text += [""] + [f"- {note}" for note in remarks(table, lines)]
-    return "\n".join(text) + "\n"
 
 
 def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:

@@ -71,8 +71,8 @@ def test_paper_and_ours_are_printed_and_the_report_is_the_last_line(finished):
     assert lines[-1] == "results/report.html"
     assert (project.folder / lines[-1]).exists()
     markdown = (project.folder / "results" / "fake" / "good.md").read_text()
-    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |  |  |" in markdown
-    assert "| easy | DFA | – | 83.0 ± 3.6 (3) |  |  |" in markdown
+    assert "| easy | ours | 83.0 ± 3.6 | 83.0 ± 3.6 |  |" in markdown
+    assert "|  | paper | 81.5 | – |  |" in markdown
 
 
 def test_every_run_is_done_once_in_worker_processes(finished):
@@ -209,7 +209,7 @@ def test_readme_blocks_are_checked_and_rewritten(finished):
     assert check.returncode == 1
     assert "README.md differs" in check.stderr
     assert project("--readme").returncode == 0
-    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |" in path.read_text()
+    assert "| easy | ours | 83.0 ± 3.6 | 83.0 ± 3.6 |  |" in path.read_text()
     assert project("--check-readme").returncode == 0
 
 
@@ -220,7 +220,7 @@ def test_the_readme_of_the_library_is_checked_and_rewritten_too(finished):
     path.write_text("<!-- results:good -->\n<!-- /results -->\n")
     assert project("--check-readme").returncode == 1
     assert project("--readme").returncode == 0
-    assert "| easy | BP | 81.5 | 83.0 ± 3.6 (3) |" in path.read_text()
+    assert "| easy | ours | 83.0 ± 3.6 | 83.0 ± 3.6 |  |" in path.read_text()
 
 
 def test_the_readmes_of_the_project_say_what_its_results_say():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import aggregate, execute, files, readme, render, results, terminal
+from harness import aggregate, execute, files, layout, readme, render, results, terminal
 from harness.aggregate import Summary
 from harness.errors import UserError
 from harness.tables import Cell, RunContext, Table
@@ -96,9 +96,9 @@ def test_a_column_without_published_numbers_has_no_place_for_them():
 
 def test_a_mean_over_runs_of_different_settings_is_called_out():
     same = [line(CELLS[0], seed, 0.8, config={"lr": 0.1, "seed": seed, "out": str(seed)}) for seed in (0, 1)]
-    assert "different settings" not in render.markdown(TABLE, same)
+    assert "different settings" not in layout.markdown(TABLE, same)
     other = line(CELLS[0], 2, 0.8, config={"lr": 0.2, "seed": 2, "out": None})
-    assert "different settings are averaged in: GCN BP on cora." in render.markdown(TABLE, [*same, other])
+    assert "different settings are averaged in: GCN BP on cora." in layout.markdown(TABLE, [*same, other])
 
 
 def test_where_nothing_could_be_read_the_papers_columns_are_left_out_and_one_line_says_so():
@@ -138,8 +138,9 @@ def test_on_a_narrow_terminal_no_cell_breaks_and_what_does_not_fit_stands_below(
 
 
 def test_markdown_says_source_gaps_notes_and_where_ours_come_from():
-    text = render.markdown(TABLE, [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, 0.9)])
-    assert "| GCN | BP | 81.5 | 85.0 ± 7.1 (2) | – | – |" in text
+    text = layout.markdown(TABLE, [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, 0.9)])
+    assert "| GCN | ours | 85.0 ± 7.1 | – | – | – |" in text
+    assert "|  | paper | 81.5 | 80.2 | – | 70.0 |" in text
     assert "- Published numbers: the paper.\n" in text
     assert "- – under paper: no number is known.\n" in text
     assert "- – among ours: not run yet (4 of 5 cells).\n" in text
@@ -154,15 +155,15 @@ def test_quick_runs_each_row_and_method_once_on_synthetic_data_and_claims_no_pub
         ("GCN", "dfa", "synthetic", "synthetic", None),
         ("GAT", "bp", "synthetic", "synthetic", None),
     ]
-    assert "not comparable with the published numbers" in render.markdown(small, [])
+    assert "not comparable with the published numbers" in layout.markdown(small, [])
     header, _ = render.grid(small, [])
     assert header == ("", "method", "synthetic")
 
 
 def test_runs_on_a_data_set_that_is_called_synthetic_are_not_small_for_that():
     long = replace(TABLE, cells=tuple(replace(cell, dataset="synthetic") for cell in CELLS))
-    assert "- Published numbers: the paper.\n" in render.markdown(long, [])
-    assert "Small runs" not in render.markdown(long, [])
+    assert "- Published numbers: the paper.\n" in layout.markdown(long, [])
+    assert "Small runs" not in layout.markdown(long, [])
 
 
 def test_quick_keeps_two_metrics_apart():
@@ -281,23 +282,31 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path):
     assert read["result"] == {"a": None, "b": [None, 1.5], "c": [1, "x"]}
 
 
-README = "# T\n<!-- results:t -->\nold\n<!-- /results -->\nbetween\n<!-- results:u -->\n<!-- /results -->\nend\n"
+def upper(name: str, parts: list[str], asking: Path) -> str:
+    return " ".join([name.upper(), *parts])
+
+
+README = (
+    "# T\n<!-- results:t -->\nold\n<!-- /results -->\nbetween\n"
+    "<!-- results:u | a row | b* -->\n<!-- /results -->\nend\n"
+)
 
 
 def test_readme_blocks_are_filled_and_the_rest_is_untouched(tmp_path: Path):
     path = tmp_path / "README.md"
     path.write_text(README)
-    assert list(readme.outdated([path], str.upper)) == [path]
-    assert readme.update([path], str.upper) == [path]
+    assert list(readme.outdated([path], upper)) == [path]
+    assert readme.update([path], upper) == [path]
     expected = (
-        "# T\n<!-- results:t -->\n\nT\n<!-- /results -->\nbetween\n<!-- results:u -->\n\nU\n<!-- /results -->\nend\n"
+        "# T\n<!-- results:t -->\n\nT\n\n<!-- /results -->\nbetween\n"
+        "<!-- results:u | a row | b* -->\n\nU a row b*\n\n<!-- /results -->\nend\n"
     )
     assert path.read_text() == expected
-    assert readme.update([path], str.upper) == []
+    assert readme.update([path], upper) == []
 
 
 def test_a_readme_block_that_is_not_closed_is_named(tmp_path: Path):
     path = tmp_path / "README.md"
     path.write_text(README.replace("<!-- /results -->\nend", "end"))
     with pytest.raises(UserError, match=r"README\.md: a block .* is not closed"):
-        readme.update([path], str.upper)
+        readme.update([path], upper)
