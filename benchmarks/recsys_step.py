@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
-from recsys.batches import Batch
 from recsys.config import RunConfig
+from recsys.log.batches import Batch
 from recsys.presets import MODELS, PUBLISHED, Preset
 from recsys.training import Training
 from tinydfa import Method

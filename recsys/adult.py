@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.data import RemoteFile, data_root, fetch
-from recsys.cache import open_log
-from recsys.clicks import ClickData
-from recsys.formats import RowFormat, Rule
-from recsys.prepare import Source
+from recsys.log.cache import open_log
+from recsys.log.clicks import ClickData
+from recsys.log.formats import RowFormat, Rule
+from recsys.log.prepare import Source
 
 NUMBERS = ("age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week")
 COLUMNS = (

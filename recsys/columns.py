@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from harness.errors import UserError
-from recsys.blocks import table_blocks
-from recsys.formats import SKIPPED, RowFormat
-from recsys.rows import Malformed, read_text
+from recsys.log.formats import SKIPPED, RowFormat
+from recsys.log.rows import Malformed, read_text
+from recsys.log.text import table_blocks
 
 MOST_LABELS = 1000  # different values of a label
 COMMAS = r"^[+-]?\d+(,\d+)+$"  # a number with a decimal comma, or with one at every thousand

@@ -9,8 +9,8 @@ from typing import Any
 from harness import config
 from harness.errors import UserError
 from harness.precision import Precision
-from recsys.clicks import ClickData
 from recsys.data import counting, load_clicks
+from recsys.log.clicks import ClickData
 from recsys.options import OWN, check_options, check_preset_options
 from recsys.own import OwnTable
 from recsys.presets import EmbeddingFeedback, Preset, find_preset

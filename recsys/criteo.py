@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness.data import data_root
 from harness.errors import UserError
-from recsys.cache import open_log
-from recsys.clicks import ClickData
-from recsys.formats import NUMBER, RowFormat, Rule
-from recsys.prepare import Source
+from recsys.log.cache import open_log
+from recsys.log.clicks import ClickData
+from recsys.log.formats import NUMBER, RowFormat, Rule
+from recsys.log.prepare import Source
 
 INTEGERS = tuple(f"I{number}" for number in range(1, 14))
 CATEGORIES = tuple(f"C{number}" for number in range(1, 27))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from harness.data import data_root
 from harness.errors import UserError
-from recsys.cache import open_log
-from recsys.clicks import ClickData
 from recsys.criteo import INTEGERS, criteo_layout
-from recsys.formats import RowFormat, Rule
-from recsys.prepare import Source
+from recsys.log.cache import open_log
+from recsys.log.clicks import ClickData
+from recsys.log.formats import RowFormat, Rule
+from recsys.log.prepare import Source
 
 FILES = ("train.csv", "valid.csv", "test.csv")
 SAMPLE = 500_000_000  # bytes; a larger file is taken to be a published one, a smaller one to be a sample

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness.errors import UserError
 from recsys.adult import read_adult
-from recsys.clicks import ClickData
 from recsys.criteo import find_criteo, read_criteo
 from recsys.criteo_splits import SPLITS, read_fixed_split
 from recsys.embedded import read_synthetic
+from recsys.log.clicks import ClickData
 from recsys.movielens import read_movielens
 from recsys.options import OWN
 from recsys.own import OwnTable, read_own

@@ -13,10 +13,10 @@ import numpy as np
 from harness.data import cache_dir
 from harness.errors import writing
 from recsys import synthetic
-from recsys.cache import alone
-from recsys.clicks import ClickData
 from recsys.criteo import read_criteo
-from recsys.prepare import NO_SPACE, PARTS, Source, split
+from recsys.log.cache import alone
+from recsys.log.clicks import ClickData
+from recsys.log.prepare import NO_SPACE, PARTS, Source, split
 from recsys.synthetic import ROWS, write_log
 
 LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.errors import NonFiniteLoss, UserError
 from harness.precision import at_least_float32
 from harness.processes import Processes, current
-from recsys.clicks import Clicks
+from recsys.log.clicks import Clicks
 
 AT_ONCE = 4096  # rows of a forward pass; AFN holds 15,000 numbers a row
 

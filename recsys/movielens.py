@@ -14,10 +14,10 @@ from pathlib import Path
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.errors import UserError
 from harness.files import write_whole
-from recsys.cache import open_log
-from recsys.clicks import ClickData
-from recsys.formats import RowFormat, Rule
-from recsys.prepare import NO_SPACE, Source
+from recsys.log.cache import open_log
+from recsys.log.clicks import ClickData
+from recsys.log.formats import RowFormat, Rule
+from recsys.log.prepare import NO_SPACE, Source
 
 LAYOUT_100K = RowFormat(
     separator="\t",

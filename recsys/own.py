@@ -16,13 +16,13 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.processes import current
-from recsys.blocks import table_header
-from recsys.cache import open_log
-from recsys.clicks import ClickData
 from recsys.columns import Column, Table, scan
-from recsys.formats import SKIPPED, RowFormat, Rule, listed
-from recsys.parquet import is_parquet, nested_names
-from recsys.prepare import Source
+from recsys.log.cache import open_log
+from recsys.log.clicks import ClickData
+from recsys.log.formats import SKIPPED, RowFormat, Rule, listed
+from recsys.log.parquet import is_parquet, nested_names
+from recsys.log.prepare import Source
+from recsys.log.text import table_header
 
 MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "\\N", "?")  # and the empty value
 MEANINGS = (("0", "1"), ("-1", "1"), ("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))  # no click, a click

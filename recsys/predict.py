@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from harness.device import pick_device
 from harness.errors import UserError, writing
 from harness.progress import track
-from recsys.blocks import BLOCK_BYTES
-from recsys.encode import Encoder
 from recsys.evaluate import AT_ONCE
+from recsys.log.encoder import Encoder
+from recsys.log.rows import Malformed
+from recsys.log.text import BLOCK_BYTES
 from recsys.predict_rows import Encoded, encode_file
-from recsys.rows import Malformed
 from recsys.saved import load_run
 
 EXAMPLES = 10  # malformed lines that are named

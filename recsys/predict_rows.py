@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from recsys.blocks import BLOCK_BYTES, Block, read_blocks, table_blocks, table_header
-from recsys.encode import Encoder
-from recsys.formats import RowFormat
-from recsys.rows import Malformed, parse
+from recsys.log.encoder import Encoder
+from recsys.log.formats import RowFormat
+from recsys.log.rows import Malformed, parse
+from recsys.log.text import BLOCK_BYTES, Block, read_blocks, table_blocks, table_header
 
 SAMPLE = 1 << 16  # bytes at the start of a file that tell whether its lines have a label
 

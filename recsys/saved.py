@@ -14,7 +14,7 @@ from harness.checkpoint import read_checkpoint
 from harness.errors import UserError
 from harness.methods import named
 from harness.run import read_config
-from recsys.encode import Encoder
+from recsys.log.encoder import Encoder
 from recsys.models import build_model
 from recsys.presets import MODELS, Preset
 from recsys.train import ENCODER

@@ -24,10 +24,10 @@ from harness.methods import slug
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss
 from recsys.alignment import batch_alignment, summary
-from recsys.batches import Batch, batch_count, batches
-from recsys.clicks import ClickData, Clicks
 from recsys.config import RunConfig
 from recsys.evaluate import evaluate
+from recsys.log.batches import Batch, batch_count, batches
+from recsys.log.clicks import ClickData, Clicks
 from recsys.options import check_share, small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
 

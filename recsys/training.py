@@ -16,8 +16,8 @@ from harness.errors import UserError
 from harness.methods import check_compile, rule_of
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
-from recsys.batches import Batch
 from recsys.config import RunConfig
+from recsys.log.batches import Batch
 from recsys.models import build_model
 from recsys.optimizers import clip_norm, make_optimizers
 from recsys.presets import Preset

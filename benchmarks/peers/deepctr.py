@@ -18,7 +18,7 @@ from benchmarks.methods import recsys_config
 from benchmarks.peers import process
 from benchmarks.scale import Scale
 from benchmarks.timing import Step
-from recsys.batches import Batch
+from recsys.log.batches import Batch
 from recsys.presets import Preset
 from tinydfa import Method
 

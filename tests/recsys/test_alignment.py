@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
 from recsys.alignment import batch_alignment, summary
-from recsys.batches import Batch
 from recsys.config import RunConfig
+from recsys.log.batches import Batch
 from recsys.models import build_model
 from recsys.train import Config, train
 from recsys.training import Training

@@ -9,11 +9,11 @@ import torch
 
 from harness.errors import UserError
 from recsys import criteo_splits
-from recsys.blocks import read_blocks
-from recsys.coded import build_field, code_block
 from recsys.criteo import criteo_layout
 from recsys.data import load_clicks
-from recsys.prepare import Source, prepare, split
+from recsys.log.blocks import build_field, code_block
+from recsys.log.prepare import Source, prepare, split
+from recsys.log.text import read_blocks
 from tests.recsys.raw_logs import check_ids, ln2, log2, raw_rows, read_rows, vocabularies, write_rows
 
 PARTS = ("train", "val", "test")

@@ -13,7 +13,7 @@ import torch
 
 from harness.errors import UserError
 from recsys.data import load_clicks
-from recsys.formats import Rule
+from recsys.log.formats import Rule
 from recsys.own import OwnTable, own_layout
 from recsys.predict import predict_file
 from recsys.saved import load_run

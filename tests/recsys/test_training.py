@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recsys.batches import Batch
 from recsys.config import RunConfig
+from recsys.log.batches import Batch
 from recsys.presets import MODELS, Preset
 from recsys.training import Training, has_untouched, sum_type
 from tests.float64 import float64

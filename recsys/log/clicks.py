@@ -7,12 +7,10 @@ whatever was not seen often enough to get an id of its own. Numbers are binned, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from recsys.encode import Encoder
+from recsys.log.encoder import Encoder
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.processes import Processes
-from recsys.clicks import Clicks
+from recsys.log.clicks import Clicks
 
 POOL = 1 << 21  # rows shuffled at a time: 0.3 GB with Criteo's 39 fields
 BLOCK = 1 << 12  # neighbouring rows that enter a pool together

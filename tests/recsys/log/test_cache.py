@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from recsys import cache, coded, prepare
 from recsys.data import load_clicks
-from recsys.encode import FieldEncoder
-from recsys.formats import Rule
+from recsys.log import blocks as coded
+from recsys.log import cache, prepare
+from recsys.log.formats import Rule
+from recsys.log.vocabulary import FieldEncoder
 from tests.recsys.raw_logs import raw_rows, write_rows
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def small_blocks(monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from recsys import {module}
+from recsys.log import {module}
 original, calls = {module}.{function}, []
 def killer(*arguments):
     calls.append(1)
@@ -51,7 +52,7 @@ def killer(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 {module}.{function} = killer
-from recsys import prepare
+from recsys.log import prepare
 prepare.prepare.__kwdefaults__["block_bytes"] = 9000
 from recsys.data import load_clicks
 load_clicks("criteo", criteo_file=Path(sys.argv[1]))

@@ -1,9 +1,9 @@
 """From the text of a click log to the files that training reads, in two passes and in bounded memory.
 
-First pass: blocks of the text are parsed and coded on their own (`recsys.coded`). Then the blocks' dictionaries are
+First pass: each block of text is parsed and coded on its own (`recsys.log.blocks`). Then the blocks' dictionaries are
 merged into one vocabulary per field. Second pass: the blocks' codes become ids, and each row goes to its part of the
-log. Memory is that of a few blocks, one field's counts and a few bytes per row for the split; the disk holds, for a
-while, about one and a half times the size of the text besides.
+log. In memory are a few blocks, one field's counts and a few bytes per row for the split. The disk holds, until the
+end, about one and a half times the size of the text in addition.
 
 An interrupted preparation keeps the blocks it has finished, and the next call goes on from there.
 """
@@ -25,10 +25,11 @@ import torch
 
 from harness.errors import UserError, writing
 from harness.progress import track
-from recsys.blocks import BLOCK_BYTES, Block, table_blocks, table_header
-from recsys.coded import EXAMPLES, CodedBlock, build_field, code_block, translate
-from recsys.encode import Encoder, FieldEncoder
-from recsys.formats import RowFormat
+from recsys.log.blocks import EXAMPLES, CodedBlock, build_field, code_block, translate
+from recsys.log.encoder import Encoder
+from recsys.log.formats import RowFormat
+from recsys.log.text import BLOCK_BYTES, Block, table_blocks, table_header
+from recsys.log.vocabulary import FieldEncoder
 
 PARTS = ("train", "val", "test")
 WORKERS = min(4, os.cpu_count() or 1)

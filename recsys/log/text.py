@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import UserError
-from recsys.formats import RowFormat
-from recsys.parquet import is_parquet, parquet_blocks, parquet_names
+from recsys.log.formats import RowFormat
+from recsys.log.parquet import is_parquet, parquet_blocks, parquet_names
 
 BLOCK_BYTES = 1 << 25  # about 140,000 rows of Criteo
 LONGEST_LINE = 1 << 20  # bytes; a longer one means that this is no text file

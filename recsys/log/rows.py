@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.blocks import Block
-from recsys.formats import NUMBER, WHOLE, RowFormat, Rule
+from recsys.log.formats import NUMBER, WHOLE, RowFormat, Rule
+from recsys.log.text import Block
 
 SINGLE = "\x1f"  # stands for a separator of several characters: polars takes one
 CONTROL = ("\0", SINGLE)  # no text holds them

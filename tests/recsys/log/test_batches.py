@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from harness.processes import Processes
-from recsys import batches as module
-from recsys.batches import batch_count, batches, in_whole_batches
-from recsys.clicks import Clicks
+from recsys.log import batches as module
+from recsys.log.batches import batch_count, batches, in_whole_batches
+from recsys.log.clicks import Clicks
 
 CPU = torch.device("cpu")
 

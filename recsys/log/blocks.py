@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from harness.files import write_whole
-from recsys.blocks import Block
-from recsys.encode import FieldEncoder, frame_values, make_field, summed
-from recsys.formats import RowFormat, Rule
-from recsys.rows import Malformed, parse
+from recsys.log.formats import RowFormat, Rule
+from recsys.log.rows import Malformed, parse
+from recsys.log.text import Block
+from recsys.log.vocabulary import FieldEncoder, frame_values, make_field, summed
 
 EXAMPLES = 10  # malformed lines of a block that are remembered
 AT_ONCE = 1 << 23  # dictionary entries merged at once: about 0.35 GB

@@ -12,13 +12,13 @@ import torch
 
 from harness.errors import UserError
 from recsys.adult import LAYOUT
-from recsys.blocks import Block
 from recsys.criteo import criteo_layout
 from recsys.data import load_clicks
-from recsys.encode import Encoder
-from recsys.formats import RowFormat, Rule
+from recsys.log.encoder import Encoder
+from recsys.log.formats import RowFormat, Rule
+from recsys.log.rows import parse
+from recsys.log.text import Block
 from recsys.predict_rows import encode_file
-from recsys.rows import parse
 from tests.recsys.raw_logs import raw_rows, write_rows
 
 NUMBERS = replace(

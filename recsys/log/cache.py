@@ -21,10 +21,10 @@ import torch
 from harness.data import cache_dir
 from harness.errors import UserError, writing
 from harness.files import write_whole
-from recsys.clicks import ClickData, Clicks
-from recsys.encode import Encoder
-from recsys.formats import RowFormat
-from recsys.prepare import NO_SPACE, PARTS, Source, prepare
+from recsys.log.clicks import ClickData, Clicks
+from recsys.log.encoder import Encoder
+from recsys.log.formats import RowFormat
+from recsys.log.prepare import NO_SPACE, PARTS, Source, prepare
 
 VERSION = 2  # of the files; a change makes all logs anew
 WHOLE_FILE = 1 << 26  # bytes; of a larger file only samples are hashed
@@ -44,7 +44,7 @@ def open_log(
 ) -> ClickData:
     """A click log from the cache; prepared first if it is not there.
 
-    Arguments as in `recsys.prepare.prepare`; `check` is called before a preparation and may refuse the sources.
+    Arguments as in `recsys.log.prepare.prepare`; `check` is called before a preparation and may refuse the sources.
 
     Raises:
         UserError: a source cannot be read or is no such log; the cache cannot be written, or is damaged.
