@@ -2,9 +2,9 @@
 
     python -m benchmarks.recsys_cache --rows 200000 --out results/benchmarks/recsys_cache.json
 
-Both read the same file, drawn by the teacher of `recsys.synthetic` with vocabularies of Criteo's order of magnitude,
-count categories, merge those seen less than ten times, and write all rows' ids: torchfm to LMDB, as the published runs
-did, this project to memory-mapped tables. Each runs in a process of its own, one after the other; loading libraries is
+Both read the same file, count categories, merge those seen less than ten times, and write all rows' ids: torchfm to
+LMDB, as the published runs did, this project to memory-mapped tables. The file is drawn by the teacher of
+`recsys.datasets.teacher`, with vocabularies of Criteo's order of magnitude. Each runs in a process of its own, one after the other; loading libraries is
 not timed. The ratio is the median over rounds of the ratio within a round; processor seconds add up what all threads of
 a contestant worked. Memory is the process's largest resident set, which holds about 0.3 GB of libraries to begin with.
 """
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import save
-from recsys.criteo import read_criteo
-from recsys.synthetic import write_log
+from recsys.datasets.criteo import read_criteo
+from recsys.datasets.teacher import write_log
 
 # Values of a category field: a mixture of a few and of millions, 33 million in all.
 CARDINALITIES = (

@@ -10,9 +10,9 @@ from harness import config
 from harness.errors import UserError
 from harness.precision import Precision
 from recsys.data import counting, load_clicks
+from recsys.datasets.own import OwnTable
 from recsys.log.clicks import ClickData
 from recsys.options import OWN, check_options, check_preset_options
-from recsys.own import OwnTable
 from recsys.presets import EmbeddingFeedback, Preset, find_preset
 
 

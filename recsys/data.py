@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import UserError
-from recsys.adult import read_adult
-from recsys.criteo import find_criteo, read_criteo
-from recsys.criteo_splits import SPLITS, read_fixed_split
-from recsys.embedded import read_synthetic
+from recsys.datasets.adult import read_adult
+from recsys.datasets.criteo import find_criteo, read_criteo
+from recsys.datasets.criteo_splits import SPLITS, read_fixed_split
+from recsys.datasets.movielens import read_movielens
+from recsys.datasets.own import OwnTable, read_own
+from recsys.datasets.synthetic import read_synthetic
 from recsys.log.clicks import ClickData
-from recsys.movielens import read_movielens
 from recsys.options import OWN
-from recsys.own import OwnTable, read_own
 
 OWN_COUNT = 2  # a category that no other row has teaches nothing
 DATASETS = ("synthetic", "adult", "ml-100k", "ml-1m", "criteo", *SPLITS)

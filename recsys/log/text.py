@@ -78,7 +78,7 @@ def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list
         UserError: a quote is not closed.
 
     Example:
-        >>> from recsys.adult import LAYOUT
+        >>> from recsys.datasets.adult import LAYOUT
         >>> header_names('age, "native, country" ,income', LAYOUT, "my.csv")
         (['age', 'native, country', 'income'], ',')
     """

@@ -8,13 +8,13 @@ import polars as pl
 import torch
 
 from harness.data import cache_dir
-from recsys.adult import COLUMNS, NUMBERS
 from recsys.data import load_clicks
+from recsys.datasets.adult import COLUMNS, NUMBERS
+from recsys.datasets.movielens import LAYOUT_100K
+from recsys.datasets.own import OwnTable
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
 from recsys.log.prepare import Source
-from recsys.movielens import LAYOUT_100K
-from recsys.own import OwnTable
 from recsys.predict import predict_file
 from tests.fuzz.formats import Format
 from tests.recsys.raw_logs import raw_rows, write_rows

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from recsys.adult import LAYOUT
-from recsys.criteo import criteo_layout
 from recsys.data import load_clicks
+from recsys.datasets.adult import LAYOUT
+from recsys.datasets.criteo import criteo_layout
 from recsys.log.encoder import Encoder
 from recsys.log.formats import RowFormat, Rule
 from recsys.log.rows import parse

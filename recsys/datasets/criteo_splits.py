@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.data import data_root
 from harness.errors import UserError
-from recsys.criteo import INTEGERS, criteo_layout
+from recsys.datasets.criteo import INTEGERS, criteo_layout
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
 from recsys.log.formats import RowFormat, Rule

@@ -12,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from harness.errors import UserError
-from recsys import movielens, synthetic
-from recsys.adult import FILES
 from recsys.data import load_clicks
+from recsys.datasets import movielens
+from recsys.datasets import teacher as process
+from recsys.datasets.adult import FILES
 from tests.recsys.raw_logs import read_rows, vocabularies
 
 
@@ -24,7 +25,7 @@ def log():
 
 
 def test_the_embedded_log_is_in_criteos_raw_format(tmp_path):
-    chance = synthetic.write_log(tmp_path / "train.txt", 500, seed=0)
+    chance = process.write_log(tmp_path / "train.txt", 500, seed=0)
     rows = read_rows(tmp_path / "train.txt")
     assert len(rows) == len(chance) == 500
     assert {len(row) for row in rows} == {40}
@@ -36,16 +37,16 @@ def test_the_embedded_log_is_in_criteos_raw_format(tmp_path):
 def test_the_same_seed_gives_the_same_bytes_and_a_longer_log_begins_with_a_shorter(tmp_path):
     digests = {}
     for name, rows, seed in (("a", 300, 0), ("b", 300, 0), ("c", 300, 1), ("longer", 20_100, 0)):
-        synthetic.write_log(tmp_path / name, rows, seed)
+        process.write_log(tmp_path / name, rows, seed)
         digests[name] = hashlib.sha256(b"".join((tmp_path / name).read_bytes().splitlines(True)[:300])).hexdigest()
     assert digests["a"] == digests["b"] == digests["longer"] != digests["c"]
     assert digests["a"] == "2c34925213c7156473c95b099e8ed5683d101c44da89eb4ce87498094f690ef7"
 
 
 def test_clicks_come_from_the_teachers_probabilities(tmp_path):
-    chance = synthetic.write_log(tmp_path / "train.txt", 40_000, seed=3)
+    chance = process.write_log(tmp_path / "train.txt", 40_000, seed=3)
     clicks = np.array([line[:1] == b"1" for line in (tmp_path / "train.txt").read_bytes().splitlines()])
-    assert abs(clicks.mean() - synthetic.CLICK_RATE) < 0.02
+    assert abs(clicks.mean() - process.CLICK_RATE) < 0.02
     deviation = (clicks - chance).sum() / np.sqrt((chance * (1 - chance)).sum())
     assert abs(deviation) < 4
     for low in np.arange(0, 1, 0.1):
@@ -55,9 +56,9 @@ def test_clicks_come_from_the_teachers_probabilities(tmp_path):
 
 
 def test_effects_of_pairs_average_out_over_either_field():
-    teacher = synthetic.make_teacher(0)
-    for (one, other), effect in zip(synthetic.PAIRS, teacher.pairs, strict=True):
-        rows, columns = (1 / np.arange(1, synthetic.CARDINALITIES[field] + 1) for field in (one, other))
+    teacher = process.make_teacher(0)
+    for (one, other), effect in zip(process.PAIRS, teacher.pairs, strict=True):
+        rows, columns = (1 / np.arange(1, process.CARDINALITIES[field] + 1) for field in (one, other))
         np.testing.assert_allclose(rows @ effect, 0, atol=1e-9)
         np.testing.assert_allclose(effect @ columns, 0, atol=1e-9)
         assert np.abs(effect).mean() > 0.1

@@ -13,8 +13,8 @@ import torch
 
 from harness.errors import UserError
 from recsys.data import load_clicks
+from recsys.datasets.own import OwnTable, own_layout
 from recsys.log.formats import Rule
-from recsys.own import OwnTable, own_layout
 from recsys.predict import predict_file
 from recsys.saved import load_run
 from recsys.train import Config, main

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from recsys import criteo_splits
-from recsys.criteo import criteo_layout
 from recsys.data import load_clicks
+from recsys.datasets import criteo_splits
+from recsys.datasets.criteo import criteo_layout
 from recsys.log.blocks import build_field, code_block
 from recsys.log.prepare import Source, prepare, split
 from recsys.log.text import read_blocks

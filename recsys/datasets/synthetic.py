@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -12,13 +11,13 @@ import numpy as np
 
 from harness.data import cache_dir
 from harness.errors import writing
-from recsys import synthetic
-from recsys.criteo import read_criteo
+from recsys.datasets.criteo import read_criteo
+from recsys.datasets.teacher import ROWS, write_log
 from recsys.log.cache import alone
 from recsys.log.clicks import ClickData
 from recsys.log.prepare import NO_SPACE, PARTS, Source, split
-from recsys.synthetic import ROWS, write_log
 
+VERSION = 1  # of the teacher; a change to what it draws makes all logs anew
 LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has
 
 
@@ -36,8 +35,7 @@ def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str)
 
 def _written(rows: int) -> Path:
     """The folder with the log's text and the teacher's probabilities; both are written if they are not there."""
-    version = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]  # another teacher, another log
-    folder = cache_dir() / "recsys" / f"synthetic-log-{version}-{rows}"
+    folder = cache_dir() / "recsys" / f"synthetic-log-v{VERSION}-{rows}"
     with alone(folder), writing(folder, NO_SPACE):
         if not folder.exists():
             partial = folder.with_name(folder.name + ".partial")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.processes import current
-from recsys.columns import Column, Table, scan
+from recsys.datasets.columns import Column, Table, scan
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
 from recsys.log.formats import SKIPPED, RowFormat, Rule, listed
