@@ -4,9 +4,10 @@
 
 Both read the same file, count categories, merge those seen less than ten times, and write all rows' ids: torchfm to
 LMDB, as the published runs did, this project to memory-mapped tables. The file is drawn by the teacher of
-`recsys.datasets.teacher`, with vocabularies of Criteo's order of magnitude. Each runs in a process of its own, one after the other; loading libraries is
-not timed. The ratio is the median over rounds of the ratio within a round; processor seconds add up what all threads of
-a contestant worked. Memory is the process's largest resident set, which holds about 0.3 GB of libraries to begin with.
+`recsys.datasets.teacher`, with vocabularies of Criteo's order of magnitude. Each contestant runs in a process of its
+own, one after the other; loading libraries is not timed. The ratio is the median over rounds of the ratio within a
+round; processor seconds add up what all threads of a contestant worked. Memory is the process's largest resident set,
+which holds about 0.3 GB of libraries to begin with.
 """
 
 from __future__ import annotations
