@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recsys.embeddings import dense_gradients
 from recsys.log.batches import Batch
+from recsys.models.embeddings import dense_gradients
 from tinydfa import measure_alignment
 
 if TYPE_CHECKING:

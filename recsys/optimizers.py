@@ -9,11 +9,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from harness.processes import current
-from recsys.embeddings import FieldTable
+from recsys.models.embeddings import FieldTable
 
 
 class TableAdam(torch.optim.Adam):
-    """Adam that gives the memory of a table's gradient back to the table, see `recsys.embeddings`."""
+    """Adam that gives the memory of a table's gradient back to the table, see `recsys.models.embeddings`."""
 
     def __init__(self, parameters: list[nn.Parameter], tables: list[FieldTable], lr: float, fused: bool) -> None:
         super().__init__(parameters, lr=lr, fused=fused)

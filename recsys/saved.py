@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.methods import named
 from harness.run import read_config
 from recsys.log.encoder import Encoder
-from recsys.models import build_model
+from recsys.models.click_models import build_model
 from recsys.presets import MODELS, Preset
 from recsys.train import ENCODER
 

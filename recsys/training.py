@@ -18,7 +18,7 @@ from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from recsys.config import RunConfig
 from recsys.log.batches import Batch
-from recsys.models import build_model
+from recsys.models.click_models import build_model
 from recsys.optimizers import clip_norm, make_optimizers
 from recsys.presets import Preset
 from tinydfa import attach

@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similar
 from recsys.alignment import batch_alignment, summary
 from recsys.config import RunConfig
 from recsys.log.batches import Batch
-from recsys.models import build_model
+from recsys.models.click_models import build_model
 from recsys.train import Config, train
 from recsys.training import Training
 from tinydfa import Method

@@ -6,7 +6,7 @@ from torch import nn
 
 from harness.processes import Processes
 from recsys import optimizers as module
-from recsys.embeddings import FieldTable
+from recsys.models.embeddings import FieldTable
 from recsys.optimizers import clip_norm, make_optimizers
 
 

@@ -14,7 +14,7 @@ import torch
 from harness import cli
 from recsys import predict
 from recsys.data import load_clicks
-from recsys.models import build_model
+from recsys.models.click_models import build_model
 from recsys.saved import load_run
 from recsys.train import Config as TrainConfig
 from recsys.train import main as train

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from recsys.shared_norm import BatchNorm
+from recsys.models.shared_norm import BatchNorm
 from tests.processes import in_two_processes
 
 WIDTH = 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recsys.cross import CrossNetwork, Stretched
+from recsys.models.cross import CrossNetwork, Stretched
 from tinydfa import Method, attach
 
 

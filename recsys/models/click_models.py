@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.cross import CrossNetwork
-from recsys.embeddings import FieldRows, LinearTerm, embedding_table
-from recsys.layers import LogarithmicLayer, SelfAttention, pairwise_products, perceptron
+from recsys.models.cross import CrossNetwork
+from recsys.models.embeddings import FieldRows, LinearTerm, embedding_table
+from recsys.models.layers import LogarithmicLayer, SelfAttention, pairwise_products, perceptron
 from recsys.presets import Preset
 from tinydfa import DFALayer
 

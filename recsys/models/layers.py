@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.shared_norm import BatchNorm
+from recsys.models.shared_norm import BatchNorm
 from tinydfa import DFALayer
 
 

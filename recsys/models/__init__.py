@@ -1,0 +1,1 @@
+"""The click models, and the layers that they share."""
