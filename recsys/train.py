@@ -28,10 +28,9 @@ from recsys.config import RunConfig
 from recsys.evaluate import evaluate
 from recsys.log.batches import Batch, batch_count, batches
 from recsys.log.clicks import ClickData, Clicks
+from recsys.log.encoder import ENCODER
 from recsys.options import check_share, small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
-
-ENCODER = "encoder.json"  # in the run's folder: how raw rows become categories
 
 
 @dataclass(frozen=True, kw_only=True)

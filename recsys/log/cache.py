@@ -22,7 +22,7 @@ from harness.data import cache_dir
 from harness.errors import UserError, writing
 from harness.files import write_whole
 from recsys.log.clicks import ClickData, Clicks
-from recsys.log.encoder import Encoder
+from recsys.log.encoder import ENCODER, Encoder
 from recsys.log.formats import RowFormat
 from recsys.log.prepare import NO_SPACE, PARTS, Source, prepare
 
@@ -85,7 +85,7 @@ def read_log(name: str, folder: Path) -> ClickData:
         wrong = [file for file, print_ in manifest["files"].items() if fingerprint(folder / file) != print_]
         if wrong:
             raise UserError(f"{folder / wrong[0]} is damaged: it is not what was written. {way_out}.")
-        encoder = Encoder.from_dict(json.loads((folder / "encoder.json").read_text(encoding="utf-8")))
+        encoder = Encoder.from_dict(json.loads((folder / ENCODER).read_text(encoding="utf-8")))
         rows = manifest["rows"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the prepared click log {folder} is damaged ({error}). {way_out}.") from error
@@ -102,8 +102,8 @@ def _part(folder: Path, part: str, rows: int, fields: int) -> Clicks:
 
 def _finish(partial: Path, folder: Path, options: dict[str, Any], encoder: Encoder, found: dict[str, Any]) -> None:
     """Write what is still missing and give the folder its name."""
-    write_whole(partial / "encoder.json", json.dumps(encoder.to_dict()), NO_SPACE)
-    files = ["encoder.json", *(f"{part}.{column}" for part in PARTS for column in ("fields", "labels"))]
+    write_whole(partial / ENCODER, json.dumps(encoder.to_dict()), NO_SPACE)
+    files = [ENCODER, *(f"{part}.{column}" for part in PARTS for column in ("fields", "labels"))]
     prints = {file: fingerprint(partial / file) for file in files}
     write_whole(partial / "manifest.json", json.dumps(options | found | {"files": prints}, indent=1), NO_SPACE)
     with writing(folder, NO_SPACE):

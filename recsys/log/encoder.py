@@ -20,6 +20,7 @@ from recsys.log.rows import Malformed, parse, read_text
 from recsys.log.text import Block, header_names
 from recsys.log.vocabulary import NO_TEXT, FieldEncoder, frame_values
 
+ENCODER = "encoder.json"  # what an encoder is called in the folder of a run, and of a prepared log
 FEW = 10  # lines that hold labels by chance
 
 

@@ -15,8 +15,8 @@ from harness.errors import UserError
 from recsys.data import load_clicks
 from recsys.datasets.own import OwnTable, own_layout
 from recsys.log.formats import Rule
-from recsys.predict import predict_file
-from recsys.saved import load_run
+from recsys.predict.file import predict_file
+from recsys.predict.saved import load_run
 from recsys.train import Config, main
 from tests.recsys.raw_logs import vocabularies
 

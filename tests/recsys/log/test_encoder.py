@@ -12,7 +12,7 @@ from recsys.data import load_clicks
 from recsys.log.clicks import Clicks
 from recsys.log.encoder import Encoder
 from recsys.log.formats import Rule
-from recsys.predict_rows import encode_file
+from recsys.predict.rows import encode_file
 from tests.recsys.raw_logs import check_ids, ln2, raw_rows, read_rows, vocabularies, write_rows
 
 

@@ -18,7 +18,7 @@ from recsys.log.encoder import Encoder
 from recsys.log.formats import RowFormat, Rule
 from recsys.log.rows import parse
 from recsys.log.text import Block
-from recsys.predict_rows import encode_file
+from recsys.predict.rows import encode_file
 from tests.recsys.raw_logs import raw_rows, write_rows
 
 NUMBERS = replace(

@@ -1,62 +1,25 @@
-"""Let a finished run predict clicks: a file of raw rows in, a file of probabilities out.
-
-    python -m recsys.predict runs/recsys/deepfm_dfa-criteo-0 new.txt --out predictions.csv
-
-The rows have the format that the run was trained on, with or without labels, which are not used. `predictions.csv` has
-no header: its line n is the probability of a click for row n. Blank lines, comments and a header are no rows.
-
-    a category that training did not know    has id 0, like all that were too rare for an id of their own
-    an empty column                          is a missing value, which is a category like any other
-    a line with too few or too many columns, or with text for a number
-                                             is an error that names the line; under --skip-malformed the row's line of
-                                             predictions stays empty, and it is counted and named on stderr
-
-The file is read in blocks, so that its size does not matter, and `predictions.csv` is there whole or not at all.
-The last line on stdout is JSON: how many rows were predicted, how many were malformed, where the predictions are.
-"""
+"""From a file of raw rows to a file of probabilities, a block at a time."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import polars as pl
 import torch
-import tyro
 from torch import Tensor, nn
 
-from harness.device import pick_device
 from harness.errors import UserError, writing
 from harness.progress import track
 from recsys.evaluate import AT_ONCE
 from recsys.log.encoder import Encoder
 from recsys.log.rows import Malformed
 from recsys.log.text import BLOCK_BYTES
-from recsys.predict_rows import Encoded, encode_file
-from recsys.saved import load_run
+from recsys.predict.rows import Encoded, encode_file
 
 EXAMPLES = 10  # malformed lines that are named
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Let a finished run predict clicks for the rows of a file."""
-
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_FOLDER")]]
-    """Folder of the run."""
-    rows: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ROWS_FILE")]]
-    """Raw rows in the format that the run was trained on, with or without labels."""
-    out: Path = Path("predictions.csv")
-    """Where to write the probabilities, one a line; a file that is there is replaced."""
-    skip_malformed: bool = False
-    """Leave an empty line for a malformed row instead of stopping."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
 
 
 @dataclass
@@ -150,19 +113,3 @@ def _refuse_nan(chance: Tensor, rows: Path, before: int) -> None:
             f"{rows}: the model gives no number for {broken} of the {len(chance)} rows after row {before}. Train it "
             "with a lower --lr."
         )
-
-
-def main(config: Config) -> None:
-    """Run the command."""
-    device = pick_device(config.device)
-    model, encoder, _ = load_run(config.run, device)
-    found = predict_file(model, encoder, config.rows, config.out, device, skip_malformed=config.skip_malformed)
-    if found.malformed:
-        print(f"{found.summary(config.rows)}. Their lines in {config.out} are empty.", file=sys.stderr)
-    print(json.dumps({"rows": found.rows, "malformed": found.malformed, "out": str(config.out)}))
-
-
-if __name__ == "__main__":
-    from harness import cli
-
-    cli.run(Config, main)

@@ -14,10 +14,9 @@ from harness.checkpoint import read_checkpoint
 from harness.errors import UserError
 from harness.methods import named
 from harness.run import read_config
-from recsys.log.encoder import Encoder
+from recsys.log.encoder import ENCODER, Encoder
 from recsys.models.click_models import build_model
 from recsys.presets import MODELS, Preset
-from recsys.train import ENCODER
 
 TRAIN = "Give the folder of a run that python -m recsys.train has finished"
 

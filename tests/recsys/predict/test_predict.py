@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from harness import cli
-from recsys import predict
+from harness.errors import UserError
 from recsys.data import load_clicks
 from recsys.models.click_models import build_model
-from recsys.saved import load_run
+from recsys.predict.__main__ import Config, main
+from recsys.predict.file import predict_file
+from recsys.predict.saved import load_run
 from recsys.train import Config as TrainConfig
 from recsys.train import main as train
 from tests.recsys.raw_logs import raw_rows, read_rows, write_rows
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 
 
@@ -72,7 +74,7 @@ def expected_of_test_part(run, log, options):
 def command(capsys, *arguments):
     """Exit status, stdout and stderr of ``python -m recsys.predict``."""
     with pytest.raises(SystemExit) as leaving:
-        cli.run(predict.Config, predict.main, [str(argument) for argument in arguments])
+        cli.run(Config, main, [str(argument) for argument in arguments])
     said = capsys.readouterr()
     return leaving.value.code, said.out, said.err
 
@@ -90,7 +92,7 @@ def test_probabilities_are_those_of_the_best_model_in_the_order_of_the_rows(
     rows, chance = expected_of_test_part(run, log, options)
     path = write_rows(tmp_path / "new.txt", rows if labelled else [row[1:] for row in rows])
     model, encoder, settings = load_run(run, CPU)
-    found = predict.predict_file(model, encoder, path, tmp_path / "p.csv", CPU, block_bytes=block_bytes)
+    found = predict_file(model, encoder, path, tmp_path / "p.csv", CPU, block_bytes=block_bytes)
     assert (found.rows, found.malformed) == (40, 0)
     assert written(tmp_path / "p.csv") == pytest.approx(chance.tolist(), rel=1e-5)
     assert (settings["model"], settings["dataset"], settings["min_count"]) == ("deepfm", "criteo", 3)
@@ -112,7 +114,7 @@ def test_an_unseen_category_counts_as_a_rare_one_and_an_empty_column_as_missing(
     data = load_clicks("criteo", criteo_file=log, min_count=3)
     model = best_model(run, options, data.field_dims)
     write_rows(tmp_path / "new.txt", [["7777777"] * 13 + ["never seen"] * 26, [""] * 39])
-    predict.predict_file(*load_run(run, CPU)[:2], tmp_path / "new.txt", tmp_path / "p.csv", CPU)
+    predict_file(*load_run(run, CPU)[:2], tmp_path / "new.txt", tmp_path / "p.csv", CPU)
 
     rows = read_rows(log)
     missing = []  # the ids that rows with an empty column got
@@ -228,6 +230,6 @@ class Fussy(torch.nn.Module):
 def test_a_row_without_a_number_is_an_error_and_not_an_empty_line(run, log, tmp_path, capsys):
     rows = [[*row[:-1], last] for row, last in zip(read_rows(log), ["", "never seen", ""], strict=False)]
     path = write_rows(tmp_path / "new.txt", rows)
-    with pytest.raises(predict.UserError, match=r"new\.txt: the model gives no number for 1 of the 3 rows after row 0"):
-        predict.predict_file(Fussy(), load_run(run, CPU).encoder, path, tmp_path / "p.csv", CPU)
+    with pytest.raises(UserError, match=r"new\.txt: the model gives no number for 1 of the 3 rows after row 0"):
+        predict_file(Fussy(), load_run(run, CPU).encoder, path, tmp_path / "p.csv", CPU)
     assert not (tmp_path / "p.csv").exists()
