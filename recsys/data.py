@@ -1,21 +1,118 @@
-"""Click logs by name."""
+"""Click logs by name, and the options that say which one and how its values become categories."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UserError
 from recsys.datasets.adult import read_adult
 from recsys.datasets.criteo import find_criteo, read_criteo
 from recsys.datasets.criteo_splits import SPLITS, read_fixed_split
 from recsys.datasets.movielens import read_movielens
-from recsys.datasets.own import OwnTable, read_own
+from recsys.datasets.own import OWN, OwnTable, read_own
 from recsys.datasets.synthetic import read_synthetic
 from recsys.log.clicks import ClickData
-from recsys.options import OWN
 
 OWN_COUNT = 2  # a category that no other row has teaches nothing
 DATASETS = ("synthetic", "adult", "ml-100k", "ml-1m", "criteo", *SPLITS)
+ABOUT_TABLE = ("label", "clicks", "numbers", "categories", "ignore")  # options that say what a table holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which click log, and how its values become categories."""
+
+    dataset: str = "synthetic"
+    """synthetic, which needs no files, adult, ml-100k, ml-1m, criteo, criteo_x1 or criteo_x4."""
+    table: Path | None = None
+    """A CSV or Parquet file of your own with named columns, in place of --dataset."""
+    label: str | None = None
+    """The column of --table that tells of a click."""
+    clicks: tuple[str, ...] = ()
+    """Values of --label that mean a click; 1, true, yes, t or y, whichever it has, if left out."""
+    numbers: tuple[str, ...] = ()
+    """Columns of --table that hold numbers; what is in them decides if left out."""
+    categories: tuple[str, ...] = ()
+    """Columns of --table that hold categories, such as codes made of digits; what is in them decides if left out."""
+    ignore: tuple[str, ...] = ()
+    """Columns of --table to leave out."""
+    rows: int | None = None
+    """Use the first rows only; of the synthetic log, draw as many."""
+    criteo_file: Path | None = None
+    """Criteo's train.txt, wherever it lies."""
+    min_count: int | None = None
+    """A category seen less often has no id of its own; 10 in logs of Criteo's format and 2 in a --table if left out."""
+    binning: str | None = None
+    """How the counts of Criteo's format become categories: ln2, log2 or quantile; ln2 if left out."""
+
+    @property
+    def source(self) -> str:
+        """The data set's name: "own" for a table."""
+        return self.dataset if self.table is None else OWN
+
+    def check_data(self) -> None:
+        """Raise `UserError` for options that exclude each other, before anything is read."""
+        for option, value in {"rows": self.rows, "min-count": self.min_count}.items():
+            if value is not None and value < 1:
+                raise UserError(f"--{option} {value}: give at least 1.")
+        if self.criteo_file is not None and (self.dataset != "criteo" or self.table is not None):
+            found = f"--dataset {self.dataset}" if self.table is None else f"--table {self.table}"
+            raise UserError(
+                f"--criteo-file {self.criteo_file}: this run takes {found}. Add --dataset criteo, or leave the file "
+                "out."
+            )
+        if self.table is not None:
+            self._check_table(self.table)
+        elif given := [name for name in ABOUT_TABLE if getattr(self, name)]:
+            raise UserError(f"--{given[0]}: {_ONLY_A_TABLE}")
+        elif self.dataset == OWN:
+            raise UserError(f"--dataset {OWN}: {_ONLY_A_TABLE}")
+
+    def _check_table(self, table: Path) -> None:
+        """Raise `UserError` if a table has no label, or one of its columns is said to be two things."""
+        if self.dataset not in ("synthetic", OWN):
+            raise UserError(f"--table {table}: this run takes --dataset {self.dataset}. Leave out one of them.")
+        if not self.label:
+            raise UserError(f"--table {table}: which of its columns tells of a click? Add --label COLUMN.")
+        roles = {"numbers": self.numbers, "categories": self.categories, "ignore": self.ignore, "label": (self.label,)}
+        known: dict[str, str] = {}
+        for option, columns in roles.items():
+            for column in columns:
+                if known.setdefault(column, option) != option:
+                    raise UserError(f"--{known[column]} {column}: --{option} names it as well. Leave out one of them.")
+
+    def load(self, data_dir: Path | None = None) -> ClickData:
+        """The click log that these options name; `data_dir` as for `load_clicks`."""
+        own = None
+        if self.table is not None:
+            said = {"clicks": self.clicks, "numbers": self.numbers, "categories": self.categories}
+            own = OwnTable(path=self.table, label=self.label or "", ignored=self.ignore, **said)
+        return load_clicks(
+            self.source,
+            data_dir,
+            rows=self.rows,
+            criteo_file=self.criteo_file,
+            min_count=self.min_count,
+            binning=self.binning,
+            own=own,
+        )
+
+    def data_settings(self) -> dict[str, Any]:
+        """All of these options that decide what is read."""
+        min_count, binning = counting(self.source, self.min_count, self.binning)
+        settings: dict[str, Any] = {"dataset": self.source, "rows": self.rows}
+        settings |= {"min_count": min_count, "binning": binning}
+        if self.table is not None:
+            settings |= {name: list(getattr(self, name)) for name in ("clicks", "numbers", "categories", "ignore")}
+            settings["label"] = self.label
+        return settings
+
+
+_ONLY_A_TABLE = (
+    "this is about a table of your own. Add --table FILE --label COLUMN, a CSV or Parquet file with named columns."
+)
 
 
 def load_clicks(

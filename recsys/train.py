@@ -24,12 +24,11 @@ from harness.methods import slug
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss
 from recsys.alignment import batch_alignment, summary
-from recsys.config import RunConfig
+from recsys.config import RunConfig, check_share, small_log_hint
 from recsys.evaluate import evaluate
 from recsys.log.batches import Batch, batch_count, batches
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER
-from recsys.options import check_share, small_log_hint
 from recsys.training import Training, refuse_other_ids, sum_type
 
 
@@ -60,7 +59,7 @@ def train(
             or a loss that is not finite.
     """
     preset = config.resolve()
-    device, data = device or pick_device(config.device), data or config.load()
+    device, data = device or pick_device(config.device), data or config.load(config.data_dir)
     run = run or NullRun("recsys", config.settings(preset))
     training = Training(config, preset, data.field_dims, device, encoder=data.encoder.fingerprint)
     if (state := run.restore()) is not None:
@@ -128,7 +127,7 @@ def main(config: Config) -> None:
     check_precision(config.precision, device)
     name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.source}-{config.seed}"
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
-    data = config.load()  # before the folder is made: a missing file should not leave one behind
+    data = config.load(config.data_dir)  # before the folder is made: a missing file should not leave one behind
     if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
         print(hint, file=sys.stderr)
     with Run("recsys", name, settings, config.out, config.resume) as run:

@@ -24,6 +24,7 @@ from recsys.log.parquet import is_parquet, nested_names
 from recsys.log.prepare import Source
 from recsys.log.text import table_header
 
+OWN = "own"  # the name of a user's table among the data sets
 MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "\\N", "?")  # and the empty value
 MEANINGS = (("0", "1"), ("-1", "1"), ("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))  # no click, a click
 ID = re.compile(r"(^|[ _.-])id$|[a-z]I[dD]$", re.IGNORECASE)
@@ -51,7 +52,7 @@ def read_own(table: OwnTable, *, seed: int, min_count: int, limit: int | None = 
     layout, words = own_layout(table, limit)
     if current().is_main:
         print(words, file=sys.stderr)
-    return open_log("own", [Source(table.path)], layout, seed=seed, min_count=min_count, count_all=False, limit=limit)
+    return open_log(OWN, [Source(table.path)], layout, seed=seed, min_count=min_count, count_all=False, limit=limit)
 
 
 def own_layout(table: OwnTable, limit: int | None = None) -> tuple[RowFormat, str]:

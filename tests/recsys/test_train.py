@@ -17,10 +17,9 @@ from harness.errors import NonFiniteLoss, UserError
 from harness.launch import check_launch
 from harness.run import NullRun, Run
 from recsys import train as module
-from recsys.config import RunConfig
+from recsys.config import RunConfig, check_share
 from recsys.evaluate import evaluate
 from recsys.log.clicks import Clicks
-from recsys.options import check_share
 from recsys.presets import PRESETS, PUBLISHED, find_preset
 from recsys.train import Config, main, train
 from recsys.training import Training
