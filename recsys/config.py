@@ -85,11 +85,8 @@ class RunConfig(config.RunConfig, DataOptions):
                 if given:
                     way_out = "Leave the option out, or choose another --model"
                     raise UserError(f"--{option}: FM has no hidden layer. {way_out}.")
-        if self.embedding_feedback is not None and not rule_of(preset.method).broadcasts:
-            raise UserError(
-                f"--embedding-feedback {self.embedding_feedback}: {preset.method} sends no signal of its own to "
-                "the embeddings. Leave the option out, or choose dfa, sdfa, tdfa or drtp."
-            )
+        if self.embedding_feedback is not None:
+            check_embedding_feedback(self.embedding_feedback, preset.method)
         if self.alignment and preset.method is Method.BP:
             raise UserError(
                 "--alignment: backpropagation is compared with itself. Choose another --method, or leave it out."
@@ -99,6 +96,15 @@ class RunConfig(config.RunConfig, DataOptions):
         """All that decides what the run writes down: the preset, the data, the seed and what is measured."""
         run = {"precision": self.precision, "seed": self.seed, "alignment": self.alignment}
         return vars(preset) | self.data_settings() | run
+
+
+def check_embedding_feedback(setting: str, method: str) -> None:
+    """Raise `UserError` for a method that has no signal of its own that embeddings could have or not."""
+    if not rule_of(method).broadcasts:
+        raise UserError(
+            f"--embedding-feedback {setting}: {method} sends no signal of its own to the embeddings. Leave the option "
+            "out, or choose dfa, sdfa, tdfa or drtp."
+        )
 
 
 def check_share(batch: int, processes: int) -> None:

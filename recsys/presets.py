@@ -152,16 +152,15 @@ def small_presets(dataset: str, rates: Mapping[str, tuple[float, ...]], **change
 
 
 PRESETS: dict[str, Preset] = dict(PUBLISHED)
-for dataset_, rates_ in LEARNING_RATES.items():
-    PRESETS |= small_presets(dataset_, rates_)
-PRESETS |= small_presets("teacher", TEACHER_RATES, **TEACHER)
 GRIDS = {"adult": RATES, "ml-100k": RATES, "synthetic": TEACHER_GRID}  # of learning rates, by data set
-TRIED: dict[str, Preset] = {
-    f"{name}_lr-{rate:g}": replace(preset, lr=rate)
-    for name, preset in PRESETS.items()
-    for rate in GRIDS.get(name.split("_")[-1], ())
-}
-PRESETS |= TRIED
+TRIED: dict[str, dict[str, Preset]] = {}  # by data set, and there by name: its presets at every rate of its grid
+for dataset_, rates_ in LEARNING_RATES.items():
+    ours_ = small_presets(dataset_, rates_)
+    TRIED[dataset_] = {
+        f"{name}_lr-{rate:g}": replace(preset, lr=rate) for name, preset in ours_.items() for rate in GRIDS[dataset_]
+    }
+    PRESETS |= ours_ | TRIED[dataset_]
+PRESETS |= small_presets("teacher", TEACHER_RATES, **TEACHER)
 # A user's table (--table) of a few thousand rows. Of 3e-3 and 1e-2 (DeepFM: also 1e-3, the worst for every method) the
 # one with the better mean validation AUC on 5,000 rows of Adult and 5,000 of MovieLens-100K, seed 0, one split (DeepFM:
 # two); bp and dfa were tried alike. Shallow training has DeepFM's rate everywhere. The batch was not searched.

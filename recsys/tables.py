@@ -7,12 +7,14 @@ that a laptop trains on, and the click log of a known teacher, whose own AUC is 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from recsys import train
-from recsys.presets import LEARNING_RATES, MODELS, PUBLISHED, TRIED
+from recsys.config import check_embedding_feedback
+from recsys.presets import LEARNING_RATES, MODELS, PRESETS, PUBLISHED, TRIED, Preset, find_preset
 from recsys.published import ALIGNMENT, CRITEO, CRITEO_X1
 
 SOURCE = "arXiv 2006.12878"
@@ -27,7 +29,7 @@ TEACHER_ROWS = 1_000_000
 TRIED_ROWS = 100_000  # of the teacher's log, where its rates are chosen
 EMBEDDINGS = {"off": "nothing, as released", "on": "DFA's signal", "through": "the gradient of the first layers"}
 AS_RELEASED_OFF = ("deepfm", "afn")
-QUICK: dict[str, Any] = {"rows": 6000, "epochs": 4}
+QUICK_ROWS, QUICK_EPOCHS = 6000, 4
 NEEDS = "Criteo (train.txt of the Kaggle challenge), Criteo_x1, Adult, MovieLens-100K; the teacher's log needs nothing"
 OUR_RATES = "Adult, MovieLens-100K and the teacher's log have presets of our own, with every method tuned apart."
 
@@ -43,32 +45,43 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """The same with the method's signal for the embeddings switched on or off, as the cell's row says."""
-    preset, _, setting = cell.key.rpartition("_embedding-")
-    return _train(cell, seed, context, preset=preset, embedding_feedback=setting)
+    """The same, for a method that has a signal of its own for the embeddings.
+
+    Raises:
+        UserError: it has none, so that the rows of the table would not differ.
+    """
+    check_embedding_feedback(cell.preset.embedding_feedback, cell.preset.method)
+    return _train(cell, seed, context)
 
 
 def run_rate(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same at one of the rates that were tried, on fewer rows of the teacher's log."""
-    return _train(cell, seed, context, **({"rows": TRIED_ROWS} if cell.dataset == "synthetic" else {}))
+    return _train(cell, seed, context, teacher_rows=TRIED_ROWS)
 
 
-def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
-    length: dict[str, Any] = {"rows": TEACHER_ROWS} if cell.dataset == "synthetic" else {}
-    preset = options.pop("preset", cell.key)
+def _train(
+    cell: Cell, seed: int, context: RunContext, *, teacher_rows: int = TEACHER_ROWS, alignment: bool = False
+) -> dict[str, Any]:
+    """One run, on `teacher_rows` rows where its data is the teacher's log."""
+    preset = replace(cell.preset, **cell.length)
+    rows = teacher_rows if cell.dataset == "synthetic" else None
     if context.scale == "quick":
-        length = dict(QUICK)
-        of_preset, plus, method = preset.partition("+")
-        preset = "_".join(of_preset.split("_")[:2]) + f"_synthetic{plus}{method}"
+        preset, rows = _quick(preset), QUICK_ROWS
     if context.epochs is not None:
-        length["epochs"] = context.epochs
+        preset = replace(preset, max_epochs=context.epochs)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    config = train.Config(preset=preset, dataset=cell.dataset, seed=seed, **place, **(length | options))
-    return slim(train.train(config))
+    config = train.Config(dataset=cell.dataset, rows=rows, seed=seed, alignment=alignment, **place)
+    return slim(train.train(config, preset))
 
 
-def preset_of(model: str, method: str, dataset: str) -> str:
-    """The preset that trains a model by a method on a data set."""
+def _quick(preset: Preset) -> Preset:
+    """The preset of the synthetic log for the model and the method of another, for a few epochs."""
+    small = find_preset(model=preset.model, method=preset.method, dataset="synthetic")
+    return replace(small, embedding_feedback=preset.embedding_feedback, max_epochs=QUICK_EPOCHS)
+
+
+def preset_name(model: str, method: str, dataset: str) -> str:
+    """The name of the preset that trains a model by a method on a data set."""
     if dataset == "synthetic":
         return f"{model}_{method}_teacher"
     return f"{model}_{method}_{dataset}" if dataset in LEARNING_RATES else f"{model}_{method}"
@@ -86,7 +99,8 @@ def _cells(methods: Iterable[str]) -> tuple[Cell, ...]:
             auc, loss = CRITEO[name]
             for dataset, column in DATASETS.items():
                 published = {"criteo": auc, "criteo_x1": CRITEO_X1.get(name)}.get(dataset)
-                where = {"dataset": dataset, "key": preset_of(model, method, dataset)} | about
+                key = preset_name(model, method, dataset)
+                where: dict[str, Any] = {"dataset": dataset, "key": key, "preset": PRESETS[key]} | about
                 cells.append(Cell(column=f"{column} AUC", metric="test_auc", published=published, **where))
                 if dataset == "criteo":
                     cells.append(Cell(column="Criteo log loss", metric="test_log_loss", published=loss, **where))
@@ -98,6 +112,7 @@ TEACHER = Cell(
     column="teacher's log AUC",
     method="bp",
     key="fm_bp_teacher",
+    preset=PRESETS["fm_bp_teacher"],
     dataset="synthetic",
     metric="best_possible_auc",
 )
@@ -150,7 +165,8 @@ def _alignment_cells() -> tuple[Cell, ...]:
             row=MODELS[model],
             column=f"{DATASETS[dataset]}{what}",
             method="dfa",
-            key=preset_of(model, "dfa", dataset),
+            key=preset_name(model, "dfa", dataset),
+            preset=PRESETS[preset_name(model, "dfa", dataset)],
             dataset=dataset,
             metric=metric,
             published=ALIGNMENT.get(model) if dataset == "criteo" else None,
@@ -188,7 +204,8 @@ EMBEDDING = Table(
             row=f"{MODELS[model]}, {words}",
             column=f"{DATASETS[dataset]} AUC",
             method="dfa",
-            key=f"{preset_of(model, 'dfa', dataset)}_embedding-{setting}",
+            key=f"{preset_name(model, 'dfa', dataset)}_embedding-{setting}",
+            preset=replace(PRESETS[preset_name(model, "dfa", dataset)], embedding_feedback=setting),
             dataset=dataset,
             metric="test_auc",
         )
@@ -218,20 +235,20 @@ TRIED_ON = {"adult": "Adult", "ml-100k": "MovieLens-100K", "synthetic": "teacher
 
 def _rate_cells() -> tuple[Cell, ...]:
     """Every preset of our own at every rate that was tried."""
-    cells = []
-    for name, preset in TRIED.items():
-        dataset = name.split("_")[2]
-        cells.append(
-            Cell(
-                row=f"{MODELS[preset.model]}, {preset.lr:g}",
-                column=TRIED_ON[dataset],
-                method=str(preset.method),
-                key=name,
-                dataset=dataset,
-                metric="val_auc",
-            )
+    cells = [
+        Cell(
+            row=f"{MODELS[preset.model]}, {preset.lr:g}",
+            column=TRIED_ON[dataset],
+            method=str(preset.method),
+            key=name,
+            preset=preset,
+            dataset=dataset,
+            metric="val_auc",
         )
-    return tuple(sorted(cells, key=lambda cell: (list(MODELS.values()).index(cell.row.split(",")[0]), cell.method)))
+        for dataset, presets in TRIED.items()
+        for name, preset in presets.items()
+    ]
+    return tuple(sorted(cells, key=lambda cell: (list(MODELS).index(cell.preset.model), cell.method)))
 
 
 RATES_TABLE = Table(

@@ -29,6 +29,7 @@ from recsys.evaluate import evaluate
 from recsys.log.batches import Batch, batch_count, batches
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER
+from recsys.presets import Preset
 from recsys.training import Training, refuse_other_ids, sum_type
 
 
@@ -39,6 +40,7 @@ class Config(RunConfig):
 
 def train(
     config: RunConfig,
+    preset: Preset | None = None,
     run: Run | None = None,
     data: ClickData | None = None,
     device: torch.device | None = None,
@@ -47,6 +49,7 @@ def train(
 
     Args:
         config: The run.
+        preset: What it trains; None: what `config` means.
         run: Its folder; None: it leaves none.
         data: The click log, if it was loaded already.
         device: The device, if it was picked already.
@@ -58,7 +61,7 @@ def train(
         UserError: an impossible configuration, missing or damaged data, other data than that of the run to be resumed,
             or a loss that is not finite.
     """
-    preset = config.resolve()
+    preset = preset or config.resolve()
     device, data = device or pick_device(config.device), data or config.load(config.data_dir)
     run = run or NullRun("recsys", config.settings(preset))
     training = Training(config, preset, data.field_dims, device, encoder=data.encoder.fingerprint)
@@ -131,7 +134,7 @@ def main(config: Config) -> None:
     if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
         print(hint, file=sys.stderr)
     with Run("recsys", name, settings, config.out, config.resume) as run:
-        train(config, run, data, device)
+        train(config, preset, run, data, device)
     processes.leave()
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.aggregate import only, with_methods
+from harness.errors import UserError
 from harness.results import read
 from harness.tables import RunContext
 from recsys import tables
@@ -23,10 +25,17 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        preset = PRESETS[cell.key.split("_embedding-")[0]]
+        preset = cell.preset
         assert (preset.method, MODELS[preset.model]) == (Method(cell.method), cell.row.split(",")[0]) or (
             cell.row == "the teacher itself"
         )
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.name)
+def test_a_cell_carries_the_preset_that_it_is_filed_under(table):
+    for cell in table.cells:
+        name, _, setting = cell.key.partition("_embedding-")
+        assert cell.preset == replace(PRESETS[name], **({"embedding_feedback": setting} if setting else {}))
 
 
 def test_a_preset_of_our_own_has_the_rate_that_was_best_of_those_tried():
@@ -62,7 +71,8 @@ def test_published_numbers_stand_under_their_own_data_set_and_method():
     ],
 )
 def test_a_cell_runs_small_on_the_embedded_log(monkeypatch, table, row, method, metric):
-    monkeypatch.setattr(tables, "QUICK", {"rows": 2000, "epochs": 1})
+    monkeypatch.setattr(tables, "QUICK_ROWS", 2000)
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", 1)
     cell = next(cell for cell in BY_NAME[table].cells if (cell.row, cell.method) == (row, method))
     result = BY_NAME[table].run(replace(cell, dataset="synthetic"), 0, QUICK)
     assert (result["dataset"], result["method"]) == ("synthetic", method)
@@ -72,7 +82,7 @@ def test_a_cell_runs_small_on_the_embedded_log(monkeypatch, table, row, method, 
 
 def test_what_embeddings_learn_is_decided_by_the_row(monkeypatch):
     seen = []
-    monkeypatch.setattr(tables.train, "train", lambda config: seen.append(config.resolve()) or {})
+    monkeypatch.setattr(tables.train, "train", lambda config, preset: seen.append(preset) or {})
     monkeypatch.setattr(tables, "slim", lambda result: result)
     for cell in BY_NAME["recsys-embedding"].cells:
         BY_NAME["recsys-embedding"].run(cell, 0, RunContext())
@@ -80,6 +90,25 @@ def test_what_embeddings_learn_is_decided_by_the_row(monkeypatch):
         words = {"off": "nothing, as released", "on": "DFA's signal", "through": "the gradient of the first layers"}
         assert words[seen[-1].embedding_feedback] == what
         assert MODELS[seen[-1].model] == model
+
+
+@pytest.mark.parametrize("method", ["fa", "shallow"])
+def test_a_method_without_a_signal_for_embeddings_has_no_row_in_their_table(method):
+    table = with_methods(BY_NAME["recsys-embedding"], [method])
+    with pytest.raises(UserError, match=f"{method} sends no signal of its own to the embeddings"):
+        table.run(table.cells[0], 0, QUICK)
+
+
+def test_a_row_by_another_method_has_the_settings_of_dfa(monkeypatch):
+    seen = []
+    monkeypatch.setattr(tables.train, "train", lambda config, preset: seen.append(preset) or {})
+    monkeypatch.setattr(tables, "slim", lambda result: result)
+    cell = with_methods(only(BY_NAME["table2"], ["ml-100k"]), ["sdfa"]).cells[0]
+    assert cell.key == "deepfm_dfa_ml-100k+sdfa"
+    tables.run(cell, 0, RunContext())
+    tables.run(cell, 0, RunContext(epochs=2))
+    expected = replace(PRESETS["deepfm_dfa_ml-100k"], method=Method.SDFA)
+    assert seen == [expected, replace(expected, max_epochs=2)]
 
 
 def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
