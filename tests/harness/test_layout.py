@@ -23,7 +23,7 @@ def table(*cells: Cell) -> Table:
 
 
 def line(of: Cell, seed: int, value: float | None) -> dict[str, Any]:
-    names = {"row": of.row, "preset": of.preset, "dataset": of.dataset, "method": of.method, "seed": seed}
+    names = {"row": of.row, "preset": of.key, "dataset": of.dataset, "method": of.method, "seed": seed}
     return names | {"scale": "paper", "result": {"metrics": {"score": value}, "seconds": 1.0}}
 
 
