@@ -28,8 +28,8 @@ from nerf.encoding import encoded_width
 from nerf.fields import Fields
 from nerf.models import OUTPUTS, Architecture
 from nerf.presets import PRESETS, Preset
-from nerf.rays import training_rays
-from nerf.scene import Scene
+from nerf.scene.rays import training_rays
+from nerf.scene.views import Scene
 from nerf.scores import evenly, means, score_views
 from nerf.train import attach_all
 from nerf.training import GRID_ROUNDS, GRID_WARMUP, drawing, make_grid, train_step, update_grid

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.cameras import turntable
 from nerf.images import Background, has_white_background, image_size, read_images
 from nerf.intrinsics import LARGEST, read_lens
-from nerf.lens import joined
-from nerf.placing import PATH_POSES, as_path, focus_point, ray_bounds, rescaled
-from nerf.scene import Scene, Views
+from nerf.scene.lens import joined
+from nerf.scene.placing import PATH_POSES, as_path, focus_point, ray_bounds, rescaled
+from nerf.scene.poses import turntable
+from nerf.scene.views import Scene, Views
 from nerf.transforms import CameraFile, note, read_split, read_validation
 
 NAMES = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from nerf import blender, llff, procedural
 from nerf.archives import find_scene
 from nerf.images import Background
-from nerf.scene import Scene, held_out
+from nerf.scene.views import Scene, held_out
 
 DATASETS = ("synthetic", "blender", "llff")
 DEFAULT_SCENES = {"synthetic": procedural.NAME, "blender": "lego", "llff": "fern"}

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError
-from nerf.lens import Lens
+from nerf.scene.lens import Lens
 
 SIZE = ("w", "h")
 FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")

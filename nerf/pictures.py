@@ -11,9 +11,9 @@ from torch import Tensor
 
 from harness.progress import track
 from nerf.fields import Fields
-from nerf.rays import Rays, scene_rays, view_rays
 from nerf.rendering import render_view
-from nerf.scene import Scene
+from nerf.scene.rays import Rays, scene_rays, view_rays
+from nerf.scene.views import Scene
 from nerf.scores import evenly
 from nerf.video import beside, colour_depth, to_bytes
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from harness.data import cache_dir
 from harness.errors import UserError, writing
-from nerf.cameras import pose_from_spherical
-from nerf.lens import pinhole
-from nerf.rays import Rays, camera_rays, pick
+from nerf.scene.lens import pinhole
+from nerf.scene.poses import pose_from_spherical
+from nerf.scene.rays import Rays, camera_rays, pick
 from nerf.solids import SOLIDS, hit
 
 NAME = "solids"

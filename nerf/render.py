@@ -20,8 +20,8 @@ from harness.errors import UserError
 from nerf.data import load_scene
 from nerf.fields import Fields
 from nerf.pictures import film, look
-from nerf.rays import view_rays
-from nerf.scene import Scene
+from nerf.scene.rays import view_rays
+from nerf.scene.views import Scene
 from nerf.scores import evenly, psnr
 from nerf.train import load_run, read_settings, reading_options
 from nerf.video import GIF_RATE, write_film, write_strip

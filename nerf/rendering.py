@@ -28,8 +28,8 @@ from torch import Tensor
 from harness.precision import autocast, products
 from nerf.fields import Fields, Occupied, Rendering
 from nerf.models import OUTPUTS, Network
-from nerf.rays import Rays, pick
 from nerf.sampling import even_depths, finer_depths
+from nerf.scene.rays import Rays, pick
 
 INFINITE = 1e10  # thickness of the last sample
 ROUND = 512  # where only some samples are asked about, a multiple of it: a kernel is made for every number that occurs

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from harness.progress import track
 from nerf.fields import Fields
-from nerf.rays import PIXEL_CENTRE, view_rays
 from nerf.rendering import render_view
-from nerf.scene import Scene, Views
+from nerf.scene.rays import PIXEL_CENTRE, view_rays
+from nerf.scene.views import Scene, Views
 
 SSIM_KERNEL = 11  # pixels a side of its Gaussian window
 
@@ -80,7 +80,7 @@ def score_views(
         indices: Which of the views.
         views: Views of the scene; None: its test views.
         chunk: Rays rendered at once.
-        offset: Where in its pixel a ray starts, see `nerf.rays.camera_rays`.
+        offset: Where in its pixel a ray starts, see `nerf.scene.rays.camera_rays`.
     """
     found, views = [], scene.test if views is None else views
     for index in track(indices, "views"):

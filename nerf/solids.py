@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nerf.rays import Rays
+from nerf.scene.rays import Rays
 
 Colour = tuple[float, float, float]
 

@@ -24,9 +24,9 @@ from harness.results import plain
 from nerf.data import DATASETS, load_scene
 from nerf.fields import Fields
 from nerf.images import Background
-from nerf.rays import PIXEL_CENTRE
 from nerf.release2020 import load_2020, pixel_offset
-from nerf.scene import Scene
+from nerf.scene.rays import PIXEL_CENTRE
+from nerf.scene.views import Scene
 from nerf.scores import evenly, means, score_views
 from nerf.train import load_run, read_settings, reading_options
 

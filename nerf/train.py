@@ -32,9 +32,9 @@ from nerf.fields import Fields
 from nerf.images import Background
 from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
-from nerf.rays import pick, training_rays, view_rays
 from nerf.rendering import render_view
-from nerf.scene import Scene
+from nerf.scene.rays import pick, training_rays, view_rays
+from nerf.scene.views import Scene
 from nerf.scores import evenly, means, score_views
 from nerf.training import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
 from tinydfa import Attachment, Feedback, attach

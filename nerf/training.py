@@ -13,8 +13,8 @@ from torch import Tensor
 from harness.precision import autocast, products
 from nerf.fields import Fields
 from nerf.occupancy import OccupancyGrid
-from nerf.rays import Rays, pick
 from nerf.rendering import densities, render_rays
+from nerf.scene.rays import Rays, pick
 from nerf.scores import psnr
 
 GRID_EVERY = 16  # steps between two updates of the grid

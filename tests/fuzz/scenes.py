@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nerf.cameras import turntable
 from nerf.data import load_scene
-from nerf.rays import training_rays, view_rays
 from nerf.release2020 import load_2020
 from nerf.rendering import render_view
+from nerf.scene.poses import turntable
+from nerf.scene.rays import training_rays, view_rays
 from tests.fuzz.formats import Format
 
 SIZES = ((8, 6), (6, 6), (10, 4))  # width and height

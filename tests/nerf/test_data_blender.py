@@ -9,7 +9,7 @@ import torch
 from harness.errors import UserError
 from nerf.blender import read_blender
 from nerf.data import load_scene
-from nerf.rays import view_rays
+from nerf.scene.rays import view_rays
 from tests.nerf.scene_files import covered, project, visual_hull, write_blender, write_image
 
 RED, CLEAR, HALF = [255, 0, 0, 255], [0, 0, 255, 0], [0, 0, 0, 128]

@@ -5,7 +5,7 @@ import torch
 from harness.errors import UserError
 from nerf.data import load_scene
 from nerf.llff import read_llff
-from nerf.rays import training_rays, view_rays
+from nerf.scene.rays import training_rays, view_rays
 from tests.nerf.scene_files import llff_row, project, write_image, write_llff
 
 X, Y, Z = np.eye(3)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from harness.errors import UserError
 from nerf.llff import read_llff
-from nerf.rays import Rays, to_scene, training_rays, view_rays
+from nerf.scene.rays import Rays, to_scene, training_rays, view_rays
 from tests.nerf.scene_files import llff_row, write_llff
 
 OBJECT = (1.0, -2.0, 0.5)  # where some scenes have theirs

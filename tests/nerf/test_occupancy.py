@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from nerf.lens import pinhole
 from nerf.occupancy import OccupancyGrid
 from nerf.procedural import hemisphere, trace
-from nerf.rays import camera_rays
+from nerf.scene.lens import pinhole
+from nerf.scene.rays import camera_rays
 
 BOUNDS = torch.tensor([[-1.5, -1.5, -1.5], [1.5, 1.5, 1.5]])
 STEP = 4 / 64

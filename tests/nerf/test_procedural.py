@@ -10,9 +10,9 @@ from harness import cli
 from harness.errors import UserError
 from nerf import procedural
 from nerf.blender import read_blender
-from nerf.lens import pinhole
 from nerf.procedural import Config, cached_scene, hemisphere, picture, trace, write_scene
-from nerf.rays import Rays, camera_rays
+from nerf.scene.lens import pinhole
+from nerf.scene.rays import Rays, camera_rays
 from nerf.solids import SOLIDS, Box, Sphere, hit
 
 

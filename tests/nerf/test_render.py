@@ -8,11 +8,11 @@ from harness.errors import UserError
 from nerf import pictures as module
 from nerf import render
 from nerf.data import load_scene
-from nerf.lens import pinhole
 from nerf.pictures import film
-from nerf.rays import scene_rays
 from nerf.render import Config, compared_views
 from nerf.rendering import Rendered
+from nerf.scene.lens import pinhole
+from nerf.scene.rays import scene_rays
 from nerf.train import Config as Training
 from nerf.train import main as train
 from nerf.video import GAP

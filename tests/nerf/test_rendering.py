@@ -10,8 +10,8 @@ from torch import nn
 
 from nerf.fields import Fields, Rendering
 from nerf.models import Architecture
-from nerf.rays import Rays
 from nerf.rendering import composite, render_rays, render_view
+from nerf.scene.rays import Rays
 from tests.float64 import float64
 
 SMALL = Architecture(depth=2, width=16, position_frequencies=3, view_frequencies=2)

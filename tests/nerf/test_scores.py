@@ -8,9 +8,9 @@ import torch
 from scipy.signal import convolve
 
 from nerf.fields import Fields, Rendering
-from nerf.lens import pinhole
 from nerf.models import Architecture
-from nerf.scene import Scene, Views
+from nerf.scene.lens import pinhole
+from nerf.scene.views import Scene, Views
 from nerf.scores import compare, evenly, means, psnr, score_views
 
 

@@ -16,8 +16,8 @@ from nerf import test as scoring
 from nerf import train, training
 from nerf.fields import Fields, Rendering
 from nerf.models import Architecture
-from nerf.rays import Rays
 from nerf.rendering import render_rays
+from nerf.scene.rays import Rays
 from nerf.train import Config
 from nerf.training import History, drawing, train_step
 from tinydfa import Method

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from nerf import train
 from nerf.blender import read_blender
 from nerf.data import load_scene
-from nerf.scene import held_out
+from nerf.scene.views import held_out
 from nerf.train import Config
 from tests.nerf.scene_files import IDENTITY, llff_row, write_blender, write_image, write_llff
 

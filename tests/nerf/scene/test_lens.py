@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from nerf.lens import Lens, border, joined, pinhole
-from nerf.rays import camera_rays, training_rays, view_rays
-from nerf.scene import Scene, Views
+from nerf.scene.lens import Lens, border, joined, pinhole
+from nerf.scene.rays import camera_rays, training_rays, view_rays
+from nerf.scene.views import Scene, Views
 
 STRONG = (-0.28, 0.07, 0.004, -0.003, 0.01)  # k1, k2, p1, p2, k3 of a wide phone's lens
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nerf.lens import pinhole
-from nerf.rays import Rays, camera_rays, pick, to_ndc, training_rays, view_rays
-from nerf.scene import Scene, Views
+from nerf.scene.lens import pinhole
+from nerf.scene.rays import Rays, camera_rays, pick, to_ndc, training_rays, view_rays
+from nerf.scene.views import Scene, Views
 from tests.nerf.scene_files import project
 
 IDENTITY = torch.eye(3, 4)

@@ -1,6 +1,6 @@
 """Camera poses: looking at a point, turntables around a scene, spirals before it.
 
-Poses are camera-to-world, ``[..., 3, 4]``, float32, OpenGL's axes (`nerf.scene`). Angles are in degrees.
+Poses are camera-to-world, ``[..., 3, 4]``, float32, OpenGL's axes (`nerf.scene.views`). Angles are in degrees.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nerf.lens import border
-from nerf.rays import Rays, to_scene
-from nerf.scene import Scene, Views
+from nerf.scene.lens import border
+from nerf.scene.rays import Rays, to_scene
+from nerf.scene.views import Scene, Views
 
 PARALLEL = 0.01  # mean squared sine of angles between axes, from which on there is a point where they meet
 AHEAD = 0.9  # part of all cameras that must have that point before them

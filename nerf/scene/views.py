@@ -1,7 +1,7 @@
 """What a data set gives to training: pictures, the cameras that took them, and where to look.
 
 Letters: N views, H rows, W columns, M poses of a video's path. A pose is camera-to-world, ``[3, 4]``, rotation and
-position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. For lenses see `nerf.lens`.
+position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. For lenses see `nerf.scene.lens`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.lens import Lens
+from nerf.scene.lens import Lens
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Scene:
     near: float  # where a ray begins and ends, in units of its direction; 0 and 1 if `ndc`
     far: float
     white_background: bool  # what is seen where nothing is; else black
-    ndc: bool  # the network sees normalised device coordinates (`nerf.rays.to_ndc`)
+    ndc: bool  # the network sees normalised device coordinates (`nerf.scene.rays.to_ndc`)
     path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, a spiral before the scene, or the cameras
     bounds: (
         Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it

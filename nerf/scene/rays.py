@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nerf.lens import Lens
-from nerf.scene import Scene, Views
+from nerf.scene.lens import Lens
+from nerf.scene.views import Scene, Views
 
 PIXEL_CENTRE = 0.5
 
@@ -38,7 +38,7 @@ def camera_rays(
     """One ray for each pixel of one camera, or of several.
 
     By a pinhole in the middle of the picture the pixel in row i and column j looks along
-    ``((j + offset - W/2) / f, -(i + offset - H/2) / f, -1)`` in the camera's axes; by others see `nerf.lens`.
+    ``((j + offset - W/2) / f, -(i + offset - H/2) / f, -1)`` in the camera's axes; by others see `nerf.scene.lens`.
 
     Args:
         pose: ``[3, 4]`` or ``[N, 3, 4]``.

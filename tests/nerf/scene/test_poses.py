@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from nerf.cameras import average_pose, oriented, pose_from_spherical, recentred, spiral, turntable
+from nerf.scene.poses import average_pose, oriented, pose_from_spherical, recentred, spiral, turntable
 
 
 def assert_rotations(poses):

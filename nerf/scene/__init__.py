@@ -1,0 +1,1 @@
+"""A scene: pictures, the cameras that took them, and the rays through their pixels."""
