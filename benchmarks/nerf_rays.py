@@ -23,7 +23,7 @@ import torch
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from harness.allocator import keep_freed_memory
-from nerf.data import load_scene
+from nerf.data.load import load_scene
 from nerf.encoding import encoded_width
 from nerf.fields import Fields
 from nerf.models import OUTPUTS, Architecture

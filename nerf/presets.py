@@ -21,8 +21,8 @@ from harness.errors import UserError
 from harness.methods import rule_of
 from harness.precision import Precision
 from harness.presets import named_preset
+from nerf.data.images import Background
 from nerf.fields import Rendering
-from nerf.images import Background
 from nerf.models import Architecture
 from tinydfa import Method
 
@@ -48,10 +48,10 @@ class Preset:
     steps: int = 500_000
     size: int | None = None  # width of the pictures; None: as stored
     test_views: int | None = None  # how many are scored at the end, evenly chosen; None: all
-    val_views: int | None = None  # how many are scored to choose settings by, see `nerf.data.load_scene`; None: none
+    val_views: int | None = None  # how many are scored to choose settings by, see `nerf.data.load`; None: none
     precision: Precision = "fp32"  # bf16: products of numbers rounded to bfloat16
     skip_empty: bool = False  # ask no network about places that were found to be empty
-    near: float | None = None  # where rays begin, in the units of the scene's file; None: see `nerf.blender`
+    near: float | None = None  # where rays begin, in the units of the scene's file; None: see `nerf.data.blender`
     far: float | None = None  # where they end
     background: Background | None = None  # None: white if the pictures have an alpha channel, else black
 

@@ -19,8 +19,9 @@ from harness.grids import or_diverged
 from harness.precision import fastest
 from harness.results import make_result, slim
 from harness.tables import Cell, RunContext, Table
-from nerf import blender, llff, published, train
-from nerf.data import load_scene
+from nerf import published, train
+from nerf.data import blender, llff
+from nerf.data.load import load_scene
 from nerf.pictures import kept_pictures
 from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH
 from nerf.release2020 import load_2020, pixel_offset

@@ -21,9 +21,9 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.precision import Precision, check_precision
 from harness.results import plain
-from nerf.data import DATASETS, load_scene
+from nerf.data.images import Background
+from nerf.data.load import DATASETS, load_scene
 from nerf.fields import Fields
-from nerf.images import Background
 from nerf.release2020 import load_2020, pixel_offset
 from nerf.scene.rays import PIXEL_CENTRE
 from nerf.scene.views import Scene

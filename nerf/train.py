@@ -27,9 +27,9 @@ from harness.precision import Precision, check_precision
 from harness.run import NullRun, Run, check_loss, read_config
 from harness.seeds import seed_everything
 from nerf import config
-from nerf.data import load_scene
+from nerf.data.images import Background
+from nerf.data.load import load_scene
 from nerf.fields import Fields
-from nerf.images import Background
 from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
 from nerf.rendering import render_view

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nerf.data import load_scene
+from nerf.data.load import load_scene
 from nerf.release2020 import load_2020
 from nerf.rendering import render_view
 from nerf.scene.poses import turntable

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from nerf.data.solids import hemisphere, trace
 from nerf.occupancy import OccupancyGrid
-from nerf.procedural import hemisphere, trace
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import camera_rays
 
@@ -165,7 +165,7 @@ def test_an_update_keeps_no_graph():
 
 def solid(points):
     """The density of the procedural scene's solids, from rays straight up: a point is inside after an odd crossing."""
-    from nerf.solids import SOLIDS
+    from nerf.data.shapes import SOLIDS
 
     inside = torch.zeros(len(points), dtype=torch.bool)
     for one in SOLIDS:

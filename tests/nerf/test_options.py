@@ -11,9 +11,9 @@ from harness import cli
 from harness.errors import UserError
 from nerf import test as scoring
 from nerf import train
-from nerf.data import load_scene
+from nerf.data.load import load_scene
 from nerf.train import Config
-from tests.nerf.scene_files import llff_row, write_llff
+from tests.nerf.data.scene_files import llff_row, write_llff
 from tests.nerf.test_transforms import whole
 
 SMALL = {"preset": "debug_dfa", "steps": 2, "width": 8, "rays": 8, "samples_coarse": 4, "samples_fine": 4}

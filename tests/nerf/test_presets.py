@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UserError
-from nerf import blender, llff, published
+from nerf import published
+from nerf.data import blender, llff
 from nerf.models import Network
 from nerf.presets import PRESETS, Preset, find_preset
 from tinydfa import Method

@@ -7,7 +7,7 @@ from harness import cli
 from harness.errors import UserError
 from nerf import pictures as module
 from nerf import render
-from nerf.data import load_scene
+from nerf.data.load import load_scene
 from nerf.pictures import film
 from nerf.render import Config, compared_views
 from nerf.rendering import Rendered
@@ -61,7 +61,7 @@ class Oracle(torch.nn.Module):
 
 
 def exactly(fields, rays, *, chunk):
-    from nerf.procedural import trace
+    from nerf.data.solids import trace
 
     colour, alpha, distance = trace(rays)
     return Rendered(colour, torch.where(alpha > 0, distance, 0.0), alpha, colour)

@@ -14,7 +14,8 @@ from harness.aggregate import quick
 from harness.errors import UserError
 from harness.results import read
 from harness.tables import RunContext
-from nerf import llff, tables
+from nerf import tables
+from nerf.data import llff
 from nerf.presets import PRESETS
 from nerf.report import sections
 from tinydfa import Method

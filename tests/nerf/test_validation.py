@@ -10,11 +10,11 @@ import torch
 
 from harness.errors import UserError
 from nerf import train
-from nerf.blender import read_blender
-from nerf.data import load_scene
+from nerf.data.blender import read_blender
+from nerf.data.load import load_scene
 from nerf.scene.views import held_out
 from nerf.train import Config
-from tests.nerf.scene_files import IDENTITY, llff_row, write_blender, write_image, write_llff
+from tests.nerf.data.scene_files import IDENTITY, llff_row, write_blender, write_image, write_llff
 
 SMALL = {"preset": "debug_dfa", "steps": 3, "width": 8, "rays": 8, "samples_coarse": 4, "samples_fine": 4}
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.blender import read_blender
+from nerf.data.blender import read_blender
 from nerf.scene.placing import focus_point
 from nerf.scene.poses import turntable
 from nerf.scene.rays import training_rays, view_rays
-from tests.nerf.scene_files import project
+from tests.nerf.data.scene_files import project
 
 OBJECT = (1.0, -2.0, 0.5)  # where some scenes have theirs
 

@@ -7,7 +7,7 @@ import torch
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import Rays, camera_rays, pick, to_ndc, training_rays, view_rays
 from nerf.scene.views import Scene, Views
-from tests.nerf.scene_files import project
+from tests.nerf.data.scene_files import project
 
 IDENTITY = torch.eye(3, 4)
 

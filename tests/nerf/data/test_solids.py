@@ -9,11 +9,13 @@ from PIL import Image
 from harness import cli
 from harness.errors import UserError
 from nerf import procedural
-from nerf.blender import read_blender
-from nerf.procedural import Config, cached_scene, hemisphere, picture, trace, write_scene
+from nerf.data import solids
+from nerf.data.blender import read_blender
+from nerf.data.shapes import SOLIDS, Box, Sphere, hit
+from nerf.data.solids import cached_scene, hemisphere, picture, trace, write_scene
+from nerf.procedural import Config
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import Rays, camera_rays
-from nerf.solids import SOLIDS, Box, Sphere, hit
 
 
 def signed_distance(points):
@@ -139,8 +141,8 @@ def test_a_ray_along_an_edge_or_parallel_to_a_face_gives_numbers():
 
 def test_the_nearest_of_two_solids_is_seen_whatever_their_order():
     red, blue = Sphere((0.0, 0, 0), 1.0, (1.0, 0, 0)), Box((0.0, 3.0, 0), (1.0, 1, 1), (0.0, 0, 1))
-    for solids in ((red, blue), (blue, red)):
-        distance, normal, colour = hit(solids, ray([0.0, 10.0, 0.0], [0.0, -1.0, 0.0]))
+    for order in ((red, blue), (blue, red)):
+        distance, normal, colour = hit(order, ray([0.0, 10.0, 0.0], [0.0, -1.0, 0.0]))
         assert (distance.item(), normal[0].tolist(), colour[0].tolist()) == (6.0, [0, 1, 0], [0, 0, 1])
 
 
@@ -162,7 +164,7 @@ def test_a_pixel_on_white_is_the_mean_of_its_nine_rays():
 
 
 def test_no_view_is_in_both_splits_and_none_is_from_below():
-    train, test = hemisphere(60), hemisphere(12, turn=procedural.TEST_TURN)
+    train, test = hemisphere(60), hemisphere(12, turn=solids.TEST_TURN)
     gaps = (train[:, None, :, 3] - test[None, :, :, 3]).norm(dim=2)
     assert float(gaps.min()) > 0.33
     assert float(torch.cat([train, test])[:, 2, 3].min()) > 0
@@ -199,7 +201,7 @@ def test_an_interrupted_scene_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return picture(pose, size)
 
-    monkeypatch.setattr(procedural, "picture", breaks)
+    monkeypatch.setattr(solids, "picture", breaks)
     with pytest.raises(KeyboardInterrupt):
         write_scene(tmp_path / "solids", size=8, views=5, test_views=1)
     assert not list(tmp_path.iterdir())
@@ -207,10 +209,10 @@ def test_an_interrupted_scene_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_scene_is_traced_once_for_each_size(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path))
-    monkeypatch.setattr(procedural, "picture", lambda pose, size: torch.zeros(size, size, 4))
+    monkeypatch.setattr(solids, "picture", lambda pose, size: torch.zeros(size, size, 4))
     small, large = cached_scene(4), cached_scene(6)
     assert small != large
-    monkeypatch.setattr(procedural, "picture", lambda pose, size: pytest.fail("traced again"))
+    monkeypatch.setattr(solids, "picture", lambda pose, size: pytest.fail("traced again"))
     assert cached_scene(4) == small
     frames = json.loads((small / "transforms_train.json").read_text())["frames"]
     assert len(frames) == 60

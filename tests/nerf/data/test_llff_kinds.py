@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.llff import read_llff
+from nerf.data.llff import read_llff
 from nerf.scene.rays import Rays, to_scene, training_rays, view_rays
-from tests.nerf.scene_files import llff_row, write_llff
+from tests.nerf.data.scene_files import llff_row, write_llff
 
 OBJECT = (1.0, -2.0, 0.5)  # where some scenes have theirs
 

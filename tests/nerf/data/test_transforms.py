@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.blender import read_blender
+from nerf.data.blender import read_blender
 from nerf.scene.poses import turntable
-from tests.nerf.scene_files import IDENTITY
+from tests.nerf.data.scene_files import IDENTITY
 
 AHEAD = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.pixels import read_header, read_pixels
+from nerf.data.pixels import read_header, read_pixels
 
 Background = Literal["white", "black"]
 

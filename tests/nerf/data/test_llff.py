@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from nerf.data import load_scene
-from nerf.llff import read_llff
+from nerf.data.llff import read_llff
+from nerf.data.load import load_scene
 from nerf.scene.rays import training_rays, view_rays
-from tests.nerf.scene_files import llff_row, project, write_image, write_llff
+from tests.nerf.data.scene_files import llff_row, project, write_image, write_llff
 
 X, Y, Z = np.eye(3)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from nerf import archives
-from nerf.archives import ARCHIVES
-from nerf.data import load_scene
-from nerf.images import area_average
-from tests.nerf.scene_files import write_blender
+from nerf.data import archives
+from nerf.data.archives import ARCHIVES
+from nerf.data.images import area_average
+from nerf.data.load import load_scene
+from tests.nerf.data.scene_files import write_blender
 
 PICTURE = [[[255, 0, 0, 255], [0, 255, 0, 0]]]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from nerf import intrinsics, pixels
-from nerf.intrinsics import is_number
-from nerf.rotations import rigid_pose
+from nerf.data import intrinsics, pixels
+from nerf.data.intrinsics import is_number
+from nerf.data.rotations import rigid_pose
 
 HOLD_OUT = 8
 LISTS = ("train_filenames", "test_filenames", "val_filenames")

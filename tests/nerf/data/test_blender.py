@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from nerf.blender import read_blender
-from nerf.data import load_scene
+from nerf.data.blender import read_blender
+from nerf.data.load import load_scene
 from nerf.scene.rays import view_rays
-from tests.nerf.scene_files import covered, project, visual_hull, write_blender, write_image
+from tests.nerf.data.scene_files import covered, project, visual_hull, write_blender, write_image
 
 RED, CLEAR, HALF = [255, 0, 0, 255], [0, 0, 255, 0], [0, 0, 0, 128]
 PICTURE = [[RED, CLEAR, HALF, RED], [RED, RED, CLEAR, CLEAR]]

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.images import Background, has_white_background, image_size, read_images
-from nerf.intrinsics import LARGEST
-from nerf.pixels import SUFFIXES
-from nerf.rotations import rigid_pose
+from nerf.data.images import Background, has_white_background, image_size, read_images
+from nerf.data.intrinsics import LARGEST
+from nerf.data.pixels import SUFFIXES
+from nerf.data.rotations import rigid_pose
+from nerf.data.transforms import note
 from nerf.scene.lens import Lens, border, joined, pinhole
 from nerf.scene.placing import PATH_POSES, focus_point, ray_bounds, rescaled
 from nerf.scene.poses import oriented, recentred, spiral, turntable
 from nerf.scene.views import Scene, Views
-from nerf.transforms import note
 
 NAMES = ("fern", "flower", "fortress", "horns", "leaves", "orchids", "room", "trex")
 NEAREST = 1 / 0.75

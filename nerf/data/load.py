@@ -4,7 +4,7 @@
     blender     nerf_synthetic/<scene>/ below the data root: cameras in JSON, also those of other programs
     llff        nerf_llff/<scene>/ below the data root
 
-A scene that is not there is looked for in the published archives (`nerf.archives`).
+A scene that is not there is looked for in the published archives (`nerf.data.archives`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import UserError
-from nerf import blender, llff, procedural
-from nerf.archives import find_scene
-from nerf.images import Background
+from nerf.data import blender, llff, solids
+from nerf.data.archives import find_scene
+from nerf.data.images import Background
 from nerf.scene.views import Scene, held_out
 
 DATASETS = ("synthetic", "blender", "llff")
-DEFAULT_SCENES = {"synthetic": procedural.NAME, "blender": "lego", "llff": "fern"}
+DEFAULT_SCENES = {"synthetic": solids.NAME, "blender": "lego", "llff": "fern"}
 
 
 def load_scene(
@@ -40,7 +40,7 @@ def load_scene(
         data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
         size: Width of the pictures; None: as stored, which for "synthetic" is 100. Pictures are averaged down, never
             up; "synthetic" is traced anew at sizes above 100.
-        near: Where rays begin, in the units of the scene's file; of "blender" alone. None: see `nerf.blender`.
+        near: Where rays begin, in the units of the scene's file; of "blender" alone. None: see `nerf.data.blender`.
         far: Where they end.
         background: What is behind the scene; not of "synthetic". None: white if its pictures have an alpha channel.
         val_views: Read the scene's validation views too, or, if it has none of its own, hold out that many training
@@ -59,9 +59,9 @@ def load_scene(
     check_options(dataset, near, far, background)
     name = DEFAULT_SCENES[dataset] if scene is None else scene
     if dataset == "synthetic":
-        if name != procedural.NAME:
-            raise UserError(f"--scene {name}: the synthetic data set has one scene, {procedural.NAME}. Leave it out.")
-        found = blender.read_blender(procedural.cached_scene(max(size or 0, procedural.SIZE)), size)
+        if name != solids.NAME:
+            raise UserError(f"--scene {name}: the synthetic data set has one scene, {solids.NAME}. Leave it out.")
+        found = blender.read_blender(solids.cached_scene(max(size or 0, solids.SIZE)), size)
     elif dataset == "blender":
         folder = find_scene("nerf_synthetic", name, data_dir, blender.NAMES)
         wanted = val_views is not None

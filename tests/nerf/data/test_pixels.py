@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.images import has_white_background, read_images
-from nerf.pixels import read_header, read_pixels
+from nerf.data.images import has_white_background, read_images
+from nerf.data.pixels import read_header, read_pixels
 
 SHADES = [0.0, 0.25, 0.5, 1.0]
 

@@ -6,7 +6,7 @@
              train/r_0.png ...        RGBA, square pixels
 
 `transform_matrix` is camera-to-world, 4 x 4, in OpenGL's axes with z up. What else a file may say of lenses is in
-`nerf.intrinsics`, which files there may be in `nerf.transforms`.
+`nerf.data.intrinsics`, which files there may be in `nerf.data.transforms`.
 
 In the published scenes an object fits a box of half width 1.5 around the origin, cameras are about 4 away from it, and
 rays run from 2 to 6. Another scene is moved and scaled until its cameras are 4 away from the origin, which is what
@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.images import Background, has_white_background, image_size, read_images
-from nerf.intrinsics import LARGEST, read_lens
+from nerf.data.images import Background, has_white_background, image_size, read_images
+from nerf.data.intrinsics import LARGEST, read_lens
+from nerf.data.transforms import CameraFile, note, read_split, read_validation
 from nerf.scene.lens import joined
 from nerf.scene.placing import PATH_POSES, as_path, focus_point, ray_bounds, rescaled
 from nerf.scene.poses import turntable
 from nerf.scene.views import Scene, Views
-from nerf.transforms import CameraFile, note, read_split, read_validation
 
 NAMES = ("chair", "drums", "ficus", "hotdog", "lego", "materials", "mic", "ship")
 NEAR, FAR = 2.0, 6.0
