@@ -24,9 +24,9 @@ from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from harness.allocator import keep_freed_memory
 from nerf.data.load import load_scene
-from nerf.encoding import encoded_width
-from nerf.fields import Fields
-from nerf.models import OUTPUTS, Architecture
+from nerf.field.encoding import encoded_width
+from nerf.field.fields import Fields
+from nerf.field.network import OUTPUTS, Architecture
 from nerf.presets import PRESETS, Preset
 from nerf.scene.rays import training_rays
 from nerf.scene.views import Scene

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.progress import track
-from nerf.fields import Fields
-from nerf.rendering import render_view
+from nerf.field.fields import Fields
+from nerf.field.volume import render_view
 from nerf.scene.rays import Rays, scene_rays, view_rays
 from nerf.scene.views import Scene
 from nerf.scores import evenly

@@ -22,8 +22,8 @@ from harness.methods import rule_of
 from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.data.images import Background
-from nerf.fields import Rendering
-from nerf.models import Architecture
+from nerf.field.fields import Rendering
+from nerf.field.network import Architecture
 from tinydfa import Method
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.device import pick_device
 from harness.errors import UserError
 from nerf.data.load import load_scene
-from nerf.fields import Fields
+from nerf.field.fields import Fields
 from nerf.pictures import film, look
 from nerf.scene.rays import view_rays
 from nerf.scene.views import Scene

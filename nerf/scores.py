@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from harness.progress import track
-from nerf.fields import Fields
-from nerf.rendering import render_view
+from nerf.field.fields import Fields
+from nerf.field.volume import render_view
 from nerf.scene.rays import PIXEL_CENTRE, view_rays
 from nerf.scene.views import Scene, Views
 

@@ -22,9 +22,9 @@ from harness.tables import Cell, RunContext, Table
 from nerf import published, train
 from nerf.data import blender, llff
 from nerf.data.load import load_scene
+from nerf.field.release2020 import load_2020, pixel_offset
 from nerf.pictures import kept_pictures
 from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH
-from nerf.release2020 import load_2020, pixel_offset
 from nerf.scores import evenly, means, score_views
 
 SOURCE = "arXiv 2006.12878"

@@ -23,8 +23,8 @@ from harness.precision import Precision, check_precision
 from harness.results import plain
 from nerf.data.images import Background
 from nerf.data.load import DATASETS, load_scene
-from nerf.fields import Fields
-from nerf.release2020 import load_2020, pixel_offset
+from nerf.field.fields import Fields
+from nerf.field.release2020 import load_2020, pixel_offset
 from nerf.scene.rays import PIXEL_CENTRE
 from nerf.scene.views import Scene
 from nerf.scores import evenly, means, score_views

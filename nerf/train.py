@@ -29,10 +29,10 @@ from harness.seeds import seed_everything
 from nerf import config
 from nerf.data.images import Background
 from nerf.data.load import load_scene
-from nerf.fields import Fields
+from nerf.field.fields import Fields
+from nerf.field.volume import render_view
 from nerf.pictures import kept_pictures
 from nerf.presets import Preset, find_preset
-from nerf.rendering import render_view
 from nerf.scene.rays import pick, training_rays, view_rays
 from nerf.scene.views import Scene
 from nerf.scores import evenly, means, score_views

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.precision import autocast, products
-from nerf.fields import Fields
-from nerf.occupancy import OccupancyGrid
-from nerf.rendering import densities, render_rays
+from nerf.field.fields import Fields
+from nerf.field.occupancy import OccupancyGrid
+from nerf.field.volume import densities, render_rays
 from nerf.scene.rays import Rays, pick
 from nerf.scores import psnr
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import nerf_rays
-from nerf.models import Architecture, Network
+from nerf.field.network import Architecture, Network
 from tinydfa import attach
 
 

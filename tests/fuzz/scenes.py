@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from nerf.data.load import load_scene
-from nerf.release2020 import load_2020
-from nerf.rendering import render_view
+from nerf.field.release2020 import load_2020
+from nerf.field.volume import render_view
 from nerf.scene.poses import turntable
 from nerf.scene.rays import training_rays, view_rays
 from tests.fuzz.formats import Format

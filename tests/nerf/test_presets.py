@@ -7,7 +7,7 @@ import pytest
 from harness.errors import UserError
 from nerf import published
 from nerf.data import blender, llff
-from nerf.models import Network
+from nerf.field.network import Network
 from nerf.presets import PRESETS, Preset, find_preset
 from tinydfa import Method
 

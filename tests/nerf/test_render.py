@@ -8,9 +8,9 @@ from harness.errors import UserError
 from nerf import pictures as module
 from nerf import render
 from nerf.data.load import load_scene
+from nerf.field.volume import Rendered
 from nerf.pictures import film
 from nerf.render import Config, compared_views
-from nerf.rendering import Rendered
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import scene_rays
 from nerf.train import Config as Training

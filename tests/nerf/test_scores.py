@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.signal import convolve
 
-from nerf.fields import Fields, Rendering
-from nerf.models import Architecture
+from nerf.field.fields import Fields, Rendering
+from nerf.field.network import Architecture
 from nerf.scene.lens import pinhole
 from nerf.scene.views import Scene, Views
 from nerf.scores import compare, evenly, means, psnr, score_views

@@ -14,9 +14,9 @@ from harness.errors import UserError
 from harness.precision import fastest
 from nerf import test as scoring
 from nerf import train, training
-from nerf.fields import Fields, Rendering
-from nerf.models import Architecture
-from nerf.rendering import render_rays
+from nerf.field.fields import Fields, Rendering
+from nerf.field.network import Architecture
+from nerf.field.volume import render_rays
 from nerf.scene.rays import Rays
 from nerf.train import Config
 from nerf.training import History, drawing, train_step

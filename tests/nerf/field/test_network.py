@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nerf.encoding import encode
-from nerf.fields import Fields, Rendering
-from nerf.models import Architecture, Join, Network
+from nerf.field.encoding import encode
+from nerf.field.fields import Fields, Rendering
+from nerf.field.network import Architecture, Join, Network
 from tinydfa import attach
 
 SMALL = Architecture(depth=4, width=10, skip_every=2, position_frequencies=3, view_frequencies=2)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from nerf.encoding import encode, encoded_width
+from nerf.field.encoding import encode, encoded_width
 
 
 def test_the_order_is_input_then_sine_and_cosine_of_every_frequency():

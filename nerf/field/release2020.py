@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from nerf.encoding import encoded_width
-from nerf.fields import Fields, Rendering
-from nerf.models import Architecture, Join, Network
+from nerf.field.encoding import encoded_width
+from nerf.field.fields import Fields, Rendering
+from nerf.field.network import Architecture, Join, Network
 
 NAMES = {"fc_alpha": "density", "fc_feat": "feature", "layers_dir.0": "view", "fc_rgb": "colour", "layer1": "layers.0"}
 WIDTH = {False: 800, True: 1008}  # of the pictures they were trained on: synthetic, real

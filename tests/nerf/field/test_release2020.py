@@ -9,8 +9,8 @@ import torch
 
 from harness.errors import UserError
 from nerf import test as scoring
-from nerf.encoding import encode
-from nerf.release2020 import load_2020, pixel_offset
+from nerf.field.encoding import encode
+from nerf.field.release2020 import load_2020, pixel_offset
 
 
 def old_state(depth=4, width=16, seed=0):

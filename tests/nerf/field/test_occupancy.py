@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nerf.data.solids import hemisphere, trace
-from nerf.occupancy import OccupancyGrid
+from nerf.field.occupancy import OccupancyGrid
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import camera_rays
 

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.precision import autocast, products
-from nerf.fields import Fields, Occupied, Rendering
-from nerf.models import OUTPUTS, Network
-from nerf.sampling import even_depths, finer_depths
+from nerf.field.fields import Fields, Occupied, Rendering
+from nerf.field.network import OUTPUTS, Network
+from nerf.field.sampling import even_depths, finer_depths
 from nerf.scene.rays import Rays, pick
 
 INFINITE = 1e10  # thickness of the last sample

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from harness.precision import Precision
-from nerf.models import Architecture, Network
+from nerf.field.network import Architecture, Network
 
 Occupied = Callable[[Tensor], Tensor]  # places [..., 3] to whether anything can be there [...]
 
@@ -21,7 +21,7 @@ class Rendering:
     samples_coarse: int = 64
     samples_fine: int = 128  # more, where the coarse network saw something; 0: there is no fine network
     white_background: bool = True  # else black
-    density: Literal["relu", "softplus"] = "relu"  # what makes a density of the network's output, see `nerf.rendering`
+    density: Literal["relu", "softplus"] = "relu"  # from the network's output to a density, see `nerf.field.volume`
     noise: float = 0.0  # deviation of what is added to densities before the ReLU, in training
     precision: Precision = "fp32"  # bf16: the networks' products are of numbers rounded to bfloat16
     dual: bool = False  # the picture is by the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)

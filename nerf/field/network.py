@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nerf.encoding import encode, encoded_width
+from nerf.field.encoding import encode, encoded_width
 from tinydfa import DFALayer
 
 OUTPUTS = 4  # red, green, blue, density
@@ -104,7 +104,7 @@ class Network(nn.Module):
             nn.init.constant_(self.top.bias[3:], START)
 
     def forward(self, points: Tensor, views: Tensor, ray: Tensor | None = None) -> Tensor:
-        """Outputs for colour, to be put through a sigmoid, and for density, see `nerf.rendering`.
+        """Outputs for colour, to be put through a sigmoid, and for density, see `nerf.field.volume`.
 
         Args:
             points: Places, ``[N, 3]``.

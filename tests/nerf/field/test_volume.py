@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nerf.fields import Fields, Rendering
-from nerf.models import Architecture
-from nerf.rendering import composite, render_rays, render_view
+from nerf.field.fields import Fields, Rendering
+from nerf.field.network import Architecture
+from nerf.field.volume import composite, render_rays, render_view
 from nerf.scene.rays import Rays
 from tests.float64 import float64
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nerf.sampling import draw_depths, even_depths, finer_depths
+from nerf.field.sampling import draw_depths, even_depths, finer_depths
 
 
 def generator(seed=0):
