@@ -27,12 +27,12 @@ from nerf.data.load import load_scene
 from nerf.field.encoding import encoded_width
 from nerf.field.fields import Fields
 from nerf.field.network import OUTPUTS, Architecture
+from nerf.output.scores import evenly, means, score_views
 from nerf.presets import PRESETS, Preset
 from nerf.scene.rays import training_rays
 from nerf.scene.views import Scene
-from nerf.scores import evenly, means, score_views
+from nerf.step import GRID_ROUNDS, GRID_WARMUP, drawing, make_grid, train_step, update_grid
 from nerf.train import attach_all
-from nerf.training import GRID_ROUNDS, GRID_WARMUP, drawing, make_grid, train_step, update_grid
 from tinydfa import Method
 
 TARGET = 0.80  # of a step by backpropagation: what we hold a step by DFA to

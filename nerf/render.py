@@ -19,12 +19,12 @@ from harness.device import pick_device
 from harness.errors import UserError
 from nerf.data.load import load_scene
 from nerf.field.fields import Fields
-from nerf.pictures import film, look
+from nerf.output.pictures import film, look
+from nerf.output.scores import evenly, psnr
+from nerf.output.video import GIF_RATE, write_film, write_strip
 from nerf.scene.rays import view_rays
 from nerf.scene.views import Scene
-from nerf.scores import evenly, psnr
 from nerf.train import load_run, read_settings, reading_options
-from nerf.video import GIF_RATE, write_film, write_strip
 
 FILMS = ("film.mp4", "film.gif")
 STRIP = "views.png"

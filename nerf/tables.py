@@ -23,9 +23,9 @@ from nerf import published, train
 from nerf.data import blender, llff
 from nerf.data.load import load_scene
 from nerf.field.release2020 import load_2020, pixel_offset
-from nerf.pictures import kept_pictures
+from nerf.output.pictures import kept_pictures
+from nerf.output.scores import evenly, means, score_views
 from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH
-from nerf.scores import evenly, means, score_views
 
 SOURCE = "arXiv 2006.12878"
 SETS = {  # family of presets, row of Table 1 and scenes, in the order of the published table

@@ -25,9 +25,9 @@ from nerf.data.images import Background
 from nerf.data.load import DATASETS, load_scene
 from nerf.field.fields import Fields
 from nerf.field.release2020 import load_2020, pixel_offset
+from nerf.output.scores import evenly, means, score_views
 from nerf.scene.rays import PIXEL_CENTRE
 from nerf.scene.views import Scene
-from nerf.scores import evenly, means, score_views
 from nerf.train import load_run, read_settings, reading_options
 
 

@@ -31,12 +31,12 @@ from nerf.data.images import Background
 from nerf.data.load import load_scene
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
-from nerf.pictures import kept_pictures
+from nerf.output.pictures import kept_pictures
+from nerf.output.scores import evenly, means, score_views
 from nerf.presets import Preset, find_preset
 from nerf.scene.rays import pick, training_rays, view_rays
 from nerf.scene.views import Scene
-from nerf.scores import evenly, means, score_views
-from nerf.training import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
+from nerf.step import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
 from tinydfa import Attachment, Feedback, attach
 
 CURVE_PIXELS = 1024  # of each of the two test views behind the curve of a run

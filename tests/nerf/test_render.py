@@ -5,18 +5,18 @@ from PIL import Image
 
 from harness import cli
 from harness.errors import UserError
-from nerf import pictures as module
 from nerf import render
 from nerf.data.load import load_scene
 from nerf.field.volume import Rendered
-from nerf.pictures import film
+from nerf.output import pictures as module
+from nerf.output.pictures import film
+from nerf.output.video import GAP
 from nerf.render import Config, compared_views
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import scene_rays
 from nerf.train import Config as Training
 from nerf.train import main as train
-from nerf.video import GAP
-from tests.nerf.film_files import read_mp4
+from tests.nerf.output.film_files import read_mp4
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import torch
 from harness import cli
 from harness.errors import UserError
 from harness.precision import fastest
+from nerf import step, train
 from nerf import test as scoring
-from nerf import train, training
 from nerf.field.fields import Fields, Rendering
 from nerf.field.network import Architecture
 from nerf.field.volume import render_rays
 from nerf.scene.rays import Rays
+from nerf.step import History, drawing, train_step
 from nerf.train import Config
-from nerf.training import History, drawing, train_step
 from tinydfa import Method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +45,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
     small = {"width": 16, "depth": 2, "samples_coarse": 4, "samples_fine": 4, "test_views": 1}
     config = Config(**(SMALL | small | {"seed": 5} | options))
     monkeypatch.setattr(train, "GRID_EVERY", 1)
-    monkeypatch.setattr(training, "GRID_WARMUP", 2)
-    monkeypatch.setattr(training, "GRID_ROUNDS", 2)
+    monkeypatch.setattr(step, "GRID_WARMUP", 2)
+    monkeypatch.setattr(step, "GRID_ROUNDS", 2)
     whole = train.train(config)
 
     steps = iter(range(100))
@@ -127,8 +127,8 @@ def fitted(method, steps=120, lr=3e-3):
     train.attach_all(fields, method, seed=0)
     optimizer = torch.optim.Adam(fields.parameters(), lr)
     rays, colours = scene_of_a_ball()
-    for step in range(steps):
-        generator = drawing(0, step, torch.device("cpu"))
+    for number in range(steps):
+        generator = drawing(0, number, torch.device("cpu"))
         train_step(fields, rays, colours, optimizer, generator, batch=60, chunk=60)
     with torch.no_grad():
         return (render_rays(fields, rays).colour - colours).square().mean().item()
@@ -155,7 +155,7 @@ def gradients_after(chunk, method, **settings):
 @pytest.mark.parametrize("method", [Method.BP, Method.DFA])
 def test_the_chunk_changes_neither_error_nor_gradient(method, monkeypatch):
     # at evenly spaced depths: drawn ones depend on how many rays they are drawn for at once
-    monkeypatch.setattr(training, "render_rays", lambda fields, rays, generator: render_rays(fields, rays))
+    monkeypatch.setattr(step, "render_rays", lambda fields, rays, generator: render_rays(fields, rays))
     (whole, expected), (parts, found) = (gradients_after(chunk, method, density="softplus") for chunk in (30, 7))
     torch.testing.assert_close(parts, whole)
     for one, other in zip(found, expected, strict=True):

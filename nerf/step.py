@@ -14,8 +14,8 @@ from harness.precision import autocast, products
 from nerf.field.fields import Fields
 from nerf.field.occupancy import OccupancyGrid
 from nerf.field.volume import densities, render_rays
+from nerf.output.scores import psnr
 from nerf.scene.rays import Rays, pick
-from nerf.scores import psnr
 
 GRID_EVERY = 16  # steps between two updates of the grid
 GRID_ROUNDS = 8  # updates in which every cell has its turn

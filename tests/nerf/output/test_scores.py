@@ -9,9 +9,9 @@ from scipy.signal import convolve
 
 from nerf.field.fields import Fields, Rendering
 from nerf.field.network import Architecture
+from nerf.output.scores import compare, evenly, means, psnr, score_views
 from nerf.scene.lens import pinhole
 from nerf.scene.views import Scene, Views
-from nerf.scores import compare, evenly, means, psnr, score_views
 
 
 def test_psnr_is_that_of_the_mean_squared_error():

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from nerf.video import CAPTION, GAP, beside, colour_depth, to_bytes, write_film, write_strip
-from tests.nerf.film_files import read_mp4
+from nerf.output.video import CAPTION, GAP, beside, colour_depth, to_bytes, write_film, write_strip
+from tests.nerf.output.film_files import read_mp4
 
 
 def ramp(count=5, height=16, width=20):

@@ -12,10 +12,10 @@ from torch import Tensor
 from harness.progress import track
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
+from nerf.output.scores import evenly
+from nerf.output.video import beside, colour_depth, to_bytes
 from nerf.scene.rays import Rays, scene_rays, view_rays
 from nerf.scene.views import Scene
-from nerf.scores import evenly
-from nerf.video import beside, colour_depth, to_bytes
 
 FRAMES, FRAME_WIDTH = 24, 80  # of a film that a result keeps
 

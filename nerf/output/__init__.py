@@ -1,0 +1,1 @@
+"""What comes out of a trained field: scores, pictures and films."""
