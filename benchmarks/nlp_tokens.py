@@ -28,12 +28,12 @@ from benchmarks.environment import save
 from benchmarks.step_time import transformer_limit
 from benchmarks.timing import Step, interleave, ratio
 from harness.precision import Precision
-from nlp.data import Corpus
 from nlp.models import sinusoids
 from nlp.presets import Preset
+from nlp.text.load import Corpus
+from nlp.text.vocabulary import CharVocabulary
 from nlp.train import Config as TrainConfig
 from nlp.training import Training
-from nlp.vocabulary import CharVocabulary
 from tinydfa import Method
 
 TARGETS = {"macro": 0.96, "micro": 0.82}  # of backpropagation's step; what we hold ourselves to

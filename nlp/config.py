@@ -13,8 +13,8 @@ from harness.memory import MemoryConfig
 from harness.methods import rule_of
 from harness.precision import Precision
 from harness.processes import started
-from nlp.data import Corpus, load_corpus
 from nlp.presets import Preset, find_preset
+from nlp.text.load import Corpus, load_corpus
 from tinydfa import Method
 
 

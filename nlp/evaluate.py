@@ -13,7 +13,7 @@ from torch import nn
 from harness.errors import UserError
 from harness.precision import at_least_float32
 from harness.processes import Processes
-from nlp.streams import ALONE, IGNORED, chunk_count, chunks
+from nlp.text.streams import ALONE, IGNORED, chunk_count, chunks
 
 
 class Score(NamedTuple):

@@ -20,7 +20,7 @@ from harness.methods import rule_of
 from harness.precision import at_least_float32
 from nlp.config import RunConfig
 from nlp.models import LanguageModel, cross_entropy
-from nlp.streams import ALONE, Chunk
+from nlp.text.streams import ALONE, Chunk
 from nlp.training import Training
 from tinydfa import DFALayer, Method
 from tinydfa.pipelining import ScheduleDFA

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from nlp.vocabulary import Vocabulary
+from nlp.text.vocabulary import Vocabulary
 
 PROMPT = 16  # tokens of a text that a sample goes on from
 TEMPERATURE = 0.8

@@ -29,15 +29,15 @@ from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss, read_config
 from nlp.alignment import batch_alignment
 from nlp.config import RunConfig
-from nlp.corpora import FILES
-from nlp.data import Corpus
 from nlp.evaluate import Score, evaluate
 from nlp.models import LanguageModel
 from nlp.presets import Preset
 from nlp.sampling import continued
-from nlp.streams import chunks
+from nlp.text.corpora import FILES
+from nlp.text.load import Corpus
+from nlp.text.streams import chunks
+from nlp.text.vocabulary import Vocabulary
 from nlp.training import Training, refuse_other_vocabulary
-from nlp.vocabulary import Vocabulary
 
 VOCABULARY = "vocabulary.json"  # in the run's folder: which text a token stands for
 

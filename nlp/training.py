@@ -17,11 +17,11 @@ from harness.methods import check_compile
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
-from nlp.data import Corpus
 from nlp.models import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from nlp.schedules import Schedule, make_optimizer
-from nlp.streams import Chunk, chunk_count, chunks
+from nlp.text.load import Corpus
+from nlp.text.streams import Chunk, chunk_count, chunks
 from tinydfa import attach
 
 

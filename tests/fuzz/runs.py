@@ -12,8 +12,8 @@ from harness.files import write_whole
 from harness.run import Run
 from nlp.models import LanguageModel
 from nlp.presets import Preset
+from nlp.text.vocabulary import train_vocabulary
 from nlp.train import VOCABULARY, load_run
-from nlp.vocabulary import train_vocabulary
 from tests.fuzz.formats import Format
 from tinydfa import Method
 

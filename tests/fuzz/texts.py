@@ -6,7 +6,7 @@ import lzma
 import random
 from pathlib import Path
 
-from nlp.data import load_corpus
+from nlp.text.load import load_corpus
 from tests.fuzz.formats import Format
 
 WORDS = ("the", "house", "is", "größer", "3.5", "times,", "0", "42", "–", "end.")

@@ -10,7 +10,7 @@ from torch import nn
 from harness.errors import UserError
 from nlp import sample
 from nlp.sampling import generate
-from nlp.vocabulary import CharVocabulary
+from nlp.text.vocabulary import CharVocabulary
 from tinydfa import Method
 
 

@@ -15,9 +15,9 @@ from harness.run import Run
 from nlp import train as module
 from nlp.evaluate import Score
 from nlp.models import LanguageModel
+from nlp.text.vocabulary import CharVocabulary
 from nlp.train import Config, load_run, main, train
 from nlp.training import Training
-from nlp.vocabulary import CharVocabulary
 from tests.nlp.tiny import LETTERS, tiny_config, tiny_corpus
 from tinydfa import Method
 

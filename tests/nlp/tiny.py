@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nlp.data import Corpus
+from nlp.text.load import Corpus
+from nlp.text.vocabulary import CharVocabulary
 from nlp.train import Config
-from nlp.vocabulary import CharVocabulary
 
 LETTERS = "abcdefghijkl"
 TINY = {"layers": 2, "d_model": 16, "d_ff": 24, "heads": 2, "chunk": 8, "batch": 6, "device": "cpu"}

@@ -23,7 +23,7 @@ from pathlib import Path
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.errors import UserError
 from harness.files import name_of, refuse_unplain, walk
-from nlp.text import COMPRESSED, Part, file_part, string_part, zip_part
+from nlp.text.blocks import COMPRESSED, Part, file_part, string_part, zip_part
 
 FILES = {"train": "train", "val": "valid", "test": "test"}  # split, and its file
 DOCUMENTS = (".txt", ".md", ".rst")

@@ -164,7 +164,7 @@ def train_vocabulary(kind: str, blocks: Iterable[str], size: int = 8000, lower: 
 
     Args:
         kind: "bpe", or "char": all characters of the text.
-        blocks: The text, in pieces that are cut as `nlp.text.blocks` does.
+        blocks: The text, in pieces that are cut as `nlp.text.blocks.blocks` does.
         size: Tokens of "bpe", 256 or more; "char" has as many as there are characters.
         lower: Turn text to lower case first.
 

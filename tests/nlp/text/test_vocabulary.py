@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from nlp.text import blocks, string_part
-from nlp.vocabulary import CharVocabulary, Vocabulary, train_vocabulary
+from nlp.text.blocks import blocks, string_part
+from nlp.text.vocabulary import CharVocabulary, Vocabulary, train_vocabulary
 
 TEXT = (
     "The cat sat on the mat; the dog didn't.\n\n    def cat(mat):\n        return mat[1:2]  # it's\n\n\n"
@@ -60,7 +60,7 @@ def test_a_vocabulary_learnt_from_blocks_is_that_of_the_whole():
 
 
 def test_the_same_text_gives_the_same_vocabulary_in_another_process():
-    code = f"from nlp.vocabulary import *; print(train_vocabulary('bpe', [{TEXT!r}], 400).fingerprint)"
+    code = f"from nlp.text.vocabulary import *; print(train_vocabulary('bpe', [{TEXT!r}], 400).fingerprint)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert printed == train_vocabulary("bpe", [TEXT], 400).fingerprint
 

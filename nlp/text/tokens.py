@@ -25,9 +25,9 @@ import numpy as np
 from harness.data import cache_dir
 from harness.errors import UserError, writing
 from harness.progress import track
-from nlp.corpora import FILES, Texts
-from nlp.text import blocks, count_words
-from nlp.vocabulary import Vocabulary, train_vocabulary
+from nlp.text.blocks import blocks, count_words
+from nlp.text.corpora import FILES, Texts
+from nlp.text.vocabulary import Vocabulary, train_vocabulary
 
 FORMAT = 1  # raised when the same texts and settings shall give other tokens
 NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"

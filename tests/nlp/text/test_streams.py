@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import UserError
 from harness.processes import Processes
-from nlp.streams import IGNORED, chunk_count, chunks
+from nlp.text.streams import IGNORED, chunk_count, chunks
 
 SIZES = [(2, 1, 1), (11, 3, 10), (100, 4, 7), (101, 4, 7), (1001, 8, 16), (1024, 8, 16), (50, 64, 3), (130, 1, 64)]
 

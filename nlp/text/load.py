@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nlp.corpora import find_texts
-from nlp.tokens import tokenise
-from nlp.vocabulary import Vocabulary, check_choice
+from nlp.text.corpora import find_texts
+from nlp.text.tokens import tokenise
+from nlp.text.vocabulary import Vocabulary, check_choice
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def load_corpus(
         vocabulary: "bpe", byte pairs, or "char", characters.
         size: Tokens of "bpe"; fewer if the text has not enough pairs.
         lower: Turn the text to lower case.
-        text_dir: A folder of texts in place of `dataset`, see `nlp.corpora`.
+        text_dir: A folder of texts in place of `dataset`, see `nlp.text.corpora`.
 
     Raises:
         UserError: an unknown name or kind, a text that is missing, empty, damaged or not UTF-8, a cache that cannot be

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from nlp.corpora import find_texts
-from nlp.data import load_corpus
-from nlp.text import blocks, count_words, file_part
+from nlp.text.blocks import blocks, count_words, file_part
+from nlp.text.corpora import find_texts
+from nlp.text.load import load_corpus
 
 pytestmark = pytest.mark.data
 

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from nlp import corpora, tokens
-from nlp.corpora import find_texts, own_texts, share_of_100
-from nlp.data import load_corpus
-from nlp.text import blocks, string_part
-from nlp.vocabulary import CharVocabulary, train_vocabulary
+from nlp.text import corpora, tokens
+from nlp.text.blocks import blocks, string_part
+from nlp.text.corpora import find_texts, own_texts, share_of_100
+from nlp.text.load import load_corpus
+from nlp.text.vocabulary import CharVocabulary, train_vocabulary
 
 TEXTS = {"train": "Das Haus ist groß.\n\n  Es steht.\n" * 40, "valid": "Das Boot ist groß.\n", "test": "Es ist es.\n"}
 

@@ -1,0 +1,1 @@
+"""From files to token ids: corpora, vocabularies, and the batches that training reads."""
