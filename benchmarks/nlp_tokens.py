@@ -28,7 +28,7 @@ from benchmarks.environment import save
 from benchmarks.step_time import transformer_limit
 from benchmarks.timing import Step, interleave, ratio
 from harness.precision import Precision
-from nlp.models import sinusoids
+from nlp.model.transformer import sinusoids
 from nlp.presets import Preset
 from nlp.text.load import Corpus
 from nlp.text.vocabulary import CharVocabulary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nlp.models import cross_entropy
+from nlp.model.transformer import cross_entropy
 from tinydfa import Attachment, measure_alignment
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from harness.errors import UserError
 from harness.methods import named, rule_of
 from harness.presets import named_preset
-from nlp.attention import KINDS, PATTERNS
+from nlp.model.attention import KINDS, PATTERNS
 from tinydfa import Feedback, Method
 
 SCHEDULES = ("noam", "adam", "onecycle", "radam", "plateau")

@@ -19,7 +19,7 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import slug
 from harness.seeds import check_seed
-from nlp.sampling import check_settings, generate
+from nlp.model.generate import check_settings, generate
 from nlp.train import load_run
 
 

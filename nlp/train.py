@@ -30,9 +30,9 @@ from harness.run import NullRun, Run, check_loss, read_config
 from nlp.alignment import batch_alignment
 from nlp.config import RunConfig
 from nlp.evaluate import Score, evaluate
-from nlp.models import LanguageModel
+from nlp.model.generate import continued
+from nlp.model.transformer import LanguageModel
 from nlp.presets import Preset
-from nlp.sampling import continued
 from nlp.text.corpora import FILES
 from nlp.text.load import Corpus
 from nlp.text.streams import chunks

@@ -17,7 +17,7 @@ from harness.methods import check_compile
 from harness.precision import at_least_float32
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
-from nlp.models import LanguageModel, cross_entropy
+from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from nlp.schedules import Schedule, make_optimizer
 from nlp.text.load import Corpus

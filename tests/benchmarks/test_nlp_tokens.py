@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.nlp_tokens import Config, PlainTransformer, contestants, limit
-from nlp.models import LanguageModel, cross_entropy
+from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from tinydfa import attach
 

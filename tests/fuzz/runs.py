@@ -10,7 +10,7 @@ import torch
 from harness import results
 from harness.files import write_whole
 from harness.run import Run
-from nlp.models import LanguageModel
+from nlp.model.transformer import LanguageModel
 from nlp.presets import Preset
 from nlp.text.vocabulary import train_vocabulary
 from nlp.train import VOCABULARY, load_run

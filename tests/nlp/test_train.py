@@ -14,7 +14,7 @@ from harness.errors import NonFiniteLoss, UserError
 from harness.run import Run
 from nlp import train as module
 from nlp.evaluate import Score
-from nlp.models import LanguageModel
+from nlp.model.transformer import LanguageModel
 from nlp.text.vocabulary import CharVocabulary
 from nlp.train import Config, load_run, main, train
 from nlp.training import Training

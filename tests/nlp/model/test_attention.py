@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlp.attention import DenseSynthesizer, FixedAttention, RandomSynthesizer, StandardAttention, fixed_patterns
+from nlp.model.attention import DenseSynthesizer, FixedAttention, RandomSynthesizer, StandardAttention, fixed_patterns
 
 B, L, D, H = 2, 7, 8, 2
 
@@ -70,7 +70,7 @@ def test_weights_are_dropped_while_training_alone(attention, x):
 
 def test_the_way_a_cpu_goes_with_dropout_differs_by_the_dropout_alone(x, monkeypatch):
     attention = StandardAttention(D, H, 0.5)
-    monkeypatch.setattr("nlp.attention.dropped", lambda weights, rate, training: weights)
+    monkeypatch.setattr("nlp.model.attention.dropped", lambda weights, rate, training: weights)
     gradients = []
     for trains in (True, False):
         inputs = x.clone().requires_grad_()

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlp.dropout import dropout as dropped
+from nlp.model.dropout import dropout as dropped
 
 PATTERNS = 4  # of `fixed`, a quarter of the width each
 

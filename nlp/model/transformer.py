@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nlp.attention import build_attention
-from nlp.dropout import add_dropped, dropout, relu_dropout
+from nlp.model.attention import build_attention
+from nlp.model.dropout import add_dropped, dropout, relu_dropout
 from nlp.presets import Preset
 from tinydfa import DFALayer, Head
 

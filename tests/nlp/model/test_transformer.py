@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nlp.models import LanguageModel, cross_entropy
+from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.presets import Preset
 from tests.draws import feedback_generator
 from tinydfa import Feedback, Method, attach, doctor

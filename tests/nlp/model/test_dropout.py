@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nlp.dropout import add_dropped, dropout, relu_dropout
+from nlp.model.dropout import add_dropped, dropout, relu_dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.9])
