@@ -14,7 +14,7 @@ from nerf import train
 from nerf.data.load import load_scene
 from nerf.train import Config
 from tests.nerf.data.scene_files import llff_row, write_llff
-from tests.nerf.test_transforms import whole
+from tests.nerf.data.test_transforms import whole
 
 SMALL = {"preset": "debug_dfa", "steps": 2, "width": 8, "rays": 8, "samples_coarse": 4, "samples_fine": 4}
 
