@@ -31,7 +31,7 @@ class MemoryConfig:
         if getattr(self, "compile", False):
             raise UserError(f"--memory {self.memory} runs a model block by block, --compile as a whole. Leave one out.")
         from tinydfa import DFAError
-        from tinydfa.memory import refuse_rule
+        from tinydfa.memory.choice import refuse_rule
 
         try:
             refuse_rule(choice, rule_of(method))

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydfa.checks import missing_target, refuse_half_precision
 from tinydfa.errors import PointError
-from tinydfa.feedback import Feedback
+from tinydfa.feedback.drawn import Feedback
 from tinydfa.holder import Holder
-from tinydfa.known import Known
 from tinydfa.node import Node
-from tinydfa.passes import (
+from tinydfa.passes.checks import missing_target, refuse_half_precision
+from tinydfa.passes.forward_pass import (
     BatchDims,
     Fed,
     Link,
@@ -33,15 +32,16 @@ from tinydfa.passes import (
     through_points,
     transformed,
 )
+from tinydfa.passes.known import Known
+from tinydfa.passes.shapes import Error, batch_first, error_of, sample_dims
 from tinydfa.planning import Columns, Planned, check_columns, columns_of, planned
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule
-from tinydfa.shapes import Error, batch_first, error_of, sample_dims
-from tinydfa.sharded import whole
 from tinydfa.signals import has_numbers
-from tinydfa.surroundings import around
-from tinydfa.tracing import is_tracing
-from tinydfa.transforms import FunctionalNode
+from tinydfa.surroundings.around import around
+from tinydfa.surroundings.sharded import whole
+from tinydfa.surroundings.tracing import is_tracing
+from tinydfa.surroundings.transforms import FunctionalNode
 
 
 class Head(Holder):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError, ShapeError
-from tinydfa.feedback import Feedback
-from tinydfa.learner import Learner
-from tinydfa.passes import Settings
+from tinydfa.feedback.drawn import Feedback
+from tinydfa.feedback.learner import Learner
+from tinydfa.feedback.room import refuse_too_large
+from tinydfa.passes.forward_pass import Settings
 from tinydfa.planning import REDRAW, Columns
-from tinydfa.room import refuse_too_large
 from tinydfa.rules import Rule
 
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tinydfa.checks import checked, missing_target, refuse_large_ids, refuse_strange_indices
-from tinydfa.learner import number_of, show
-from tinydfa.passes import ForwardPass
+from tinydfa.feedback.learner import number_of, show
+from tinydfa.passes.checks import checked, missing_target, refuse_large_ids, refuse_strange_indices
+from tinydfa.passes.forward_pass import ForwardPass
+from tinydfa.passes.shapes import check_target
 from tinydfa.rules import Rule
-from tinydfa.shapes import check_target
 from tinydfa.signals import Slot, are_rows, cast, project, signals
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tinydfa.errors import ShapeError
 from tinydfa.node import Plan, fitted
-from tinydfa.passes import Point, Record, Settings
-from tinydfa.shapes import Error, batch_first, check_rows, index_tensors, measure, own_columns, slots_for
-from tinydfa.sharded import Way, local, slots_here, told
+from tinydfa.passes.forward_pass import Point, Record, Settings
+from tinydfa.passes.shapes import Error, batch_first, check_rows, index_tensors, measure, own_columns, slots_for
 from tinydfa.signals import Slot, autocast_type, widest
+from tinydfa.surroundings.sharded import Way, local, slots_here, told
 
 REDRAW = "set feedback_matrix = None on the head (attachment.head)"
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import PointError
-from tinydfa.passes import Link, Record, Rows, hand_over, in_backward, transformed
-from tinydfa.tracing import is_tracing
+from tinydfa.passes.forward_pass import Link, Record, Rows, hand_over, in_backward, transformed
+from tinydfa.surroundings.tracing import is_tracing
 
 
 class DFALayer(nn.Module):

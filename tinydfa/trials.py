@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tinydfa.attach import attach
+from tinydfa.attaching.attach import attach
 
 LONGEST = 600  # characters of a reason
 

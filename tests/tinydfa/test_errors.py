@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.tinydfa.foreign import Transformer
 from tests.tinydfa.nets import Mlp, batch
+from tests.tinydfa.surroundings.foreign import Transformer
 from tinydfa import DFA, DFAError, DFALayer, Feedback, Method, Scaling, attach
 from tinydfa.rules import TernaryDFA
 

@@ -1,4 +1,4 @@
-"""No file of the library imports another that imports it, not even for types."""
+"""No file or folder of the library imports another that imports it, not even for types; no folder holds too many."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -25,10 +25,38 @@ def imported(path: Path) -> set[str]:
     return found & FILES.keys()
 
 
-def test_no_file_imports_itself_through_others():
-    graph = {name: imported(path) - {name} for name, path in FILES.items()}
-    assert graph["tinydfa.head"] > {"tinydfa.node", "tinydfa.points"}  # the graph is not empty
+GRAPH = {name: imported(path) - {name} for name, path in FILES.items()}
+FOLDERS = {path.parent.name for path in FOLDER.glob("*/*.py")}
+MOST = 12  # files of a folder, beside its __init__.py
+
+
+def refuse_circle(graph: dict[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(f"a circle of imports: {' -> '.join(error.args[1])}") from None
+
+
+def folder_of(name: str) -> str:
+    """The folder that a file stands in; of a file at the top the file itself."""
+    top, _, rest = name.partition(".")
+    first = rest.partition(".")[0]
+    return f"{top}.{first}" if first in FOLDERS else name
+
+
+def test_no_file_imports_itself_through_others():
+    assert GRAPH["tinydfa.head"] > {"tinydfa.node", "tinydfa.points"}  # the graph is not empty
+    refuse_circle(GRAPH)
+
+
+def test_no_folder_imports_itself_through_others():
+    graph: dict[str, set[str]] = {}
+    for name, files in GRAPH.items():
+        graph.setdefault(folder_of(name), set()).update(folder_of(file) for file in files)
+    assert graph["tinydfa.attaching"] > {"tinydfa.memory", "tinydfa.head"}
+    refuse_circle({folder: others - {folder} for folder, others in graph.items()})
+
+
+def test_folders_stay_small():
+    sizes = {folder: len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in FOLDER.rglob("*/")}
+    assert {folder.name: size for folder, size in sizes.items() if size > MOST} == {}

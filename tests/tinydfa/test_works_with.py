@@ -13,8 +13,8 @@ from torch.nn.functional import cosine_similarity
 from torch.utils.checkpoint import checkpoint
 
 from tests.processes import in_two_processes
-from tests.tinydfa import other_surroundings
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, gradients_of
+from tests.tinydfa.surroundings import other_surroundings
 from tests.tinydfa.works_with import (
     AFTER_A_PASS,
     CONDITIONS,

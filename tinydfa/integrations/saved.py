@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tinydfa.attachment import Attachment
+from tinydfa.attaching.attachment import Attachment
 from tinydfa.errors import DFAError
 
 FILE = "tinydfa.pt"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa.errors import DFAError, PointError
-from tinydfa.feedback import Feedback
+from tinydfa.feedback.drawn import Feedback
+from tinydfa.passes.shapes import error_of, sample_dims
 from tinydfa.pipelining.points import OwnColumns, Pass, shapes_of, sizes
 from tinydfa.rules import Rule
-from tinydfa.shapes import error_of, sample_dims
 
 
 class Agreed(NamedTuple):

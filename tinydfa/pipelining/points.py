@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tinydfa import entries
-from tinydfa.attach import own_head, own_points, points_to_hook
-from tinydfa.attachment import attachment_of
+from tinydfa.attaching import entries
+from tinydfa.attaching.attach import own_head, own_points, points_to_hook
+from tinydfa.attaching.attachment import attachment_of
 from tinydfa.errors import DFAError, PointError
-from tinydfa.feedback import Feedback
+from tinydfa.feedback.drawn import Feedback
+from tinydfa.passes.shapes import batch_first, check_rows, count, leading
 from tinydfa.points import DFALayer
 from tinydfa.rules import Backprop, Rule
-from tinydfa.shapes import batch_first, check_rows, count, leading
 from tinydfa.signals import Slot, signals
 
 BatchDims = tuple[int, ...] | None

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 
-from tinydfa.attach import settled_feedback
-from tinydfa.checks import checked
+from tinydfa.attaching.attach import settled_feedback
 from tinydfa.errors import DFAError, PointError, ShapeError
-from tinydfa.feedback import Distribution, Feedback
+from tinydfa.feedback.drawn import Distribution, Feedback
+from tinydfa.passes.checks import checked
+from tinydfa.passes.shapes import batch_first, check_target, error_of
+from tinydfa.passes.undisturbed import state_kept
 from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, spelled, trained_by
 from tinydfa.pipelining.exchange import Exchange
 from tinydfa.pipelining.meeting import Agreed, agree, describe
 from tinydfa.pipelining.order import Action, alive, order
 from tinydfa.pipelining.points import Pass, StagePoints, backward
 from tinydfa.rules import DRTP, Rule
-from tinydfa.shapes import batch_first, check_target, error_of
-from tinydfa.undisturbed import state_kept
 
 TIMEOUT = timedelta(minutes=5)
 

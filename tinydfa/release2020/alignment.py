@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from tinydfa.errors import DFAError
 from tinydfa.head import Head
+from tinydfa.passes.undisturbed import state_kept
 from tinydfa.points import DFALayer
-from tinydfa.undisturbed import state_kept
 
 
 class AlignmentMeasurement:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tinydfa.feedback import Feedback, Scaling
+from tinydfa.feedback.drawn import Feedback, Scaling
 from tinydfa.head import Head
-from tinydfa.passes import Settings
+from tinydfa.passes.forward_pass import Settings
 from tinydfa.points import DFALayer
 
 

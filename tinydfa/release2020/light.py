@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydfa import points
-from tinydfa.passes import Record
+from tinydfa.passes.forward_pass import Record
 from tinydfa.release2020 import head
 
 __all__ = ["DFA", "DFALayer"]

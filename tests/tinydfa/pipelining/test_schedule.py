@@ -9,8 +9,8 @@ import tinydfa
 from tests.processes import in_processes
 from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
+from tinydfa.feedback.projectors import NeverStored
 from tinydfa.pipelining import ScheduleDFA
-from tinydfa.projectors import NeverStored
 
 CASES = {
     "dfa": {"rule": "dfa"},
