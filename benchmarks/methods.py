@@ -23,7 +23,7 @@ from harness.allocator import keep_freed_memory
 from harness.methods import rule_of
 from tinydfa import Method, attach
 from vision.build import build_model
-from vision.data import Split
+from vision.data.sets import Split
 from vision.optimizers import make_optimizer
 from vision.presets import Preset, all_presets
 from vision.train import train_epoch

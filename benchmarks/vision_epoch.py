@@ -24,7 +24,7 @@ from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from tinydfa import Method, attach
 from vision.build import build_model
-from vision.data import Data, load_data
+from vision.data.sets import Data, load_data
 from vision.optimizers import make_optimizer
 from vision.presets import Preset, all_presets
 from vision.train import evaluate, train_epoch

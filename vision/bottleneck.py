@@ -23,7 +23,7 @@ from harness.precision import Precision, check_precision, products
 from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
-from vision.data import Data, load_data
+from vision.data.sets import Data, load_data
 from vision.history import History
 from vision.losses import LOSSES
 from vision.masked import alignments, bottleneck_net, check_size

@@ -38,7 +38,7 @@ from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Attachment, Method, attach
 from vision.alignment import batch_alignment
-from vision.data import Data, Split, load_data
+from vision.data.sets import Data, Split, load_data
 from vision.layers import initialise
 from vision.losses import LOSSES, wrong
 from vision.models import FullyConnected

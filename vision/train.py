@@ -30,7 +30,7 @@ from harness.seeds import seed_everything
 from tinydfa import Attachment, attach
 from vision.alignment import batch_alignment
 from vision.build import build_model
-from vision.data import Data, Split, load_data
+from vision.data.sets import Data, Split, load_data
 from vision.history import History
 from vision.losses import LOSSES, wrong
 from vision.optimizers import make_optimizer

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.fuzz.formats import Format
-from vision.data import Data, load_data
+from vision.data.sets import Data, load_data
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")

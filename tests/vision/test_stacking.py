@@ -12,7 +12,7 @@ from harness.run import NullRun
 from tests.draws import feedback_generator
 from tinydfa import Method
 from vision import stacking
-from vision.data import Data, Split
+from vision.data.sets import Data, Split
 from vision.stacking import TOPS, Config, build_top, first_samples, learner_outputs, load_images, stack, train_top
 
 SMALL = {"learners": 3, "learner_epochs": 1, "epochs": 2, "batch": 100}

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.run import Run
 from tinydfa import Method, attach
 from vision import train
-from vision.data import Data, Split
+from vision.data.sets import Data, Split
 from vision.history import History
 from vision.train import Config
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from tests.vision.image_files import jpeg, random_images, write_cifar_folder, write_idx_set, write_pack
-from vision.data import Split, load_data
+from tests.vision.data.image_files import jpeg, random_images, write_cifar_folder, write_idx_set, write_pack
+from vision.data.sets import Split, load_data
 
 
 def rows_of(split):

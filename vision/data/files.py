@@ -22,7 +22,8 @@ import numpy as np
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.download import sha256
 from harness.errors import UserError
-from vision.formats import (
+from vision.data.decoded import kept_images
+from vision.data.formats import (
     Images,
     checked,
     cifar_records,
@@ -32,7 +33,6 @@ from vision.formats import (
     read_mnist_npz,
     read_tar,
 )
-from vision.kept import kept_images
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 FOLDERS = {  # below a root, where IDX files are looked for; the first is ours

@@ -135,7 +135,7 @@ def read_tar(path: Path, members: Sequence[str]) -> list[bytes]:
 def decode_jpeg_pack(path: Path) -> Images:
     """Images of an npz of JPEG files: `bytes` (all files end to end), `offsets` int64 [N + 1], `labels` [N].
 
-    Takes seconds for CIFAR-10; `vision.published` keeps the result.
+    Takes seconds for CIFAR-10; `vision.data.files` keeps the result.
 
     Raises:
         UserError: the file is damaged, or an image of it.

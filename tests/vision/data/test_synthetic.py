@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vision.data import load_data
-from vision.synthetic import digits, drtp_classification, drtp_regression
+from vision.data.sets import load_data
+from vision.data.synthetic import digits, drtp_classification, drtp_regression
 
 
 @pytest.mark.parametrize("draw", [digits, drtp_regression, drtp_classification])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from tests.vision.image_files import cifar_batch, idx, jpeg, random_images, write_pack, write_tar
-from vision.formats import checked, decode_jpeg_pack, read_cifar_binary, read_idx, read_mnist_npz, read_tar
+from tests.vision.data.image_files import cifar_batch, idx, jpeg, random_images, write_pack, write_tar
+from vision.data.formats import checked, decode_jpeg_pack, read_cifar_binary, read_idx, read_mnist_npz, read_tar
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from tests.vision.image_files import (
+from tests.vision.data.image_files import (
     IDX_NAMES,
     cifar_files,
     idx,
@@ -23,15 +23,16 @@ from tests.vision.image_files import (
     write_pack,
     write_tar,
 )
-from vision import formats, published
-from vision.data import load_data
+from vision.data import files as published_files
+from vision.data import formats
+from vision.data.sets import load_data
 
 
 @pytest.fixture
 def offline(monkeypatch):
     """No mirror has anything."""
-    monkeypatch.setattr(published, "MIRRORS", {"mnist": (), "fashion-mnist": ()})
-    monkeypatch.setattr(published, "CIFAR_ARCHIVE", replace(published.CIFAR_ARCHIVE, urls=()))
+    monkeypatch.setattr(published_files, "MIRRORS", {"mnist": (), "fashion-mnist": ()})
+    monkeypatch.setattr(published_files, "CIFAR_ARCHIVE", replace(published_files.CIFAR_ARCHIVE, urls=()))
 
 
 @pytest.fixture
@@ -105,8 +106,8 @@ def test_a_missing_idx_file_is_downloaded_checked_and_kept_in_the_cache(root, mi
     missing = IDX_NAMES[2]
     content = (folder / f"{missing}.gz").read_bytes()
     checksums = [(hashlib.sha256(content).hexdigest(), len(content))] * 4
-    monkeypatch.setattr(published, "MIRRORS", {"mnist": (f"{address}/not-here", address)})
-    monkeypatch.setattr(published, "CHECKSUMS", {"mnist": checksums})
+    monkeypatch.setattr(published_files, "MIRRORS", {"mnist": (f"{address}/not-here", address)})
+    monkeypatch.setattr(published_files, "CHECKSUMS", {"mnist": checksums})
     _, _, x_test, _ = write_idx_set(root / "mnist")
     (root / "mnist" / f"{missing}.gz").unlink()
     for _ in range(2):  # the second time from the cache
@@ -120,7 +121,7 @@ def test_a_download_that_is_not_the_published_file_is_not_used(root, mirror, mon
     folder, address = mirror
     for name in IDX_NAMES:
         (folder / f"{name}.gz").write_bytes(gzip.compress(idx(np.zeros(3, np.uint8))))
-    monkeypatch.setattr(published, "MIRRORS", {"mnist": (address,)})
+    monkeypatch.setattr(published_files, "MIRRORS", {"mnist": (address,)})
     with pytest.raises(UserError, match=r"MNIST .* is not there.*(where the published file has|another sha256)"):
         load_data("mnist", root)
 
@@ -135,7 +136,7 @@ def test_a_set_that_is_nowhere_says_what_was_looked_for_and_where_and_what_needs
 
 
 def test_every_published_idx_file_has_mirrors_and_its_own_checksum():
-    files = [file for name in ("mnist", "fashion-mnist") for file in published.idx_files(name)]
+    files = [file for name in ("mnist", "fashion-mnist") for file in published_files.idx_files(name)]
     assert [file.path for file in files[:4]] == [f"mnist/{name}.gz" for name in IDX_NAMES]
     assert len({file.sha256 for file in files}) == 8
     assert all(len(file.sha256) == 64 and file.size > 4000 and len(file.urls) == 2 for file in files)
@@ -194,8 +195,8 @@ def test_the_archive_is_downloaded(root, mirror, monkeypatch):
     archive = folder / "cifar.tar.gz"
     write_tar(archive, cifar_files())
     digest, size = hashlib.sha256(archive.read_bytes()).hexdigest(), archive.stat().st_size
-    remote = replace(published.CIFAR_ARCHIVE, sha256=digest, size=size, urls=(f"{address}/cifar.tar.gz",))
-    monkeypatch.setattr(published, "CIFAR_ARCHIVE", remote)
+    remote = replace(published_files.CIFAR_ARCHIVE, sha256=digest, size=size, urls=(f"{address}/cifar.tar.gz",))
+    monkeypatch.setattr(published_files, "CIFAR_ARCHIVE", remote)
     assert len(load_data("cifar10", root).train) == 20
 
 
@@ -225,7 +226,7 @@ def decoded(monkeypatch):
     """Paths of the packs that were decoded."""
     calls = []
     whole = formats.decode_jpeg_pack
-    monkeypatch.setattr(published, "decode_jpeg_pack", lambda path: calls.append(path.name) or whole(path))
+    monkeypatch.setattr(published_files, "decode_jpeg_pack", lambda path: calls.append(path.name) or whole(path))
     return calls
 
 

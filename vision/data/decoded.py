@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.data import cache_dir
 from harness.errors import UserError, writing
-from vision.formats import Images, checked, read_npz
+from vision.data.formats import Images, checked, read_npz
 
 NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
 

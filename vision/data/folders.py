@@ -24,7 +24,7 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.files import refuse_unplain, walk
-from vision.formats import Images
+from vision.data.formats import Images
 
 if TYPE_CHECKING:
     from PIL.Image import Image

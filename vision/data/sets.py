@@ -18,10 +18,10 @@ from torch import Tensor
 
 from harness.errors import UserError
 from harness.files import name_of
-from vision.folders import read_folder
-from vision.formats import CLASSES
-from vision.published import read_cifar10, read_fashion_mnist, read_mnist
-from vision.synthetic import digits, drtp_classification, drtp_regression
+from vision.data.files import read_cifar10, read_fashion_mnist, read_mnist
+from vision.data.folders import read_folder
+from vision.data.formats import CLASSES
+from vision.data.synthetic import digits, drtp_classification, drtp_regression
 
 Arrays = tuple[np.ndarray, np.ndarray]  # samples, bytes or float32, and their targets
 
@@ -120,14 +120,14 @@ def load_data(
 
     Args:
         dataset: "digits" (also called "synthetic"), "drtp-regression" and "drtp-classification" need no files; "mnist",
-            "fashion-mnist" and "cifar10" are found or downloaded (see `vision.published`).
+            "fashion-mnist" and "cifar10" are found or downloaded (see `vision.data.files`).
         data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
         normalise: Shift and scale every channel (of vectors: every feature) to the mean 0 and the standard deviation 1
             that the training images have before padding; without it pixels are in [0, 1].
         pad_to: Height and width that images get by a black frame.
         hold_out: Training samples, drawn from all classes alike, that become `Data.val`.
         seed: Decides which are held out.
-        image_dir: A folder of images in place of `dataset`, see `vision.folders`.
+        image_dir: A folder of images in place of `dataset`, see `vision.data.folders`.
         image_size: Height and width that images of `image_dir` are cropped and scaled to; None: all have one size.
 
     Raises:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
-from vision.data import load_data
-from vision.folders import read_folder
+from vision.data.folders import read_folder
+from vision.data.sets import load_data
 from vision.train import Config, check, load_preset_data, train
 
 COLOURS = {"blue": (0, 0, 200), "red": (200, 0, 0), "green": (0, 200, 0)}
