@@ -22,8 +22,8 @@ from graphs.train import train_epoch as train_graph
 from harness.allocator import keep_freed_memory
 from harness.methods import rule_of
 from tinydfa import Method, attach
-from vision.build import build_model
 from vision.data.sets import Split
+from vision.models.build import build_model
 from vision.optimizers import make_optimizer
 from vision.presets import Preset, all_presets
 from vision.train import train_epoch

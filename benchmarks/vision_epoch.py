@@ -23,8 +23,8 @@ import torch
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from tinydfa import Method, attach
-from vision.build import build_model
 from vision.data.sets import Data, load_data
+from vision.models.build import build_model
 from vision.optimizers import make_optimizer
 from vision.presets import Preset, all_presets
 from vision.train import evaluate, train_epoch

@@ -40,7 +40,7 @@ from harness.methods import rule_of, slug
 from harness.run import NullRun, Run, check_loss
 from harness.seeds import seed_everything
 from tinydfa import Attachment, DFALayer, Feedback, Method, attach
-from vision.layers import WIDEST
+from vision.models.layers import WIDEST
 
 SIZE, SAMPLES = 10, 1000  # of x and y; in the batch
 STEPS, TOLERANCE = 4000, 1e-3  # at most; the cost at which training ends

@@ -14,8 +14,8 @@ from harness.errors import UserError
 from harness.precision import Precision
 from harness.presets import named_preset
 from tinydfa import Feedback, Method
-from vision.layers import INITS, WIDEST
 from vision.losses import LOSSES
+from vision.models.layers import INITS, WIDEST
 from vision.optimizers import OPTIMIZERS
 
 MODELS = ("fc", "topology", "cnn", "lenet", "lenet-mnist", "resnet20", "resnet56")

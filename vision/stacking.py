@@ -39,9 +39,9 @@ from harness.seeds import seed_everything
 from tinydfa import Attachment, Method, attach
 from vision.alignment import batch_alignment
 from vision.data.sets import Data, Split, load_data
-from vision.layers import initialise
 from vision.losses import LOSSES, wrong
-from vision.models import FullyConnected
+from vision.models.fully_connected import FullyConnected
+from vision.models.layers import initialise
 from vision.optimizers import make_optimizer
 from vision.presets import Preset
 from vision.presets_iacolippo import notebook

@@ -29,10 +29,10 @@ from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Attachment, attach
 from vision.alignment import batch_alignment
-from vision.build import build_model
 from vision.data.sets import Data, Split, load_data
 from vision.history import History
 from vision.losses import LOSSES, wrong
+from vision.models.build import build_model
 from vision.optimizers import make_optimizer
 from vision.presets import Preset, find_preset
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinydfa import DFALayer, Feedback, Method, attach, measure_alignment
-from vision.convnets import PrincipledCNN
 from vision.masked import bottleneck_net
-from vision.models import FullyConnected, TopologyNet
+from vision.models.convnets import PrincipledCNN
+from vision.models.fully_connected import FullyConnected
+from vision.models.topology import TopologyNet
 from vision.prealign import prealign
 
 

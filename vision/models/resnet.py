@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinydfa import DFALayer
-from vision.convnets import check_image
+from vision.models.convnets import check_image
 
 CHANNELS = (16, 32, 64)
 

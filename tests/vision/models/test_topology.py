@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from vision.models import TopologyNet
-from vision.topology import FC, Conv, parse_topology
+from vision.models.topology import FC, Conv, TopologyNet, parse_topology
 
 
 def test_the_published_string_describes_its_layers():

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from tinydfa import DFALayer
-from vision.layers import activation
-from vision.models import FullyConnected
+from vision.models.fully_connected import FullyConnected
+from vision.models.layers import activation
 
 
 class Stage(nn.Module):
@@ -25,7 +25,7 @@ class Stage(nn.Module):
 
     Args:
         conv: The convolution.
-        act: See `vision.layers.activation`.
+        act: See `vision.models.layers.activation`.
         pool: What follows the activation; None: nothing.
         batch_norm: Between activation and pool.
         dropout: Share of the channels left out, whole ones, before the activation.

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
-from vision.convnets import LeNet, LeNetMNIST, PrincipledCNN
-from vision.layers import initialise
-from vision.models import FullyConnected, TopologyNet
+from vision.models.convnets import LeNet, LeNetMNIST, PrincipledCNN
+from vision.models.fully_connected import FullyConnected
+from vision.models.layers import initialise
+from vision.models.resnet import ResNet
+from vision.models.topology import TopologyNet
 from vision.presets import Preset
-from vision.resnet import ResNet
 
 
 def build_model(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:

@@ -9,8 +9,8 @@ from torch import nn
 
 from harness.errors import UserError
 from tinydfa import DFALayer, Feedback, Method, attach
-from vision.convnets import LeNet, LeNetMNIST, PrincipledCNN
-from vision.resnet import ResNet
+from vision.models.convnets import LeNet, LeNetMNIST, PrincipledCNN
+from vision.models.resnet import ResNet
 
 CIFAR = (3, 32, 32)
 MODELS = {

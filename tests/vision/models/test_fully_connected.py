@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from harness.errors import UserError
 from tinydfa import Feedback, Method, attach
-from vision.build import build_model
-from vision.layers import initialise
-from vision.models import FullyConnected
+from vision.models.build import build_model
+from vision.models.fully_connected import FullyConnected
+from vision.models.layers import initialise
 from vision.presets import Preset
 
 

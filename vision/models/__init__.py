@@ -1,0 +1,1 @@
+"""The networks of this folder, written once, with feedback points in place."""
