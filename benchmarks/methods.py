@@ -25,7 +25,8 @@ from tinydfa import Method, attach
 from vision.data.sets import Split
 from vision.models.build import build_model
 from vision.optimizers import make_optimizer
-from vision.presets import Preset, all_presets
+from vision.preset import Preset
+from vision.presets import PRESETS
 from vision.train import train_epoch
 
 SMALL_NETS = (Method.BP, Method.SHALLOW, Method.DFA, Method.DRTP, Method.FA)
@@ -52,7 +53,7 @@ def broadcasting(limit: float) -> dict[str, float]:
 def vision(scale: Scale) -> Iterator[Contest]:
     """Fully connected networks of the DRTP paper, on one batch of noise as large as MNIST's images."""
     for name in ("fc1-1000", "fc2-500"):
-        preset = all_presets()[f"drtp_mnist_{name}_bp"]
+        preset = PRESETS[f"drtp_mnist_{name}_bp"]
         if scale.quick:
             preset = replace(preset, hidden=(20,) * len(preset.hidden), batch=10)
         widths = (784, *preset.hidden, 10)

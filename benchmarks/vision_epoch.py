@@ -26,7 +26,8 @@ from tinydfa import Method, attach
 from vision.data.sets import Data, load_data
 from vision.models.build import build_model
 from vision.optimizers import make_optimizer
-from vision.presets import Preset, all_presets
+from vision.preset import Preset
+from vision.presets import PRESETS
 from vision.train import evaluate, train_epoch
 
 
@@ -74,7 +75,7 @@ def main(config: Config) -> None:
 
     torch.set_num_threads(config.threads)
     data = load_data(config.dataset, config.data_dir)
-    base = all_presets()["drtp_mnist_fc1-500_bp"]
+    base = PRESETS["drtp_mnist_fc1-500_bp"]
     steps = {method.value: epoch(replace(base, method=method), data) for method in Method}
     times = interleave(steps, config.rounds, warm_up=1)
     title = f"784-500-10 on {config.dataset}: an epoch, evaluation included, {config.threads} thread(s)"

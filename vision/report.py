@@ -14,7 +14,8 @@ from harness.methods import label
 from harness.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.report import Figure, Section
 from harness.tables import RunContext
-from vision import report_bottleneck, report_iacolippo
+from vision.bottleneck import figures as bottleneck
+from vision.iacolippo import figures as iacolippo
 
 SHOWN = {  # table: what is drawn of it
     "drtp-mnist": "MNIST",
@@ -33,8 +34,8 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
         lines = lines_with_curves(folder / f"{table}.jsonl", context.scale)
         lines = [line for line in lines if len(line["result"]["curves"]["train_loss"]) > 1]  # a point is no curve
         figures += [*learning_curves(lines, where), *alignment_curves(lines, where), *first_weights(lines, where)]
-    figures += report_bottleneck.figures(results_dir, context)
-    figures += report_iacolippo.figures(results_dir, context)
+    figures += bottleneck.figures(results_dir, context)
+    figures += iacolippo.figures(results_dir, context)
     lead = "How the runs behind the tables went, epoch by epoch, and what the lowest layer looks for in an image."
     return [Section(title="Small networks: curves and weights", lead=lead, figures=tuple(figures))] if figures else []
 

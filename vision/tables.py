@@ -1,24 +1,20 @@
-"""All tables of this folder, by source."""
+"""All tables of this folder, collected from the studies."""
 
 from __future__ import annotations
 
 from harness.tables import Table
-from vision import (
-    tables_biotorch,
-    tables_bottleneck,
-    tables_drtp,
-    tables_iacolippo,
-    tables_notebook,
-    tables_principled,
-    tables_rates,
-)
+from vision.biotorch import tables as biotorch
+from vision.bottleneck import tables as bottleneck
+from vision.drtp import tables as drtp
+from vision.iacolippo import tables as iacolippo
+from vision.principled import tables as principled
+from vision.rates import tables as rates
 
 TABLES: tuple[Table, ...] = (
-    *tables_drtp.TABLES,
-    *tables_principled.TABLES,
-    *tables_bottleneck.TABLES,
-    *tables_biotorch.TABLES,
-    *tables_notebook.TABLES,
-    *tables_iacolippo.TABLES,
-    *tables_rates.TABLES,
+    *drtp.TABLES,
+    *principled.TABLES,
+    *bottleneck.TABLES,
+    *biotorch.TABLES,
+    *iacolippo.TABLES,
+    *rates.TABLES,
 )

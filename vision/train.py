@@ -34,7 +34,8 @@ from vision.history import History
 from vision.losses import LOSSES, wrong
 from vision.models.build import build_model
 from vision.optimizers import make_optimizer
-from vision.presets import Preset, find_preset
+from vision.preset import Preset
+from vision.presets import find_preset
 
 EVALUATION_BATCH = 1000
 WITHOUT = {"dropout": ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56"), "act": ("resnet20", "resnet56")}

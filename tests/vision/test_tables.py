@@ -10,8 +10,10 @@ from harness.aggregate import quick
 from harness.results import read
 from harness.tables import RunContext
 from tinydfa import Method
-from vision import presets_drtp, presets_rates, running, tables, tables_rates
-from vision.presets import all_presets
+from vision import cells, tables
+from vision.drtp import presets as drtp
+from vision.presets import PRESETS
+from vision.rates import notes
 from vision.tables import TABLES
 
 BY_NAME = {table.name: table for table in TABLES}
@@ -39,9 +41,8 @@ def test_no_two_cells_share_a_place_and_every_method_exists(table):
     ],
 )
 def test_every_cell_names_a_preset_of_its_method(name):
-    presets = all_presets()
     for cell in BY_NAME[name].cells:
-        assert presets[cell.key].method.value == cell.method
+        assert PRESETS[cell.key].method.value == cell.method
 
 
 def test_published_numbers_stand_where_the_slides_have_them():
@@ -81,7 +82,7 @@ def test_a_small_run_answers_a_cell(name, row, method):
 
 def test_the_length_of_a_table_is_overruled_by_the_commands(monkeypatch):
     asked = []
-    monkeypatch.setattr(running.train, "train", lambda config: asked.append(config) or {"seed": 0})
+    monkeypatch.setattr(cells.train, "train", lambda config: asked.append(config) or {"seed": 0})
     cell = next(cell for cell in BY_NAME["drtp-mnist"].cells if cell.row == "CONV random")
     for context in (RunContext(), RunContext(epochs=100)):
         BY_NAME["drtp-mnist"].run(cell, 0, context)
@@ -89,15 +90,14 @@ def test_the_length_of_a_table_is_overruled_by_the_commands(monkeypatch):
 
 
 def test_zero_weights_start_every_method_but_backpropagation_and_shallow():
-    inits = {name: preset.init for name, preset in presets_drtp.PRESETS.items() if "classification" in name}
+    inits = {name: preset.init for name, preset in drtp.PRESETS.items() if "classification" in name}
     assert {name.rsplit("_", 1)[1] for name, init in inits.items() if init == "he"} == {"bp", "shallow"}
 
 
 def test_presets_of_a_row_differ_by_nothing_but_the_method():
-    presets = all_presets()
-    rows = {name.rsplit("_", 1)[0] for name in presets_drtp.PRESETS if "mnist" in name or "cifar" in name}
+    rows = {name.rsplit("_", 1)[0] for name in drtp.PRESETS if "mnist" in name or "cifar" in name}
     for row in rows:
-        found = [replace(presets[f"{row}_{method.value}"], method=Method.BP) for method in presets_drtp.METHODS]
+        found = [replace(PRESETS[f"{row}_{method.value}"], method=Method.BP) for method in drtp.METHODS]
         assert all(preset == found[0] for preset in found)
 
 
@@ -117,7 +117,7 @@ def best_factors(lines):
 
 def test_what_the_notes_say_of_rates_is_what_was_found_on_validation_images():
     found = best_factors(read(BY_NAME["vision-rates"].path(RESULTS)))
-    assert {row: {str(m): factor for m, factor in best.items()} for row, best in presets_rates.BEST.items()} == found
+    assert {row: {str(m): factor for m, factor in best.items()} for row, best in notes.BEST.items()} == found
 
 
 def test_the_best_factor_is_that_of_the_lowest_validation_error_of_a_row_that_was_run_to_its_end():
@@ -133,10 +133,10 @@ def test_the_best_factor_is_that_of_the_lowest_validation_error_of_a_row_that_wa
 
 
 def test_every_method_of_a_row_is_tried_at_the_same_factors_and_nothing_else_differs_from_its_preset():
-    presets, tried = all_presets(), {}
+    tried = {}
     for cell in BY_NAME["vision-rates"].cells:
         assert cell.metric == "val_error"
-        preset, base = presets[cell.key], presets[cell.key.partition("_lr-")[0]]
+        preset, base = PRESETS[cell.key], PRESETS[cell.key.partition("_lr-")[0]]
         same = replace(preset, lr=base.lr, epochs=base.epochs, hold_out=base.hold_out, train_images=None)
         assert (same, preset.epochs, preset.hold_out) == (base, 1, 5000)
         assert preset.lr == pytest.approx(base.lr * float(cell.column.split()[0]), rel=1e-12)
@@ -148,9 +148,9 @@ def test_every_method_of_a_row_is_tried_at_the_same_factors_and_nothing_else_dif
 
 
 def test_the_note_on_a_row_names_the_best_factor_of_every_method(monkeypatch):
-    assert "lacks runs" in tables_rates.note_of("no such row")
-    monkeypatch.setitem(tables_rates.BEST, "LeNet, SGD", {Method.BP: 0.3, Method.DFA: 3.0})
-    assert tables_rates.note_of("LeNet, SGD") == (
+    assert "lacks runs" in notes.note_of("no such row")
+    monkeypatch.setitem(notes.BEST, "LeNet, SGD", {Method.BP: 0.3, Method.DFA: 3.0})
+    assert notes.note_of("LeNet, SGD") == (
         "LeNet, SGD after one epoch: of 0.1, 0.3, 1 and 3 times the rate the one with the lowest validation error is "
         "0.3 by BP, 3 by DFA (table `vision-rates`). The row keeps the rate itself."
     )
@@ -166,7 +166,7 @@ def test_the_note_on_a_row_names_the_best_factor_of_every_method(monkeypatch):
     ],
 )
 def test_a_row_whose_rates_are_tried_has_the_note_in_its_own_table(table, row):
-    assert tables_rates.note_of(row) in BY_NAME[table].notes
+    assert notes.note_of(row) in BY_NAME[table].notes
     assert row in {cell.row for cell in BY_NAME[table].cells}
     tried = {cell.key.partition("_lr-")[0] for cell in BY_NAME["vision-rates"].cells if cell.row == row}
     assert tried <= {cell.key for cell in BY_NAME[table].cells}

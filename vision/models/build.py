@@ -13,7 +13,7 @@ from vision.models.fully_connected import FullyConnected
 from vision.models.layers import initialise
 from vision.models.resnet import ResNet
 from vision.models.topology import TopologyNet
-from vision.presets import Preset
+from vision.preset import Preset
 
 
 def build_model(preset: Preset, shape: tuple[int, ...], outputs: int) -> nn.Module:

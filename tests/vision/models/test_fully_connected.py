@@ -11,7 +11,7 @@ from tinydfa import Feedback, Method, attach
 from vision.models.build import build_model
 from vision.models.fully_connected import FullyConnected
 from vision.models.layers import initialise
-from vision.presets import Preset
+from vision.preset import Preset
 
 
 def batch():

@@ -10,8 +10,8 @@ from typing import Any
 from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from vision import bottleneck
-from vision.running import shortened
+from vision.bottleneck import train
+from vision.cells import shortened
 
 COLUMNS = {  # metric: column
     "test_accuracy": "test accuracy",
@@ -63,7 +63,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     _, size, init, method = cell.key.split("_")
     changes = shortened(context, LENGTH, QUICK)
     width = changes.get("width", 800)
-    config = bottleneck.Config(
+    config = train.Config(
         dataset=cell.dataset,
         method=named(method),
         seed=seed,
@@ -73,7 +73,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
         init=init,  # type: ignore[arg-type]
         **changes,
     )
-    return slim(bottleneck.train(config))
+    return slim(train.train(config))
 
 
 def _row(size: int, init: str, method: str, published: tuple[float, ...]) -> list[Cell]:

@@ -11,7 +11,7 @@ from harness.execute import lines_of
 from harness.figures import band, canvas, png
 from harness.report import Figure
 from harness.tables import RunContext
-from vision.tables_bottleneck import BOTTLENECK, PAI, STD
+from vision.bottleneck.tables import BOTTLENECK, PAI, STD
 
 LOOKS = {"std": ("#E69F00", "standard start"), "pai": ("#0072B2", "pre-aligned (PAI)")}
 PANELS = (("test accuracy", "test accuracy, %", 0), ("cosine 2 x 100", "alignment 2, cosine x 100", 3))

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinydfa import Feedback, Method
-from vision.presets import Preset
+from vision.preset import Preset
 
 METHODS = (Method.BP, Method.FA, Method.DFA, Method.DRTP, Method.SDFA, Method.SHALLOW)
 FEEDBACK = Feedback(scaling="point", shared=False)

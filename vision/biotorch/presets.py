@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinydfa import Method
-from vision.presets import Preset
+from vision.preset import Preset
 
 METHODS = (Method.BP, Method.FA, Method.DFA, Method.USF, Method.BRSF, Method.FRSF)
 

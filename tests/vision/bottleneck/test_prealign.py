@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from tinydfa import DFALayer, Feedback, Method, attach, measure_alignment
-from vision.masked import bottleneck_net
+from vision.bottleneck.model import bottleneck_net
+from vision.bottleneck.prealign import prealign
 from vision.models.convnets import PrincipledCNN
 from vision.models.fully_connected import FullyConnected
 from vision.models.topology import TopologyNet
-from vision.prealign import prealign
 
 
 def batch(features=7, classes=3, samples=12):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness.tables import Cell, RunContext, Table
-from vision.presets_biotorch import METHODS
-from vision.running import run_cell
-from vision.tables_rates import note_of
+from vision.biotorch.presets import METHODS
+from vision.cells import run_cell
+from vision.rates.notes import note_of
 
 PUBLISHED = {  # LeNet on CIFAR-10, in the order of METHODS
     "lenet": ("LeNet, SGD", (14.23, 46.69, 54.21, 16.22, 16.02, 16.86)),

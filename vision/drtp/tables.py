@@ -12,9 +12,9 @@ from typing import Any
 
 from harness.tables import Cell, RunContext, Table
 from tinydfa import Method
-from vision.presets_drtp import METHODS, NETWORKS, RATES
-from vision.running import run_cell
-from vision.tables_rates import note_of
+from vision.cells import run_cell
+from vision.drtp.presets import METHODS, NETWORKS, RATES
+from vision.rates.notes import note_of
 
 SOURCE = "Frenkel, Lefebvre and Bol 2021, arXiv 1909.01311"
 

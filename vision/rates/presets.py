@@ -12,12 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tinydfa import Method
-from vision import presets_biotorch, presets_drtp, presets_principled
-from vision.presets import Preset
+from vision.biotorch import presets as biotorch
+from vision.drtp import presets as drtp
+from vision.preset import Preset
+from vision.principled import presets as principled
+from vision.rates.notes import FACTORS
 
-FACTORS = (0.1, 0.3, 1.0, 3.0)
 HOLD_OUT = 5000
-BASES = presets_principled.PRESETS | presets_biotorch.PRESETS | presets_drtp.PRESETS
+BASES = principled.PRESETS | biotorch.PRESETS | drtp.PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,8 @@ class Tried:
 
 
 TRIED = {  # by the row of its own table
-    "FC, tanh": Tried(base="principled_fc_tanh", dataset="cifar10", methods=presets_principled.METHODS),
-    "CNN, tanh": Tried(
-        base="principled_cnn_tanh", dataset="cifar10", methods=presets_principled.METHODS, train_images=10_000
-    ),
+    "FC, tanh": Tried(base="principled_fc_tanh", dataset="cifar10", methods=principled.METHODS),
+    "CNN, tanh": Tried(base="principled_cnn_tanh", dataset="cifar10", methods=principled.METHODS, train_images=10_000),
     "LeNet, SGD": Tried(base="biotorch_lenet", dataset="cifar10", methods=(Method.BP, Method.DFA)),
     "CONV trained": Tried(
         base="drtp_mnist_conv",
@@ -42,8 +42,6 @@ TRIED = {  # by the row of its own table
         methods=(Method.BP, Method.DFA, Method.SHALLOW),
     ),
 }
-# The factor of the lowest validation error, by row and method, of all that were run to the end; see `note_of`.
-BEST: dict[str, dict[Method, float]] = {}
 
 
 def tried_preset(tried: Tried, method: Method, factor: float) -> tuple[str, Preset]:

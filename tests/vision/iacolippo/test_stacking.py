@@ -11,9 +11,18 @@ from harness.errors import UserError
 from harness.run import NullRun
 from tests.draws import feedback_generator
 from tinydfa import Method
-from vision import stacking
 from vision.data.sets import Data, Split
-from vision.stacking import TOPS, Config, build_top, first_samples, learner_outputs, load_images, stack, train_top
+from vision.iacolippo import stacking
+from vision.iacolippo.stacking import (
+    TOPS,
+    Config,
+    build_top,
+    first_samples,
+    learner_outputs,
+    load_images,
+    stack,
+    train_top,
+)
 
 SMALL = {"learners": 3, "learner_epochs": 1, "epochs": 2, "batch": 100}
 HIDDEN = 30
@@ -219,8 +228,8 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
     from harness.aggregate import quick
     from harness.tables import RunContext
-    from vision.report_iacolippo import draw_stacking
-    from vision.tables_iacolippo import STACKING
+    from vision.iacolippo.figures import draw_stacking
+    from vision.iacolippo.tables import STACKING
 
     cells = {cell.key: cell for cell in quick(STACKING).cells}
     context = RunContext(scale="quick", epochs=1)

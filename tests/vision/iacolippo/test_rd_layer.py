@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.draws import feedback_generator
+from vision.iacolippo.rd_layer import RDLayer, Rule, attach_rule, attainable_cosine
 from vision.losses import summed_binary_cross_entropy
-from vision.rd import RDLayer, Rule, attach_rule, attainable_cosine
 
 FEATURES, OUTPUTS, SAMPLES = 12, 4, 7
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tinydfa import Feedback, Method
-from vision.presets import Preset
+from vision.preset import Preset
 
 notebook = Preset(
     method=Method.BP,

@@ -71,7 +71,7 @@ def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
 
 
 def draw_theory(groups: Sequence[Group]) -> bytes:
-    """A panel for each quantity of `vision.linear.measure` that the theory is about, by step; logarithms of costs."""
+    """A panel for each quantity of `linear.measure` that the theory is about, by step; logarithms of costs."""
     figure = canvas(9.8, 3.2)
     started = any(run["curves"]["step"][-1] > 0 for _, _, runs in groups for run in runs)  # step 0 has no logarithm
     for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):

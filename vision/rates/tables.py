@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from harness.grids import or_diverged
-from harness.methods import label
 from harness.tables import Cell, RunContext, Table
-from vision.presets_rates import BEST, FACTORS, HOLD_OUT, TRIED, tried_preset
-from vision.running import run_cell
+from vision.cells import run_cell
+from vision.rates.notes import FACTORS, listed
+from vision.rates.presets import HOLD_OUT, TRIED, tried_preset
 
 LENGTH = {"precision": "bf16"}
 QUICK = {"epochs": 2, "hold_out": 100}
@@ -17,25 +17,6 @@ QUICK = {"epochs": 2, "hold_out": 100}
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of the table: one epoch."""
     return run_cell(cell, seed, context, length=LENGTH, quick=QUICK)
-
-
-def _listed() -> str:
-    """The factors, in words."""
-    *others, last = (f"{factor:g}" for factor in FACTORS)
-    return f"{', '.join(others)} and {last}"
-
-
-def note_of(row: str) -> str:
-    """What the notes of a row's own table say of its rate."""
-    if row not in BEST:
-        return (
-            f"Whether the rate of {row} suits so few epochs is tried in table `vision-rates`, which lacks runs of it."
-        )
-    found = ", ".join(f"{factor:g} by {label(method)}" for method, factor in BEST[row].items())
-    return (
-        f"{row} after one epoch: of {_listed()} times the rate the one with the lowest validation "
-        f"error is {found} (table `vision-rates`). The row keeps the rate itself."
-    )
 
 
 VISION_RATES = Table(
@@ -60,7 +41,7 @@ VISION_RATES = Table(
     source="ours: whether rates for the full length suit a short run",
     run=or_diverged("vision", run),
     notes=(
-        f"{_listed()} times the rate of the row's preset by every method, seed 0, one epoch"
+        f"{listed()} times the rate of the row's preset by every method, seed 0, one epoch"
         + "".join(f"; of {t.train_images:,} images alone: {row}" for row, t in TRIED.items() if t.train_images)
         + ". The presets of LeNet have 0.1 by BP and 0.0001 by DFA, as published.",
         f"Error on {HOLD_OUT:,} training images that are held out. Rows of the other tables keep the rate of their "

@@ -18,14 +18,14 @@ from harness.errors import UserError
 from harness.execute import Job, Outcome, keep
 from harness.tables import RunContext
 from tinydfa import Feedback, Method, attach
-from vision import bottleneck
-from vision.bottleneck import Config
-from vision.masked import MaskedLinear, alignments, bottleneck_net, mean_cosine
-from vision.prealign import prealign
-from vision.report_bottleneck import figures
-from vision.tables_bottleneck import BOTTLENECK
+from vision.bottleneck import train as bottleneck
+from vision.bottleneck.figures import figures
+from vision.bottleneck.model import MaskedLinear, alignments, bottleneck_net, mean_cosine
+from vision.bottleneck.prealign import prealign
+from vision.bottleneck.tables import BOTTLENECK
+from vision.bottleneck.train import Config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"width": 48, "epochs": 30, "lr": 5e-3}
 
 

@@ -11,8 +11,8 @@ from harness import cli
 from harness.errors import UserError
 from tests.draws import feedback_generator
 from tinydfa import Method
-from vision import linear
-from vision.linear import Config, LinearNet, cosine, make_task, measure, train, train_step
+from vision.iacolippo import linear
+from vision.iacolippo.linear import Config, LinearNet, cosine, make_task, measure, train, train_step
 
 LR = 1e-6
 
@@ -170,7 +170,7 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
     from harness.aggregate import quick
     from harness.tables import RunContext
-    from vision.tables_iacolippo import LINEAR
+    from vision.iacolippo.tables import LINEAR
 
     runs = {cell.key: cell for cell in quick(LINEAR).cells}
     assert set(runs) >= {"linear_zero_dfa", "linear_zero_bp", "linear_random_bp", "linear_random_dfa"}

@@ -8,7 +8,7 @@ Backpropagation sends ``R^T D2 e`` to D1, DFA sends ``B e`` with B a random matr
 
     gradient of d1 = x * (B e)        gradient of d2 = a2 * e        sums or means over samples
 
-Why DFA fails here: feedback alignment needs weights above the point that can turn towards B (see `vision.linear`), and
+Why DFA fails here: feedback alignment needs weights above the point that can turn towards B (see `linear.py`), and
 above D1 there is only R, which is fixed, and c numbers. However these are chosen, ``D2 R`` and B^T have a cosine of
 about 1/sqrt(f) at most (`attainable_cosine`): B e has next to nothing to do with the gradient, whether the rule looks
 at one sample or at all of them. The remedy keeps to fixed random matrices: R itself as the feedback (`Rule.DFA_R`).

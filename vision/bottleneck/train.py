@@ -2,7 +2,7 @@
 
     python -m vision.bottleneck --size 18 --init pai --dataset cifar10 --seed 0
 
-The network and its masks are in `masked.py`, the pre-alignment initialisation (pai) in `prealign.py`. Settings are
+The network and its masks are in `model.py`, the pre-alignment initialisation (pai) in `prealign.py`. Settings are
 those of that paper's fully connected network: plain SGD of 5e-4, batches of 128, 50 epochs, and an error that hidden
 layers receive summed over the batch. Train accuracy is counted while an epoch runs, as published; alignment is
 measured after it, on one batch of test images.
@@ -23,14 +23,14 @@ from harness.precision import Precision, check_precision, products
 from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
+from vision.bottleneck.model import alignments, bottleneck_net, check_size
+from vision.bottleneck.prealign import prealign
 from vision.data.sets import Data, load_data
 from vision.history import History
 from vision.losses import LOSSES
-from vision.masked import alignments, bottleneck_net, check_size
 from vision.optimizers import make_optimizer
-from vision.prealign import prealign
-from vision.presets import Preset
-from vision.presets_principled import PRESETS
+from vision.preset import Preset
+from vision.principled.presets import PRESETS
 from vision.train import check_batches, evaluations, train_epoch
 
 
@@ -43,7 +43,7 @@ class Config(config.RunConfig):
     size: int | None = None
     """b: entries that the middle layer's gradients keep, of as many as it is wide; all if left out."""
     init: Literal["std", "pai"] = "std"
-    """std: torch's; pai: pre-aligned with the feedback (see vision.prealign)."""
+    """std: torch's; pai: pre-aligned with the feedback (see vision.bottleneck.prealign)."""
     width: int = 800
     """Width of the three hidden layers."""
     lr: float | None = None
@@ -147,9 +147,3 @@ def main(config: Config) -> None:
     check_precision(preset.precision, pick_device(config.device))
     with Run("vision", name, settings, config.out, config.resume) as run:
         train(config, run, data)
-
-
-if __name__ == "__main__":
-    from harness import cli
-
-    cli.run(Config, main)

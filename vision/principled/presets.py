@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinydfa import Feedback, Method
-from vision.presets import Preset
+from vision.preset import Preset
 
 RULE = Feedback(distribution="gaussian", scaling="point", error_sum=True)
 METHODS = (Method.BP, Method.DFA, Method.SHALLOW)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness.tables import Cell, RunContext, Table
-from vision.presets_principled import VARIANTS
-from vision.running import run_cell
-from vision.tables_rates import note_of
+from vision.cells import run_cell
+from vision.principled.presets import VARIANTS
+from vision.rates.notes import note_of
 
 SOURCE = "arXiv 1906.04554"
 QUICK = {"epochs": 10, "lr": 0.02, "batch": 64}

@@ -1,0 +1,1 @@
+"""BioTorch's benchmark of feedback methods."""

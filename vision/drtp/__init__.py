@@ -1,0 +1,1 @@
+"""DRTP: direct random target projection (Frenkel, Lefebvre and Bol 2021)."""

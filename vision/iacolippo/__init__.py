@@ -1,0 +1,1 @@
+"""iacolippo's DFA notebooks: linear theory, MNIST, stacks of weak learners."""

@@ -1,0 +1,1 @@
+"""Learning rates for rows that run shorter than published."""
