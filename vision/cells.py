@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.device import pick_device
-from harness.methods import named
 from harness.precision import fastest
 from harness.results import slim
 from harness.tables import Cell, RunContext
 from tinydfa import Method
 from vision import train
+from vision.preset import Preset
 
 UNITS = 25  # whose first-layer weights are kept for the report
 
 
 def run_cell(
-    cell: Cell,
-    seed: int,
-    context: RunContext,
-    *,
-    length: dict[str, Any],
-    quick: dict[str, Any],
-    keep_weights: bool = False,
+    cell: Cell, seed: int, context: RunContext, *, quick: Mapping[str, Any], keep_weights: bool = False
 ) -> dict[str, Any]:
     """Train what `cell` asks for.
 
     Args:
-        cell: Its preset says all but the length.
+        cell: Its preset, and the fields of it that the table makes shorter or cheaper.
         seed: Of weights, feedback and batches.
         context: At scale "quick" the digits, small; else the cell's data.
-        length: Arguments of `vision.train.Config` that make the preset shorter or cheaper; none: as published.
-        quick: The same for scale "quick".
+        quick: In place of the cell's `length` at scale "quick".
         keep_weights: Keep some weights of the first layer, for the first seed.
     """
-    method = named(cell.method)
+    preset = preset_of(cell, context, quick)
     config = train.Config(
-        preset=cell.key,
-        method=method,
         dataset=cell.dataset,
         seed=seed,
         data_dir=context.data_dir,
         device=context.device,
-        alignment=method not in (Method.BP, Method.SHALLOW),
+        alignment=preset.method not in (Method.BP, Method.SHALLOW),
         keep_weights=UNITS if keep_weights and seed == 0 else 0,
-        **shortened(context, length, quick),
     )
-    return slim(train.train(config))
+    return slim(train.train(config, preset=preset))
 
 
-def shortened(context: RunContext, length: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
-    """`length`, or `quick` at that scale, with the epochs of the command line; bf16 only where it is no slower."""
-    changes = dict(quick if context.scale == "quick" else length)
-    if context.epochs is not None:
-        changes["epochs"] = context.epochs
-    if "precision" in changes:
-        changes["precision"] = fastest(pick_device(context.device))
-    return changes
+def preset_of(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> Preset:
+    """The preset of `cell` at the length of `context`, with bfloat16 products only where they are no slower."""
+    preset: Preset = replace(cell.preset, **lengths(cell, context, quick))
+    return preset if preset.precision == "fp32" else replace(preset, precision=fastest(pick_device(context.device)))
+
+
+def lengths(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `context` makes other than the preset of `cell` has them."""
+    changes = dict(quick if context.scale == "quick" else cell.length)
+    return changes | ({} if context.epochs is None else {"epochs": context.epochs})

@@ -125,13 +125,16 @@ class Config(config.RunConfig, MemoryConfig):
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
-def train(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:
+def train(
+    config: Config, run: Run | None = None, data: Data | None = None, preset: Preset | None = None
+) -> dict[str, Any]:
     """Train as `config` says.
 
     Args:
         config: The run.
         run: Its folder; None: it leaves none.
         data: The images, if they were loaded already.
+        preset: What is trained; None: what the arguments of `config` mean.
 
     Returns:
         The result (see `harness.results.make_result`), with curves per epoch.
@@ -139,7 +142,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
-    preset = config.resolve()
+    preset = preset or config.resolve()
     device = pick_device(config.device)
     data = (data or load_preset_data(preset, config)).to(device)
     check(preset, data)

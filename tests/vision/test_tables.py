@@ -40,9 +40,23 @@ def test_no_two_cells_share_a_place_and_every_method_exists(table):
         "vision-rates",
     ],
 )
-def test_every_cell_names_a_preset_of_its_method(name):
+def test_every_cell_carries_the_preset_that_its_key_names(name):
     for cell in BY_NAME[name].cells:
-        assert PRESETS[cell.key].method.value == cell.method
+        assert cell.preset == PRESETS[cell.key]
+        assert cell.preset.method.value == cell.method
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_length_changes_fields_of_the_preset_that_are_other_than_published(table):
+    for cell in table.cells:
+        assert cell.preset.method == cell.method
+        assert all(getattr(cell.preset, name) != value for name, value in cell.length.items())
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_line_of_the_results_is_a_run_of_a_cell(table):
+    cells = {(cell.key, cell.dataset, cell.method) for cell in table.cells}
+    assert {(line["preset"], line["dataset"], line["method"]) for line in read(table.path(RESULTS))} <= cells
 
 
 def test_published_numbers_stand_where_the_slides_have_them():
@@ -82,11 +96,11 @@ def test_a_small_run_answers_a_cell(name, row, method):
 
 def test_the_length_of_a_table_is_overruled_by_the_commands(monkeypatch):
     asked = []
-    monkeypatch.setattr(cells.train, "train", lambda config: asked.append(config) or {"seed": 0})
+    monkeypatch.setattr(cells.train, "train", lambda config, preset: asked.append(preset) or {"seed": 0})
     cell = next(cell for cell in BY_NAME["drtp-mnist"].cells if cell.row == "CONV random")
     for context in (RunContext(), RunContext(epochs=100)):
         BY_NAME["drtp-mnist"].run(cell, 0, context)
-    assert [config.epochs for config in asked] == [1, 100]
+    assert [preset.epochs for preset in asked] == [1, 100]
 
 
 def test_zero_weights_start_every_method_but_backpropagation_and_shallow():

@@ -83,12 +83,13 @@ def by_epoch(runs: Runs) -> Iterable[Figure]:
 
 def by_size(lines: list[dict[str, Any]]) -> Runs:
     """Curves of the runs that have any, by start and b."""
+    settings = {cell.key: cell.preset for cell in BOTTLENECK.cells if cell.method == "dfa"}
     found: Runs = {}
     for line in lines:
         curves = line["result"].get("curves", {})
-        if line["method"] == "dfa" and curves.keys() >= CURVES.keys():
-            _, size, init, _ = line["preset"].split("_")
-            found.setdefault((init, int(size)), []).append(curves)
+        if line["preset"] in settings and curves.keys() >= CURVES.keys():
+            setting = settings[line["preset"]]
+            found.setdefault((setting.init, setting.kept), []).append(curves)
     return found
 
 
@@ -106,6 +107,6 @@ def spread(sizes: list[int], count: int) -> list[int]:
 
 def measured(lines: list[dict[str, Any]], column: str, init: str) -> dict[int, float]:
     """Our mean by b, where there is one."""
-    cells = [c for c in BOTTLENECK.cells if c.column == column and c.key.endswith(f"_{init}_dfa")]
-    means = {int(cell.key.split("_")[1]): summarise(BOTTLENECK, cell, lines).mean for cell in cells}
+    cells = [c for c in BOTTLENECK.cells if (c.column, c.preset.init, c.method) == (column, init, "dfa")]
+    means = {cell.preset.kept: summarise(BOTTLENECK, cell, lines).mean for cell in cells}
     return {size: mean for size, mean in means.items() if mean is not None}

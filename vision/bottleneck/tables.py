@@ -5,13 +5,17 @@ Published numbers: hard-coded in the release (`bottleneck_from_log.py`), after 5
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
+from harness.device import pick_device
 from harness.methods import named
+from harness.precision import fastest
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from vision.bottleneck import train
-from vision.cells import shortened
+from vision.bottleneck.preset import Bottleneck
+from vision.cells import lengths
 
 COLUMNS = {  # metric: column
     "test_accuracy": "test accuracy",
@@ -55,28 +59,23 @@ PAI = {
     800: (46.5, 99.4, 0.976, 0.961, 0.965),
 }
 LENGTH: dict[str, Any] = {"epochs": 10, "precision": "bf16"}  # of 50 in fp32
-QUICK: dict[str, Any] = {"epochs": 20, "width": 64, "lr": 0.01, "batch": 64}
+QUICK: dict[str, Any] = {"epochs": 20, "lr": 0.01, "batch": 64}
+QUICK_WIDTH = 64
 
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The training that a row's cells share; at small scale the bottleneck is as narrow relative to the width."""
-    _, size, init, method = cell.key.split("_")
-    changes = shortened(context, LENGTH, QUICK)
-    width = changes.get("width", 800)
-    config = train.Config(
-        dataset=cell.dataset,
-        method=named(method),
-        seed=seed,
-        data_dir=context.data_dir,
-        device=context.device,
-        size=max(1, int(size) * width // 800),
-        init=init,  # type: ignore[arg-type]
-        **changes,
-    )
-    return slim(train.train(config))
+    setting: Bottleneck = cell.preset
+    if context.scale == "quick":
+        setting = setting.narrowed(QUICK_WIDTH)
+    setting = replace(setting, **lengths(cell, context, QUICK))
+    if setting.precision != "fp32":
+        setting = replace(setting, precision=fastest(pick_device(context.device)))
+    config = train.Config(dataset=cell.dataset, seed=seed, data_dir=context.data_dir, device=context.device)
+    return slim(train.train(config, setting=setting))
 
 
-def _row(size: int, init: str, method: str, published: tuple[float, ...]) -> list[Cell]:
+def _row(size: int, init: Literal["std", "pai"], method: str, published: tuple[float, ...]) -> list[Cell]:
     """The cells of one training; cosines are shown times 100, as accuracies are."""
     scaled = [value * (1 if column < 2 else 100) for column, value in enumerate(published)]
     numbers = dict(zip(PUBLISHED, scaled, strict=False))
@@ -86,6 +85,8 @@ def _row(size: int, init: str, method: str, published: tuple[float, ...]) -> lis
             column=column,
             method=method,
             key=f"bottleneck_{size}_{init}_{method}",
+            preset=Bottleneck(size=size, init=init, method=named(method)),
+            length=LENGTH,
             dataset="cifar10",
             metric=metric,
             published=numbers.get(metric),

@@ -11,7 +11,7 @@ measured after it, on one batch of test images.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -23,14 +23,14 @@ from harness.precision import Precision, check_precision, products
 from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Method, attach
-from vision.bottleneck.model import alignments, bottleneck_net, check_size
+from vision.bottleneck.model import alignments, bottleneck_net
 from vision.bottleneck.prealign import prealign
+from vision.bottleneck.preset import Bottleneck
 from vision.data.sets import Data, load_data
 from vision.history import History
 from vision.losses import LOSSES
 from vision.optimizers import make_optimizer
 from vision.preset import Preset
-from vision.principled.presets import PRESETS
 from vision.train import check_batches, evaluations, train_epoch
 
 
@@ -55,32 +55,24 @@ class Config(config.RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in (None, Method.BP, Method.DFA):
-            raise UserError(f"--method {self.method}: this experiment compares bp and dfa. Choose one.")
-        if self.width < 1:
-            raise UserError(f"--width {self.width}: give at least 1.")
-        check_size(self.kept, self.width)
+        self.resolve()
 
-    @property
-    def kept(self) -> int:
-        """b."""
-        return self.width if self.size is None else self.size
-
-    def resolve(self) -> Preset:
-        """The preset that these arguments mean."""
-        preset = PRESETS[f"principled_fc_tanh_{self.method or 'dfa'}"]
-        given = {name: getattr(self, name) for name in ("lr", "batch", "precision", "epochs")}
-        changes = {name: value for name, value in given.items() if value is not None}
-        return replace(preset, hidden=(self.width,) * 3, **changes)
+    def resolve(self) -> Bottleneck:
+        """The experiment that these arguments mean."""
+        given = {field.name: getattr(self, field.name) for field in fields(Bottleneck)}
+        return Bottleneck(**{name: value for name, value in given.items() if value is not None})
 
 
-def train(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:
+def train(
+    config: Config, run: Run | None = None, data: Data | None = None, setting: Bottleneck | None = None
+) -> dict[str, Any]:
     """Train as `config` says.
 
     Args:
         config: The run.
         run: Its folder; None: it leaves none.
         data: The images, if they were loaded already.
+        setting: What is trained; None: what the arguments of `config` mean.
 
     Returns:
         The result (see `harness.results.make_result`); accuracies and alignments per epoch and of the last one.
@@ -88,15 +80,16 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     Raises:
         UserError: missing or damaged data, too few of them for a batch, or a loss that is not finite.
     """
-    preset = config.resolve()
+    setting = setting or config.resolve()
+    preset = setting.training()
     device = pick_device(config.device)
     data = (data or load_images(config, preset)).to(device)
-    run = run or NullRun("vision", resolved(config, preset))
+    run = run or NullRun("vision", resolved(config, setting))
     seed_everything(config.seed)
     features = math.prod(data.shape)
-    model = bottleneck_net(features, data.outputs, config.width, config.kept, preset.batch, config.seed).to(device)
+    model = bottleneck_net(features, data.outputs, setting.width, setting.kept, preset.batch, config.seed).to(device)
     attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
-    if config.init == "pai":
+    if setting.init == "pai":
         batch = data.train.drawn(preset.batch, config.seed)
         prealign(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
     attachment.method = preset.method
@@ -104,7 +97,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
     history = History()
     state = {"model": model, "attachment": attachment, "optimizer": optimizer, "history": history}
     done, test_batch = run.resume(state), data.test.drawn(preset.batch, config.seed)
-    for epoch in run.track(range(done + 1, preset.epochs + 1), f"b = {config.kept}, {config.init}"):
+    for epoch in run.track(range(done + 1, preset.epochs + 1), f"b = {setting.kept}, {setting.init}"):
         begin = perf_counter()
         loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
@@ -132,17 +125,18 @@ def load_images(config: Config, preset: Preset) -> Data:
     return data
 
 
-def resolved(config: Config, preset: Preset) -> dict[str, Any]:
-    """All that decided the run: the preset, the bottleneck, the data set and the seed."""
-    own = {"size": config.kept, "init": config.init, "dataset": config.dataset, "seed": config.seed}
-    return vars(preset) | own
+def resolved(config: Config, setting: Bottleneck) -> dict[str, Any]:
+    """All that decided the run: the training, the bottleneck, the data set and the seed."""
+    own = {"size": setting.kept, "init": setting.init, "dataset": config.dataset, "seed": config.seed}
+    return vars(setting.training()) | own
 
 
 def main(config: Config) -> None:
     """Run the command."""
-    preset = config.resolve()
-    name = f"bottleneck_{config.kept}_{config.init}_{slug(preset.method)}-{config.dataset}-{config.seed}"
-    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
+    setting = config.resolve()
+    preset = setting.training()
+    name = f"bottleneck_{setting.kept}_{setting.init}_{slug(preset.method)}-{config.dataset}-{config.seed}"
+    settings = resolved(config, setting) | {"device": config.device, "data_dir": config.data_dir}
     data = load_images(config, preset)  # before the folder is made: a missing file should not leave one behind
     check_precision(preset.precision, pick_device(config.device))
     with Run("vision", name, settings, config.out, config.resume) as run:

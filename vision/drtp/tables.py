@@ -7,13 +7,16 @@ plot and left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from harness.tables import Cell, RunContext, Table
 from tinydfa import Method
 from vision.cells import run_cell
-from vision.drtp.presets import METHODS, NETWORKS, RATES
+from vision.data.synthetic import FEATURES, TARGETS
+from vision.drtp.presets import METHODS, NETWORKS, PRESETS, RATES
+from vision.preset import Preset
 from vision.rates.notes import note_of
 
 SOURCE = "Frenkel, Lefebvre and Bol 2021, arXiv 1909.01311"
@@ -37,48 +40,97 @@ CIFAR = {
 CLASSIFICATION = {"bp": 1.84, "fa": 1.81, "dfa": 3.48, "sdfa": 4.07, "shallow": 9.57}  # test error in %
 
 QUICK = {"epochs": 12, "lr": 5e-3}
+QUICK_GENERATED = {"epochs": 20}
 WIDE_MNIST = {"precision": "bf16"}  # published: fp32
 WIDE_MNIST_UNPUBLISHED = {"epochs": 30, "precision": "bf16"}  # of 100: methods that there is no number to compare with
 CONV_MNIST = {"epochs": 1, "precision": "bf16"}  # of 100 in fp32
 FC_CIFAR = {"epochs": 4, "precision": "bf16"}  # of 200 in fp32
 CONV_CIFAR = {"epochs": 1, "train_images": 10_000, "precision": "bf16"}  # of 200 epochs of 50,000 images in fp32
+KEEPS_WEIGHTS = "FC1-500"  # the row whose first layer the report draws
 
 
 def run_mnist(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """Fully connected rows at the published length, convolutional ones shorter."""
-    length: dict[str, Any] = {}
-    if "conv" in cell.key:
+    """A cell of `drtp-mnist`; weights are kept of one row."""
+    quick = QUICK | ({"epochs": 5} if is_conv(cell.preset) else {})
+    return run_cell(cell, seed, context, quick=quick, keep_weights=cell.row == KEEPS_WEIGHTS)
+
+
+def is_conv(preset: Preset) -> bool:
+    """Whether the network is one of the two with convolutions."""
+    return preset.model == "topology"
+
+
+def _mnist_cell(row: str, network: str, method: Method) -> Cell:
+    """A cell of Table 1: fully connected rows at the published length, convolutional ones shorter."""
+    key = f"drtp_mnist_{network}_{method.value}"
+    published = dict(zip(METHODS, MNIST[network], strict=False)).get(method)
+    preset, length = PRESETS[key], dict[str, Any]()
+    if is_conv(preset):
         length = CONV_MNIST
-    elif "1000" in cell.key:
-        length = WIDE_MNIST_UNPUBLISHED if cell.published is None else WIDE_MNIST
-    quick = QUICK | ({"epochs": 5} if "conv" in cell.key else {})
-    return run_cell(cell, seed, context, length=length, quick=quick, keep_weights="mnist_fc1-500" in cell.key)
-
-
-def run_cifar(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """All rows shorter than published."""
-    return run_cell(cell, seed, context, length=CONV_CIFAR if "conv" in cell.key else FC_CIFAR, quick=QUICK)
-
-
-def run_generated(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """The generated tasks, at the published length."""
-    return run_cell(cell, seed, context, length={}, quick={"epochs": 20})
-
-
-def _cells(data: str, dataset: str, column: str, published: Mapping[str, tuple[float, ...]]) -> tuple[Cell, ...]:
-    return tuple(
-        Cell(
-            row=row,
-            column=column,
-            method=method.value,
-            key=f"drtp_{data}_{network}_{method.value}",
-            dataset=dataset,
-            metric="test_error",
-            published=dict(zip(METHODS, published[network], strict=False)).get(method),
-        )
-        for network, (row, _) in NETWORKS.items()
-        for method in METHODS
+    elif max(preset.hidden) == 1000:
+        length = WIDE_MNIST_UNPUBLISHED if published is None else WIDE_MNIST
+    return Cell(
+        row=row,
+        column="MNIST",
+        method=method.value,
+        key=key,
+        preset=preset,
+        length=length,
+        dataset="mnist",
+        metric="test_error",
+        published=published,
     )
+
+
+def _cifar_cell(row: str, network: str, method: Method) -> Cell:
+    """A cell of Table 2, shorter than published."""
+    key = f"drtp_cifar_{network}_{method.value}"
+    return Cell(
+        row=row,
+        column="CIFAR-10",
+        method=method.value,
+        key=key,
+        preset=PRESETS[key],
+        length=CONV_CIFAR if is_conv(PRESETS[key]) else FC_CIFAR,
+        dataset="cifar10",
+        metric="test_error",
+        published=dict(zip(METHODS, CIFAR[network], strict=False)).get(method),
+    )
+
+
+def _generated_cell(task: str, metric: str, method: Method) -> Cell:
+    """A cell of a generated task, at the published length."""
+    key = f"drtp_{task}_{method.value}"
+    preset = PRESETS[key]
+    return Cell(
+        row="-".join(map(str, (FEATURES, *preset.hidden, TARGETS))),
+        column=task,
+        method=method.value,
+        key=key,
+        preset=preset,
+        dataset=f"drtp-{task}",
+        metric=metric,
+        published=CLASSIFICATION.get(method.value) if task == "classification" else None,
+    )
+
+
+def _rate_cell(network: str, rate: float, method: Method) -> Cell:
+    """A cell of `drtp-rates`."""
+    key = f"drtp_rate-{rate:g}_{network}_{method.value}"
+    return Cell(
+        row=NETWORKS[network][0],
+        column=f"Adam, {rate:g}",
+        method=method.value,
+        key=key,
+        preset=PRESETS[key],
+        dataset="mnist",
+        metric="test_error",
+    )
+
+
+def _cells(cell: Callable[[str, str, Method], Cell]) -> tuple[Cell, ...]:
+    """Every method on every network."""
+    return tuple(cell(row, network, method) for network, (row, _) in NETWORKS.items() for method in METHODS)
 
 
 DRTP_MNIST = Table(
@@ -88,7 +140,7 @@ DRTP_MNIST = Table(
     unit="%",
     scale=100,
     decimals=2,
-    cells=_cells("mnist", "mnist", "MNIST", MNIST),
+    cells=_cells(_mnist_cell),
     source=f"{SOURCE}, Table 1",
     run=run_mnist,
     notes=(
@@ -107,9 +159,9 @@ DRTP_CIFAR = Table(
     task="vision",
     unit="%",
     scale=100,
-    cells=_cells("cifar", "cifar10", "CIFAR-10", CIFAR),
+    cells=_cells(_cifar_cell),
     source=f"{SOURCE}, Table 2",
-    run=run_cifar,
+    run=partial(run_cell, quick=QUICK),
     notes=(
         "Fully connected rows: 4 epochs, CONV rows: 1 epoch of 10,000 images, all with bfloat16 products and without "
         "dropout; `--epochs 200` runs the former at full length.",
@@ -127,20 +179,9 @@ DRTP_TASKS = Table(
     unit="%",
     scale=100,
     decimals=2,
-    cells=tuple(
-        Cell(
-            row="256-500-500-10",
-            column="classification",
-            method=method.value,
-            key=f"drtp_classification_{method.value}",
-            dataset="drtp-classification",
-            metric="test_error",
-            published=CLASSIFICATION.get(method.value),
-        )
-        for method in METHODS
-    ),
+    cells=tuple(_generated_cell("classification", "test_error", method) for method in METHODS),
     source=f"{SOURCE}, Figure 3",
-    run=run_generated,
+    run=partial(run_cell, quick=QUICK_GENERATED),
     needs="nothing: the data is generated",
     time="12 min a shallow run, 27 min by BP (1 core)",
 )
@@ -151,20 +192,9 @@ DRTP_REGRESSION = Table(
     task="vision",
     unit="mean squared error",
     decimals=4,
-    cells=tuple(
-        Cell(
-            row="256-100-100-10",
-            column="regression",
-            method=method.value,
-            key=f"drtp_regression_{method.value}",
-            dataset="drtp-regression",
-            metric="test_loss",
-        )
-        for method in METHODS
-        if method is not Method.DRTP
-    ),
+    cells=tuple(_generated_cell("regression", "test_loss", method) for method in METHODS if method is not Method.DRTP),
     source=f"{SOURCE}, Figure 2",
-    run=run_generated,
+    run=partial(run_cell, quick=QUICK_GENERATED),
     notes=("Published is the ranking DFA, BP and FA, sDFA, shallow, on a plot of the loss summed over outputs.",),
     needs="nothing: the data is generated",
     time="1 min a run (1 core)",
@@ -178,20 +208,13 @@ DRTP_RATES = Table(
     scale=100,
     decimals=2,
     cells=tuple(
-        Cell(
-            row=NETWORKS[network][0],
-            column=f"Adam, {rate:g}",
-            method=method.value,
-            key=f"drtp_rate-{rate:g}_{network}_{method.value}",
-            dataset="mnist",
-            metric="test_error",
-        )
+        _rate_cell(network, rate, method)
         for network in ("fc1-500", "fc2-500")
         for rate in RATES
         for method in (Method.BP, Method.DFA)
     ),
     source="ours: the paper has no such table",
-    run=run_mnist,
+    run=partial(run_cell, quick=QUICK),
     notes=("10 epochs. These runs choose nothing: every row of `drtp-mnist` and `drtp-cifar` has 1.5e-4.",),
     in_quick=False,
     needs="MNIST",

@@ -1,28 +1,17 @@
-"""Pictures of iacolippo's experiments: the linear theory step by step, and stacks of weak learners by their number."""
+"""Pictures of iacolippo's experiments for the report."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from harness import results
-from harness.figures import band, canvas, png
 from harness.methods import colour as colour_of
 from harness.report import Figure
 from harness.tables import RunContext
+from vision.iacolippo.drawing import Results, Stack, draw_stacking, draw_theory
+from vision.iacolippo.tables import STACKING
 
-Results = list[dict[str, Any]]
-Group = tuple[str, str, Results]  # label, colour, runs that hold curves
-
-PANELS = {
-    "cost": "cost, log10",
-    "distance": "distance to M, log10",
-    "alignment": "cosine of W2^T e and B e,\nmean error",
-    "alignment_weights": "cosine of W2 and B^T",
-}
 STARTS = {  # presets of the table "linear": label and colour
     "linear_zero_dfa": ("DFA, zero weights", colour_of("dfa")),
     "linear_zero_sdfa": ("sDFA, zero weights", colour_of("sdfa")),
@@ -30,16 +19,6 @@ STARTS = {  # presets of the table "linear": label and colour
     "linear_random_bp": ("BP, random weights", colour_of("bp")),
     "linear_random_shallow": ("shallow, random weights", colour_of("shallow")),
 }
-LINES = {  # metrics of the table "stacking": label, colour, mark
-    "learner_error_mean": ("a learner alone, mean", "#444444", "o-"),
-    "average_error": ("their average", "#0072B2", "s-"),
-    "test_error dense": ("dense layer", "#009E73", "^-"),
-    "test_error rd-bp": ("RD layer, BP", "#D55E00", "v-"),
-    "test_error rd-dfa": ("RD layer, DFA", "#E69F00", "x-"),
-    "test_error rd-dfa-r": ("RD layer, DFA with R as feedback", "#CC79A7", "d-"),
-    "test_error rd-shallow": ("RD layer, D2 alone", "#56B4E9", "+--"),
-}
-CHANCE = 0.9
 
 
 def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
@@ -67,72 +46,10 @@ def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
             "random matrix R between two trained diagonals: DFA cannot train it with a feedback of its own, because "
             "nothing above D1 can turn towards it; with R itself as the feedback it can."
         )
-        yield Figure("Stacking weak learners", caption, draw_stacking([line["result"] for line in stacking]))
+        yield Figure("Stacking weak learners", caption, draw_stacking(runs_of(stacking)))
 
 
-def draw_theory(groups: Sequence[Group]) -> bytes:
-    """A panel for each quantity of `linear.measure` that the theory is about, by step; logarithms of costs."""
-    figure = canvas(9.8, 3.2)
-    started = any(run["curves"]["step"][-1] > 0 for _, _, runs in groups for run in runs)  # step 0 has no logarithm
-    for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for label, colour, runs in groups:
-            curves = [values(run["curves"], name) for run in runs]
-            if any(value is not None for curve in curves for value in curve):
-                position = max((run["curves"]["step"] for run in runs), key=len)
-                band(axes, curves, label, colour, x=position)
-        axes.set_title(title, fontsize="medium")
-        axes.set(xlabel="step", xscale="log" if started else "linear")
-        if name.startswith("alignment"):
-            axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
-            axes.set_ylim(-0.15, 1.05)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
-    return png(figure)
-
-
-def values(curves: dict[str, Any], name: str) -> list[float | None]:
-    """A curve as it is drawn: costs and distances as logarithms."""
-    if name.startswith("alignment"):
-        return list(curves[name])
-    return [math.log10(value) if value else None for value in curves[name]]
-
-
-def draw_stacking(runs: Results) -> bytes:
-    """Error against the number of learners, a panel for each kind of start, a line for each way to combine them."""
-    figure = canvas(9.0, 3.8)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, init in zip(panels, ("different", "same"), strict=True):
-        for metric, (label, colour, mark) in LINES.items():
-            found = by_learners(runs, init, metric)
-            if not found:
-                continue
-            numbers = sorted(found)
-            means = [sum(found[n]) / len(found[n]) for n in numbers]
-            axes.errorbar(
-                numbers, means, [spread(found[n]) for n in numbers], fmt=mark, color=colour, label=label, capsize=2
-            )
-        axes.axhline(100 * CHANCE, color="black", linewidth=0.8, linestyle=":")
-        axes.set(title=f"{init} initial weights", xlabel="learners", yscale="log")
-        axes.set_yticks([5, 10, 20, 50, 90], ["5", "10", "20", "50", "90"])
-        axes.set_xticks(sorted({run["config"]["learners"] for run in runs}))
-        axes.minorticks_off()
-    panels[0].set_ylabel("test error, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
-    return png(figure)
-
-
-def by_learners(runs: Results, init: str, metric: str) -> dict[int, list[float]]:
-    """Errors in % by number of learners; a single learner belongs to both kinds of start."""
-    found: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        error, number = run["metrics"].get(metric), run["config"]["learners"]
-        if error is not None and (run["config"]["init"] == init or number == 1):
-            found[number].append(100 * error)
-    return dict(found)
-
-
-def spread(numbers: Sequence[float]) -> float:
-    """Sample standard deviation; 0 for a single number."""
-    mean = sum(numbers) / len(numbers)
-    return math.sqrt(sum((n - mean) ** 2 for n in numbers) / max(len(numbers) - 1, 1))
+def runs_of(lines: Results) -> list[Stack]:
+    """The settings and the metrics of the runs of table "stacking"."""
+    settings = {cell.key: cell.preset for cell in STACKING.cells}
+    return [(settings[line["preset"]], line["result"]["metrics"]) for line in lines if line["preset"] in settings]

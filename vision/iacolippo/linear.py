@@ -50,6 +50,29 @@ STUCK = "every gradient is zero, so the weights stay as they are"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What decides a number; the notebook's settings are the defaults."""
+
+    method: str = Method.DFA
+    init: float = 0.0  # standard deviation of the weights at the start
+    hidden: int = 1000
+    lr: float = 1e-6
+    steps: int = STEPS  # at most
+
+    def __post_init__(self) -> None:
+        if rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
+            )
+        if not 0 <= self.init < math.inf:
+            raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
+        if not 1 <= self.hidden <= WIDEST:
+            raise UserError(f"--hidden {self.hidden}: give 1 to {WIDEST:,}; more would not fit in memory.")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr {self.lr}: must be above 0, and finite.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """Learn a linear map with a linear network. An epoch is one step: the batch is all there is."""
 
@@ -66,16 +89,12 @@ class Config(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method is not None and rule_of(self.method).needs_target:
-            raise UserError(
-                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
-            )
-        if not 0 <= self.init < math.inf:
-            raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
-        if not 1 <= self.hidden <= WIDEST:
-            raise UserError(f"--hidden {self.hidden}: give 1 to {WIDEST:,}; memory for more is hardly to be had.")
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr {self.lr}: must be above 0, and finite.")
+        self.resolve()
+
+    def resolve(self) -> Setting:
+        """The experiment that these arguments mean."""
+        method = self.method or Method.DFA
+        return Setting(method=method, init=self.init, hidden=self.hidden, lr=self.lr, steps=self.epochs or STEPS)
 
 
 class LinearNet(nn.Module):
@@ -126,8 +145,8 @@ def make_task() -> tuple[Tensor, Tensor, Tensor]:
     return m, x, x @ m.T
 
 
-def train(config: Config, run: Run | None = None) -> dict[str, Any]:
-    """Train as `config` says; with a run, print the theory's quantities as it goes.
+def train(config: Config, run: Run | None = None, setting: Setting | None = None) -> dict[str, Any]:
+    """Train `setting`, or what the arguments of `config` mean; with a run, print the theory's quantities as it goes.
 
     Returns:
         The result. Its metrics are those of `measure` after the last step, the published cosine after step 1 and step
@@ -138,19 +157,20 @@ def train(config: Config, run: Run | None = None) -> dict[str, Any]:
     Raises:
         UserError: the training diverged.
     """
-    method = config.method or Method.DFA
+    setting = setting or config.resolve()
     device = pick_device(config.device)
-    run = run or NullRun("vision", resolved(config))
+    run = run or NullRun("vision", resolved(config, setting))
     seed_everything(config.seed)
     m, x, y = (part.to(device, precision(device)) for part in make_task())
-    net = LinearNet(config.hidden, config.init).to(device, precision(device))
-    attachment = attach(net, method, feedback=Feedback(distribution="gaussian", scaling="none", seed=config.seed))
+    net = LinearNet(setting.hidden, setting.init).to(device, precision(device))
+    feedback = Feedback(distribution="gaussian", scaling="none", seed=config.seed)
+    attachment = attach(net, setting.method, feedback=feedback)
     attachment.loss_scale = 1.0  # the summed error is large by itself
-    optimizer = torch.optim.SGD(net.parameters(), config.lr)
+    optimizer = torch.optim.SGD(net.parameters(), setting.lr)
     run.restore()
     trace = Trace()
-    steps = range(config.epochs or STEPS)
-    for step in run.track(steps, f"linear, {method}"):
+    steps = range(setting.steps)
+    for step in run.track(steps, f"linear, {setting.method}"):
         cost, error = train_step(net, x, y, optimizer)
         check_loss(cost, step)
         trace.costs.append(cost)
@@ -232,29 +252,29 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def resolved(config: Config) -> dict[str, Any]:
+def resolved(config: Config, setting: Setting) -> dict[str, Any]:
     """All that decided the run."""
     return {
         "dataset": "linear-map",
-        "method": config.method or Method.DFA,
+        "method": setting.method,
         "seed": config.seed,
-        "epochs": config.epochs or STEPS,
-        "init": config.init,
-        "hidden": config.hidden,
-        "lr": config.lr,
+        "epochs": setting.steps,
+        "init": setting.init,
+        "hidden": setting.hidden,
+        "lr": setting.lr,
     }
 
 
 def main(config: Config) -> None:
     """Run the command. It takes seconds, so it starts over if interrupted."""
     from harness.methods import colour
-    from vision.iacolippo.figures import draw_theory
+    from vision.iacolippo.drawing import draw_theory
 
-    method = config.method or Method.DFA
-    start = f"_{config.init:g}" if config.init else ""
-    name = f"linear_{slug(method)}{start}-{config.seed}"
+    setting = config.resolve()
+    start = f"_{setting.init:g}" if setting.init else ""
+    name = f"linear_{slug(setting.method)}{start}-{config.seed}"
     pick_device(config.device)
-    with Run("vision", name, resolved(config) | {"device": config.device}, config.out, config.resume) as run:
+    with Run("vision", name, resolved(config, setting) | {"device": config.device}, config.out, config.resume) as run:
         result = train(config, run)
-        picture = draw_theory([(str(method), colour(method), [result])])
+        picture = draw_theory([(str(setting.method), colour(setting.method), [result])])
         write_whole(run.folder / "theory.png", picture)

@@ -54,11 +54,11 @@ CHUNK = 1000  # samples at a time where features are computed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
-    """Train weak learners and a layer on their outputs. --epochs are the top layer's, --method is the learners'."""
+class Setting:
+    """What decides a number, but for the data and the seed; the release's settings are the defaults."""
 
-    dataset: str = "digits"
-    """digits, which needs no files, mnist, fashion-mnist or cifar10."""
+    method: str | None = None
+    epochs: int | None = None
     learners: int = 10
     """How many weak learners."""
     init: Literal["same", "different"] = "different"
@@ -69,12 +69,8 @@ class Config(RunConfig):
     """Epochs of a learner."""
     batch: int = 200
     """Images a step."""
-    resume: bool = False
-    """Start an interrupted run over in its folder."""
-    checkpoint_every: Unused = 1  # a run takes minutes: it has no checkpoints
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         given = {"--learners": self.learners, "--learner-epochs": self.learner_epochs, "--batch": self.batch}
         for option, value in given.items():
             if value < 1:
@@ -102,6 +98,21 @@ class Config(RunConfig):
             return dense
         rd = replace(dense, method=rule_of(top).method, lr=1e-3, reduction="mean", epochs=self.epochs or 200)
         return replace(rd, batch=1) if top == "rd-dfa-one" else rd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig, Setting):
+    """Train weak learners and a layer on their outputs. --epochs are the top layer's, --method is the learners'."""
+
+    dataset: str = "digits"
+    """digits, which needs no files, mnist, fashion-mnist or cifar10."""
+    resume: bool = False
+    """Start an interrupted run over in its folder."""
+    checkpoint_every: Unused = 1  # a run takes minutes: it has no checkpoints
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Setting.__post_init__(self)
 
 
 def stack(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:

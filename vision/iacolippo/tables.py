@@ -6,13 +6,15 @@ Published numbers: of MNIST from `dfa-mnist.ipynb`; of the linear network from t
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from harness.methods import named
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
-from vision.cells import run_cell
+from vision.cells import lengths, run_cell
 from vision.iacolippo import linear, stacking
+from vision.iacolippo.presets import PRESETS
 
 MNIST_PUBLISHED = {"bp": {"test_error": 7.71, "train_error": 2.46}, "dfa": {"test_error": 7.70, "train_error": 5.04}}
 MNIST_COLUMNS = {"test_error": "test error", "train_error": "train error"}
@@ -33,7 +35,12 @@ QUANTITIES = {  # metric: column, published for DFA from zero weights
     "distance": ("distance to M", 0.0095),
     "thousand_steps": ("thousand steps to 1.37e-3", 0.451),
 }
-STACKS = {1: ("different",), 5: ("different", "same"), 10: ("different", "same"), 20: ("different", "same")}
+STACKS: dict[int, tuple[Literal["different", "same"], ...]] = {
+    1: ("different",),
+    5: ("different", "same"),
+    10: ("different", "same"),
+    20: ("different", "same"),
+}
 TOPS = {
     "learner_error_mean": "one learner, mean",
     "learner_error_best": "best learner",
@@ -49,7 +56,7 @@ TOPS = {
 
 def run_notebook(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of the MNIST table, at the published length."""
-    return run_cell(cell, seed, context, length={}, quick={"epochs": 40, "lr": 1e-3})
+    return run_cell(cell, seed, context, quick={"epochs": 40, "lr": 1e-3})
 
 
 def is_defined(start: str, method: str, metric: str) -> bool:
@@ -61,29 +68,16 @@ def is_defined(start: str, method: str, metric: str) -> bool:
 
 def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A row of the linear table, at the published length."""
-    _, start, method = cell.key.split("_")
-    steps = context.epochs or (600 if context.scale == "quick" else None)
-    config = linear.Config(method=named(method), seed=seed, init=STARTS[start][1], epochs=steps, device=context.device)
-    return slim(linear.train(config), digits=6)
+    steps = context.epochs or (600 if context.scale == "quick" else cell.preset.steps)
+    config = linear.Config(seed=seed, device=context.device)
+    return slim(linear.train(config, setting=replace(cell.preset, steps=steps)), digits=6)
 
 
 def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Learners, and every layer on top of them, at the published length."""
-    _, learners, init = cell.key.split("_")
-    small: dict[str, Any] = {"learner_epochs": 10, "batch": 100, "epochs": 20} if context.scale == "quick" else {}
-    length = {"epochs": context.epochs} if context.epochs else {}
-    config = stacking.Config(
-        dataset=cell.dataset,
-        method=named(cell.method),
-        seed=seed,
-        learners=int(learners),
-        init=init,  # type: ignore[arg-type]
-        top="all",
-        data_dir=context.data_dir,
-        device=context.device,
-        **(small | length),
-    )
-    return slim(stacking.stack(config))
+    setting = replace(cell.preset, **lengths(cell, context, {"learner_epochs": 10, "batch": 100, "epochs": 20}))
+    where = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
+    return slim(stacking.stack(stacking.Config(seed=seed, **where, **vars(setting))))
 
 
 NOTEBOOK = Table(
@@ -99,6 +93,7 @@ NOTEBOOK = Table(
             column=column,
             method=method,
             key=f"iacolippo_{method}",
+            preset=PRESETS[f"iacolippo_{method}"],
             dataset="mnist",
             metric=metric,
             published=MNIST_PUBLISHED.get(method, {}).get(metric),
@@ -127,6 +122,7 @@ LINEAR = Table(
             column=column,
             method=method,
             key=f"linear_{start}_{method}",
+            preset=linear.Setting(method=named(method), init=STARTS[start][1]),
             dataset="linear-map",
             metric=metric,
             published=published if (start, method) == ("zero", "dfa") else None,
@@ -164,6 +160,7 @@ STACKING = Table(
             column=column,
             method="dfa",
             key=f"stacking_{learners}_{init}",
+            preset=stacking.Setting(method=named("dfa"), learners=learners, init=init, top="all"),
             dataset="mnist",
             metric=metric,
         )

@@ -5,41 +5,48 @@ None of the published accuracies could be read, so every `published` is empty.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from harness.tables import Cell, RunContext, Table
+from harness.tables import Cell, Table
+from tinydfa import Method
 from vision.cells import run_cell
-from vision.principled.presets import VARIANTS
+from vision.principled.presets import METHODS, PRESETS, VARIANTS
 from vision.rates.notes import note_of
 
 SOURCE = "arXiv 1906.04554"
 QUICK = {"epochs": 10, "lr": 0.02, "batch": 64}
-FC_LENGTH = {"epochs": 10, "precision": "bf16"}  # of 50
-CNN_LENGTH = {"epochs": 4, "train_images": 10_000, "precision": "bf16"}  # of 50 on all images
+LENGTHS: dict[str, dict[str, Any]] = {
+    "fc": {"epochs": 10, "precision": "bf16"},  # of 50
+    "cnn": {"epochs": 4, "train_images": 10_000, "precision": "bf16"},  # of 50 on all images
+}
 COLUMNS = {"test_accuracy": "test", "train_accuracy": "train"}
-
-
-def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """A cell of either table."""
-    length = CNN_LENGTH if "_cnn_" in cell.key else FC_LENGTH
-    return run_cell(cell, seed, context, length=length, quick=QUICK)
 
 
 def _cells(network: str) -> tuple[Cell, ...]:
     """DFA in every variant, backpropagation and shallow training in the plain one."""
-    variants = {name: row for name, (_, row, _) in VARIANTS.items() if name.startswith(network)}
     return tuple(
-        Cell(
-            row=row,
-            column=column,
-            method=method,
-            key=f"principled_{name}_{method}",
-            dataset="cifar10",
-            metric=metric,
-        )
-        for name, row in variants.items()
-        for method in (("bp", "dfa", "shallow") if name.endswith("_tanh") else ("dfa",))
-        for metric, column in COLUMNS.items()
+        _cell(name, row, method, metric)
+        for name, (base, row, changes) in VARIANTS.items()
+        if base.model == network
+        for method in ((Method.DFA,) if changes else METHODS)
+        for metric in COLUMNS
+    )
+
+
+def _cell(name: str, row: str, method: Method, metric: str) -> Cell:
+    """A cell of either table, shorter than published."""
+    key = f"principled_{name}_{method.value}"
+    preset = PRESETS[key]
+    return Cell(
+        row=row,
+        column=COLUMNS[metric],
+        method=method.value,
+        key=key,
+        preset=preset,
+        length=LENGTHS[preset.model],
+        dataset="cifar10",
+        metric=metric,
     )
 
 
@@ -52,7 +59,7 @@ def _table(network: str, what: str, section: str, length: str, time: str) -> Tab
         scale=100,
         cells=_cells(network),
         source=f"{SOURCE}, {section}",
-        run=run,
+        run=partial(run_cell, quick=QUICK),
         in_quick=network == "fc",
         notes=(
             length,

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from harness.grids import or_diverged
-from harness.tables import Cell, RunContext, Table
+from harness.tables import Cell, Table
+from tinydfa import Method
 from vision.cells import run_cell
 from vision.rates.notes import FACTORS, listed
-from vision.rates.presets import HOLD_OUT, TRIED, tried_preset
+from vision.rates.presets import HOLD_OUT, TRIED, Tried, tried_preset
 
 LENGTH = {"precision": "bf16"}
 QUICK = {"epochs": 2, "hold_out": 100}
 
 
-def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+def _cell(row: str, tried: Tried, method: Method, factor: float) -> Cell:
     """A cell of the table: one epoch."""
-    return run_cell(cell, seed, context, length=LENGTH, quick=QUICK)
+    key, preset = tried_preset(tried, method, factor)
+    return Cell(
+        row=row,
+        column=f"{factor:g} times the rate",
+        method=method.value,
+        key=key,
+        preset=preset,
+        length=LENGTH,
+        dataset=tried.dataset,
+        metric="val_error",
+    )
 
 
 VISION_RATES = Table(
@@ -26,20 +37,13 @@ VISION_RATES = Table(
     unit="%",
     scale=100,
     cells=tuple(
-        Cell(
-            row=row,
-            column=f"{factor:g} times the rate",
-            method=method.value,
-            key=tried_preset(tried, method, factor)[0],
-            dataset=tried.dataset,
-            metric="val_error",
-        )
+        _cell(row, tried, method, factor)
         for row, tried in TRIED.items()
         for method in tried.methods
         for factor in FACTORS
     ),
     source="ours: whether rates for the full length suit a short run",
-    run=or_diverged("vision", run),
+    run=or_diverged("vision", partial(run_cell, quick=QUICK)),
     notes=(
         f"{listed()} times the rate of the row's preset by every method, seed 0, one epoch"
         + "".join(f"; of {t.train_images:,} images alone: {row}" for row, t in TRIED.items() if t.train_images)

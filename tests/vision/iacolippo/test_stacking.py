@@ -228,15 +228,22 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
     from harness.aggregate import quick
     from harness.tables import RunContext
-    from vision.iacolippo.figures import draw_stacking
+    from vision.iacolippo.drawing import draw_stacking
+    from vision.iacolippo.figures import runs_of
     from vision.iacolippo.tables import STACKING
 
     cells = {cell.key: cell for cell in quick(STACKING).cells}
     context = RunContext(scale="quick", epochs=1)
-    runs = [STACKING.run(cells[f"stacking_{which}"], 0, context) for which in ("1_different", "5_same", "5_different")]
-    assert [run["config"]["learners"] for run in runs] == [1, 5, 5]
-    assert all(cell.metric in runs[0]["metrics"] for cell in STACKING.cells)
-    assert draw_stacking(runs).startswith(b"\x89PNG")
+    keys = ("stacking_1_different", "stacking_5_same", "stacking_5_different")
+    lines = [{"preset": key, "result": STACKING.run(cells[key], 0, context)} for key in keys]
+    assert [line["result"]["config"]["learners"] for line in lines] == [1, 5, 5]
+    assert [(preset.learners, preset.init) for preset, _ in runs_of(lines)] == [
+        (1, "different"),
+        (5, "same"),
+        (5, "different"),
+    ]
+    assert all(cell.metric in lines[0]["result"]["metrics"] for cell in STACKING.cells)
+    assert draw_stacking(runs_of(lines)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("option", ["--checkpoint-every"])
