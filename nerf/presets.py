@@ -186,12 +186,18 @@ SMALL_RATES = {
 }
 PRESETS |= {name: replace(PRESETS[name], lr=rate) for name, rate in SMALL_RATES.items()}
 TRIED_LENGTH: dict[str, Any] = {"steps": 400, "test_views": 1, "val_views": 4}
-TRIED: dict[str, Preset] = {
-    f"{name}_lr-{rate:g}": replace(PRESETS[name], lr=rate, **TRIED_LENGTH) for name in SMALL_RATES for rate in RATES
+TRIED: dict[str, dict[str, Preset]] = {  # by small preset: every rate that it was tried at, by a name of its own
+    name: {f"{name}_lr-{rate:g}": replace(PRESETS[name], lr=rate, **TRIED_LENGTH) for rate in RATES}
+    for name in SMALL_RATES
 }
-PRESETS |= TRIED
+PRESETS |= {tried: preset for presets in TRIED.values() for tried, preset in presets.items()}
 
 _DEFAULTS = {"synthetic": "small", "blender": "synthetic", "llff": "real"}  # family of presets by data set
+
+
+def small_preset(method: str) -> Preset:
+    """The small settings of a method; those of DFA where it has none of its own."""
+    return replace(PRESETS.get(f"small_{method}", PRESETS["small_dfa"]), method=method)
 
 
 def find_preset(*, name: str | None = None, method: str | None = None, dataset: str) -> Preset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +26,7 @@ from nerf.data.load import load_scene
 from nerf.field.release2020 import load_2020, pixel_offset
 from nerf.output.pictures import kept_pictures
 from nerf.output.scores import evenly, means, score_views
-from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH
+from nerf.presets import PRESETS, RATES, TRIED, TRIED_LENGTH, small_preset
 
 SOURCE = "arXiv 2006.12878"
 SETS = {  # family of presets, row of Table 1 and scenes, in the order of the published table
@@ -63,7 +64,7 @@ def dataset_of(scene: str) -> str:
 
 def run_scene(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene, at the length of the cell's preset."""
-    return slim(_train(cell.key, cell.dataset, seed, context))
+    return slim(_train(cell, cell.dataset, seed, context))
 
 
 def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     if context.scale == "quick":
         return run_scene(cell, seed, context)
     _, _, scenes = SETS[cell.dataset]
-    results = [_train(cell.key, scene, seed, context) for scene in scenes]
+    results = [_train(cell, scene, seed, context) for scene in scenes]
     metrics = {name: statistics.fmean(result["metrics"][name] for result in results) for name in results[0]["metrics"]}
     seconds = sum(result["seconds"] for result in results)
     return slim(results[-1] | {"dataset": cell.dataset, "metrics": metrics, "seconds": seconds})
@@ -82,26 +83,37 @@ def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_small(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene small."""
-    return slim(_train(cell.key, cell.dataset, seed, context, keep_pictures=seed == 0))
+    return slim(_train(cell, cell.dataset, seed, context, small=True, keep_pictures=seed == 0))
 
 
 def run_rate(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train one scene at one of the rates that were tried; few points of the curves, which take time."""
-    return slim(_train(cell.key, cell.dataset, seed, context, log_every=100))
+    return slim(_train(cell, cell.dataset, seed, context, small=True, log_every=100))
 
 
-def _train(preset: str, scene: str, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    dataset: dict[str, Any] = {"dataset": dataset_of(scene), "scene": scene}
-    if context.scale == "quick":
-        preset, changes = "_".join(("small", *preset.split("_")[1:])), dict(QUICK)
-        dataset = {"dataset": "synthetic"}
-    if preset.startswith("small_"):
-        changes["precision"] = fastest(pick_device(context.device))
+def _train(
+    cell: Cell, scene: str, seed: int, context: RunContext, *, small: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Train a cell's preset on a scene.
+
+    Args:
+        cell: Its preset and its length.
+        scene: Name of the scene; at scale "quick" the embedded one takes its place.
+        seed: Seed of the run.
+        context: Scale, device and data root.
+        small: The preset is a small one. Others have their method's small preset at scale "quick".
+        **options: Fields of `train.Config`.
+    """
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
+    preset, dataset = replace(cell.preset, **cell.length), {"dataset": dataset_of(scene), "scene": scene}
+    if context.scale == "quick":
+        preset = replace(preset if small else small_preset(preset.method), **QUICK)
+        dataset = {"dataset": "synthetic"}
+    if small or context.scale == "quick":
+        preset = replace(preset, precision=fastest(pick_device(context.device)))
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return train.train(train.Config(preset=preset, seed=seed, **dataset, **place, **changes, **options))
+    return train.train(train.Config(seed=seed, **dataset, **place, **options), preset=preset)
 
 
 def run_released(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -139,6 +151,7 @@ def _scenes(methods: Iterable[str]) -> tuple[Cell, ...]:
             column="PSNR",
             method=method,
             key=f"{family}_{method}",
+            preset=PRESETS[f"{family}_{method}"],
             dataset=scene,
             metric="test_psnr",
             published=published.by_scene(scene, method),
@@ -167,6 +180,7 @@ TABLE1 = Table(
             column="PSNR",
             method=method,
             key=f"{family}_{method}",
+            preset=PRESETS[f"{family}_{method}"],
             dataset=dataset,
             metric="test_psnr",
             published=published.TABLE_1[family].get(method),
@@ -209,6 +223,7 @@ NERF_SMALL = Table(
             column=column,
             method=method,
             key=f"small_{method}{size}",
+            preset=PRESETS[f"small_{method}{size}"],
             dataset=scene,
             metric=metric,
         )
@@ -241,14 +256,14 @@ NERF_RATES = Table(
             column=f"{preset.lr:g}",
             method=method,
             key=tried,
+            preset=preset,
             dataset=scene,
             metric="val_psnr",
         )
         for size, (scenes, methods) in TRIED_ON.items()
         for scene in scenes
         for method in methods
-        for tried, preset in TRIED.items()
-        if tried.rpartition("_lr-")[0] == f"small_{method}{size}"
+        for tried, preset in TRIED[f"small_{method}{size}"].items()
     ),
     source="ours: how the rates of `nerf-small` were chosen",
     run=or_diverged("nerf", run_rate),
@@ -300,7 +315,15 @@ FIGURE_A1 = Table(
     unit="dB",
     decimals=2,
     cells=tuple(
-        Cell(row="lego", column="PSNR", method=method, key=f"tiny_{method}", dataset="lego", metric="test_psnr")
+        Cell(
+            row="lego",
+            column="PSNR",
+            method=method,
+            key=f"tiny_{method}",
+            preset=PRESETS[f"tiny_{method}"],
+            dataset="lego",
+            metric="test_psnr",
+        )
         for method in METHODS
     ),
     source=f"{SOURCE}, Figure A.1",

@@ -109,13 +109,16 @@ class Config(config.RunConfig, MemoryConfig):
         )
 
 
-def train(config: Config, run: Run | None = None, scene: Scene | None = None) -> dict[str, Any]:
+def train(
+    config: Config, run: Run | None = None, scene: Scene | None = None, preset: Preset | None = None
+) -> dict[str, Any]:
     """Train as `config` says.
 
     Args:
         config: The run.
         run: Its folder; None: it leaves none.
         scene: The scene, if it was loaded already.
+        preset: Its settings; None: those that `config` means.
 
     Returns:
         The result (see `harness.results.make_result`), with curves.
@@ -123,7 +126,7 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
-    preset, device = config.resolve(), pick_device(config.device)
+    preset, device = preset or config.resolve(), pick_device(config.device)
     scene = (scene or load_preset_scene(preset, config)).to(device)
     run = run or NullRun("nerf", resolved(config, preset, scene))
     seed_everything(config.seed)

@@ -195,21 +195,24 @@ LADDER_RATES = {"noam": (0.5, 1.0, 2.0, 4.0), "adam": (5e-4, 1e-3, 2e-3, 4e-3)}
 LADDER_STEPS = 300
 
 
-def _rates() -> dict[str, Preset]:
-    """Every small row at every rate of its grid, by the row's name and the rate."""
-    found = {}
+def _rates() -> dict[str, dict[str, Preset]]:
+    """By small row: its preset at every rate of its grid, by a name of its own."""
+    found: dict[str, dict[str, Preset]] = {}
     for name, preset in (SMALL | OURS | GAP).items():
         one_cycle = preset.schedule == "onecycle"
         if name in GAP and name != "small_shallow_no_dropout":
             continue  # a row that takes something back keeps the rate of what it is compared with
         steps = preset.steps if one_cycle else LADDER_STEPS
-        for rate in ONE_CYCLE_RATES if one_cycle else LADDER_RATES[preset.schedule]:
-            found[f"{name}_lr-{rate:g}"] = replace(preset, lr=rate, steps=steps, validate_every=steps)
+        rates = ONE_CYCLE_RATES if one_cycle else LADDER_RATES[preset.schedule]
+        found[name] = {
+            f"{name}_lr-{rate:g}": replace(preset, lr=rate, steps=steps, validate_every=steps) for rate in rates
+        }
     return found
 
 
-RATES: dict[str, Preset] = _rates()
-PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP | RATES
+TRIED: dict[str, dict[str, Preset]] = _rates()
+PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP
+PRESETS |= {tried: preset for presets in TRIED.values() for tried, preset in presets.items()}
 
 
 def find_preset(name: str | None, granularity: str | None, method: str | None, dataset: str) -> Preset:

@@ -7,6 +7,7 @@ small scale (the presets `small_*`), and rows that the paper does not have: eith
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from harness.device import pick_device
@@ -14,7 +15,7 @@ from harness.precision import fastest
 from harness.results import slim
 from harness.tables import Cell, RunContext, Table
 from nlp import train
-from nlp.presets import LADDER_RATES, PRESETS, RATES, Preset
+from nlp.presets import LADDER_RATES, PAPER_DATA, PRESETS, TRIED, Preset
 from nlp.published import PUBLISHED
 
 ROWS = {  # preset: row
@@ -54,7 +55,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same, and measure the alignment at every validation."""
-    every = QUICK["validate_every"] if context.scale == "quick" else PRESETS[cell.key.partition("+")[0]].validate_every
+    every = QUICK["validate_every"] if context.scale == "quick" else cell.preset.validate_every
     result = _train(cell, seed, context, alignment_every=every)
     found = [value for name, value in result["metrics"].items() if name.startswith("alignment ")]
     result["metrics"]["alignment"] = sum(found) / len(found)
@@ -62,16 +63,15 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 
 def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[str, Any]:
-    preset: str = cell.key
-    length: dict[str, Any] = {}
-    if preset.startswith("small_"):  # with bf16 half the time, and within 0.5 % the same perplexity
-        length["precision"] = fastest(pick_device(context.device))
+    preset = replace(cell.preset, **cell.length)
     if context.scale == "quick":
-        preset, length = f"small_{preset.removeprefix('small_')}", dict(QUICK)
+        preset = replace(preset, **QUICK)
+    elif cell.dataset not in PAPER_DATA:  # with bf16 half the time, and within 0.5 % the same perplexity
+        options["precision"] = fastest(pick_device(context.device))
     if context.epochs is not None:
-        length |= {"epochs": context.epochs, "steps": None}
+        preset = replace(preset, epochs=context.epochs, steps=None)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return slim(train.train(train.Config(preset=preset, dataset=cell.dataset, seed=seed, **place, **length, **options)))
+    return slim(train.train(train.Config(dataset=cell.dataset, seed=seed, **place, **options), preset=preset))
 
 
 def _cells() -> tuple[Cell, ...]:
@@ -81,7 +81,15 @@ def _cells() -> tuple[Cell, ...]:
         method = str(PRESETS[small].method)
         for metric, column in (("val_perplexity", "docs"), ("val_word_perplexity", "docs, a word")):
             cells.append(
-                Cell(row=row, column=column, method=method, key=small, dataset="docs", metric=metric),
+                Cell(
+                    row=row,
+                    column=column,
+                    method=method,
+                    key=small,
+                    preset=PRESETS[small],
+                    dataset="docs",
+                    metric=metric,
+                ),
             )
         if name in PRESETS:  # the paper has this row
             cells.append(
@@ -90,6 +98,7 @@ def _cells() -> tuple[Cell, ...]:
                     column="WikiText-103",
                     method=method,
                     key=name,
+                    preset=PRESETS[name],
                     dataset="wikitext-103",
                     metric="val_perplexity",
                     published=PUBLISHED[name],
@@ -147,6 +156,7 @@ GAP = Table(
             column="docs",
             method=str(PRESETS[preset].method),
             key=preset,
+            preset=PRESETS[preset],
             dataset="docs",
             metric="val_perplexity",
         )
@@ -175,6 +185,7 @@ ALIGNMENT = Table(
             column="docs",
             method="dfa",
             key=f"small_{name}",
+            preset=PRESETS[f"small_{name}"],
             dataset="docs",
             metric="alignment",
         )
@@ -206,12 +217,12 @@ def _rate_cells(rows: dict[str, str], column: Callable[[Preset, float], str]) ->
             column=column(PRESETS[name], preset.lr),
             method=str(preset.method),
             key=tried,
+            preset=preset,
             dataset="docs",
             metric="val_perplexity",
         )
         for name, row in rows.items()
-        for tried, preset in RATES.items()
-        if tried.rpartition("_lr-")[0] == name
+        for tried, preset in TRIED[name].items()
     )
 
 

@@ -48,7 +48,11 @@ class Config(RunConfig):
 
 
 def train(
-    config: RunConfig, run: Run | None = None, corpus: Corpus | None = None, device: torch.device | None = None
+    config: RunConfig,
+    run: Run | None = None,
+    corpus: Corpus | None = None,
+    device: torch.device | None = None,
+    preset: Preset | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says.
 
@@ -57,6 +61,7 @@ def train(
         run: Its folder; None: it leaves none.
         corpus: The text, if it was loaded already.
         device: The device, if it was picked already.
+        preset: Its settings; None: those that `config` means.
 
     Returns:
         The result (see `harness.results.make_result`). Its curves have an entry a validation: step, train_loss (nats
@@ -65,7 +70,7 @@ def train(
     Raises:
         UserError: an impossible configuration, missing or damaged text, or a loss that is not finite.
     """
-    preset = config.resolve()
+    preset = preset or config.resolve()
     device, corpus = device or pick_device(config.device), corpus or config.load(preset)
     check(preset, corpus)
     config.check_pipeline(preset)

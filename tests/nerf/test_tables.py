@@ -16,7 +16,7 @@ from harness.results import read
 from harness.tables import RunContext
 from nerf import tables
 from nerf.data import llff
-from nerf.presets import PRESETS
+from nerf.presets import PRESETS, RATES, TRIED
 from nerf.report import sections
 from tinydfa import Method
 
@@ -31,59 +31,57 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        assert cell.key.startswith("released") or PRESETS[cell.key].method is Method(cell.method)
+        assert cell.preset == PRESETS.get(cell.key)  # of the released networks there is none
+        assert cell.preset is None or cell.preset.method is Method(cell.method)
 
 
-def with_another_rate(lines):
-    """The small presets that were run to the end and have another rate than the best, with that."""
-    rates, found = BY_NAME["nerf-rates"], {}
+def best_rates(lines):
+    """By small preset that was run to the end: the rate of the best mean over scenes."""
+    found, rows = {}, {}
     for line in lines:
         psnr = line["result"]["metrics"]["val_psnr"]
         found[line["preset"], line["dataset"]] = -math.inf if psnr is None else psnr  # None: it diverged
-    rows = {}
-    for cell in rates.cells:
-        rows.setdefault(cell.key.rpartition("_lr-")[0], set()).add((cell.key, cell.dataset))
-    wrong = {}
-    for row, tried in rows.items():
-        if found.keys() >= tried:  # a row that was not run to its end chooses nothing
-            sums = {}
-            for preset, dataset in tried:
-                sums[preset] = sums.get(preset, 0) + found[preset, dataset]
-            best = PRESETS[max(sums, key=sums.__getitem__)].lr
-            wrong |= {row: best} if PRESETS[row].lr != best else {}
-    return wrong
+    for cell in BY_NAME["nerf-rates"].cells:
+        row = next(name for name, presets in TRIED.items() if cell.key in presets)
+        rows.setdefault(row, {}).setdefault(cell.preset.lr, []).append((cell.key, cell.dataset))
+    return {
+        row: max(tried, key=lambda rate: sum(found[run] for run in tried[rate]))
+        for row, tried in rows.items()
+        if found.keys() >= {run for runs in tried.values() for run in runs}  # one that was cut off chooses nothing
+    }
 
 
 def test_a_small_preset_has_the_rate_that_was_best_of_those_tried():
-    assert with_another_rate(read(BY_NAME["nerf-rates"].path(RESULTS))) == {}
+    best = best_rates(read(BY_NAME["nerf-rates"].path(RESULTS)))
+    assert best == {row: PRESETS[row].lr for row in best}
 
 
 def test_the_best_rate_is_that_of_the_best_mean_over_scenes_and_a_row_that_was_cut_off_has_none():
-    scores = {"lego": {1e-3: 20.0, 3e-3: 19.0, 1e-2: 5.0}, "fern": {1e-3: 20.0, 3e-3: 18.0, 1e-2: 36.0}}
-    lines = [
-        {"preset": f"small_bp_lr-{rate:g}", "dataset": scene, "result": {"metrics": {"val_psnr": score}}}
-        for scene, by_rate in scores.items()
+    psnr = {"lego": dict.fromkeys(RATES, 10.0), "fern": dict.fromkeys(RATES, 10.0)}
+    psnr["lego"] |= {1e-3: 20.0, 3e-3: 19.0, 1e-2: 5.0}
+    psnr["fern"] |= {1e-3: 20.0, 3e-3: 18.0, 1e-2: 36.0}
+    lines = {
+        (scene, rate): {"preset": f"small_bp_lr-{rate:g}", "dataset": scene, "result": {"metrics": {"val_psnr": score}}}
+        for scene, by_rate in psnr.items()
         for rate, score in by_rate.items()
-    ]
-    assert with_another_rate(lines) == {"small_bp": 1e-2}
-    lines[-1]["result"]["metrics"]["val_psnr"] = None
-    assert with_another_rate(lines) == {"small_bp": 1e-3}
-    assert with_another_rate(lines[:-1]) == {}
+    }
+    assert best_rates(lines.values()) == {"small_bp": 1e-2}
+    lines["fern", 1e-2]["result"]["metrics"]["val_psnr"] = None
+    assert best_rates(lines.values()) == {"small_bp": 1e-3}
+    assert best_rates(list(lines.values())[:-1]) == {}
 
 
 def test_every_small_row_is_tried_at_the_same_rates_and_on_validation_views():
     tried = {}
     for cell in BY_NAME["nerf-rates"].cells:
         assert cell.metric == "val_psnr"
-        preset = PRESETS[cell.key]
-        assert (preset.steps, preset.val_views) == (400, 4)
-        row = PRESETS[cell.key.rpartition("_lr-")[0]]
+        assert (cell.preset.steps, cell.preset.val_views) == (400, 4)
+        row = PRESETS[next(name for name, presets in TRIED.items() if cell.key in presets)]
         changes = {"lr": row.lr, "steps": row.steps, "test_views": row.test_views, "val_views": None}
-        assert replace(preset, **changes) == row
-        tried.setdefault((cell.row, cell.method), []).append(preset.lr)
-    assert all(rates == [1e-3, 3e-3, 1e-2] for rates in tried.values())
-    small = {cell.key for cell in BY_NAME["nerf-small"].cells}
-    assert {cell.key.rpartition("_lr-")[0] for cell in BY_NAME["nerf-rates"].cells} == small
+        assert replace(cell.preset, **changes) == row
+        tried.setdefault((cell.row, cell.method), []).append(cell.preset.lr)
+    assert all(rates == [1e-3, 3e-3, 1e-2, 3e-2] for rates in tried.values())
+    assert {cell.key for cell in BY_NAME["nerf-small"].cells} == set(TRIED)
 
 
 def test_published_numbers_are_those_of_the_two_papers():
@@ -138,7 +136,7 @@ def test_what_a_result_keeps_to_be_looked_at_are_pictures_of_the_scene(result):
 def test_the_mean_over_scenes_is_of_all_scenes_of_the_set(monkeypatch):
     scores = dict(zip(llff.NAMES, range(8), strict=True))
 
-    def fake(preset, scene, seed, context):
+    def fake(cell, scene, seed, context):
         return {"dataset": scene, "seed": seed, "metrics": {"test_psnr": scores[scene]}, "seconds": 1.0}
 
     monkeypatch.setattr(tables, "_train", fake)
@@ -194,3 +192,24 @@ def test_the_readme_has_a_block_for_every_table():
     text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
     for table in tables.TABLES:
         assert f"<!-- results:{table.name} -->" in text
+
+
+def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
+    trained = []
+    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {})
+    cell = next(cell for cell in BY_NAME["tableA5"].cells if cell.row == "lego" and cell.method == "dfa")
+    other = replace(cell, key="of no preset", preset=replace(cell.preset, width=64), length={"steps": 9})
+    BY_NAME["tableA5"].run(other, 0, RunContext())
+    assert trained == [replace(PRESETS["synthetic_dfa"], width=64, steps=9)]
+
+
+def test_a_small_run_of_a_large_preset_has_the_small_settings_of_its_method(monkeypatch):
+    trained = []
+    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {})
+    cell = next(cell for cell in BY_NAME["figureA1"].cells if cell.method == "shallow")
+    for method in ("shallow", "sdfa"):
+        own = replace(cell, preset=replace(cell.preset, method=Method(method)))
+        BY_NAME["figureA1"].run(own, 0, QUICK)
+    shallow, sdfa = (replace(preset, precision="fp32") for preset in trained)
+    assert shallow == replace(PRESETS["small_shallow"], **tables.QUICK)
+    assert sdfa == replace(PRESETS["small_dfa"], method=Method.SDFA, **tables.QUICK)

@@ -9,7 +9,7 @@ import pytest
 from harness.results import read
 from harness.tables import RunContext
 from nlp import tables
-from nlp.presets import PRESETS
+from nlp.presets import PRESETS, TRIED
 from nlp.report import sections
 from tinydfa import Method
 
@@ -23,7 +23,8 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     places = [(cell.row, cell.column, cell.method) for cell in table.cells]
     assert len(set(places)) == len(places)
     for cell in table.cells:
-        assert PRESETS[cell.key].method is Method(cell.method)
+        assert cell.preset == PRESETS[cell.key]
+        assert cell.preset.method is Method(cell.method)
 
 
 def test_published_numbers_are_those_of_the_paper_and_stand_beside_the_published_settings_alone():
@@ -50,7 +51,8 @@ def test_a_small_row_has_the_rate_that_was_best_of_those_tried(name):
     found = {line["preset"]: line["result"]["metrics"]["val_perplexity"] for line in read(table.path(RESULTS))}
     rows = {}
     for cell in table.cells:
-        rows.setdefault(cell.key.rpartition("_lr-")[0], []).append(cell.key)
+        row = next(name for name, presets in TRIED.items() if cell.key in presets)
+        rows.setdefault(row, []).append(cell.key)
     for row, tried in rows.items():
         if found.keys() >= set(tried):  # a row that was not run to its end chooses nothing
             assert PRESETS[row].lr == PRESETS[min(tried, key=found.__getitem__)].lr, row
@@ -58,7 +60,7 @@ def test_a_small_row_has_the_rate_that_was_best_of_those_tried(name):
 
 def test_a_row_of_the_gap_takes_back_what_it_names_and_nothing_else():
     for cell in BY_NAME["nlp-gap"].cells:
-        mine = PRESETS[cell.key]
+        mine = cell.preset
         if mine.method is Method.DFA:
             ours = PRESETS["small_ours_gap" if cell.row.startswith("macro") else "small_micro_ours"]
             assert replace(mine, last_block=ours.last_block, dropout=ours.dropout) == ours
@@ -111,3 +113,14 @@ def test_the_readme_has_a_block_for_every_table():
     text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
     for table in tables.TABLES:
         assert f"<!-- results:{table.name} -->" in text
+
+
+def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
+    trained = []
+    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {"metrics": {}})
+    cell = next(cell for cell in BY_NAME["table5"].cells if cell.dataset == "wikitext-103" and cell.key == "micro")
+    other = replace(cell, key="of no preset", preset=replace(cell.preset, layers=3), length={"epochs": 2})
+    BY_NAME["table5"].run(other, 0, RunContext())
+    assert trained == [replace(PRESETS["micro"], layers=3, epochs=2)]
+    BY_NAME["table5"].run(other, 0, RunContext(epochs=5))
+    assert trained[1] == replace(PRESETS["micro"], layers=3, epochs=5, steps=None)
