@@ -36,7 +36,7 @@ from benchmarks.memory_picture import picture
 from benchmarks.models import Block, loss, sgd_step
 from benchmarks.step_time import show
 from benchmarks.timing import Step, interleave, ratio
-from harness.allocator import keep_freed_memory
+from harness.run.allocator import keep_freed_memory
 from tinydfa import Rule, attach
 from tinydfa.rules import ForwardFitted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.figures import WIDEST, canvas, png
+from harness.report.figures import WIDEST, canvas, png
 
 COLOURS = {
     "bp": "#444444",

@@ -19,8 +19,8 @@ from benchmarks.scale import Scale
 from benchmarks.timing import Step
 from graphs.data import load_graph
 from graphs.train import train_epoch as train_graph
-from harness.allocator import keep_freed_memory
 from harness.methods import rule_of
+from harness.run.allocator import keep_freed_memory
 from tinydfa import Method, attach
 from vision.data.sets import Split
 from vision.models.build import build_model

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
-from harness.allocator import keep_freed_memory
+from harness.run.allocator import keep_freed_memory
 from nerf.data.load import load_scene
 from nerf.field.encoding import encoded_width
 from nerf.field.fields import Fields

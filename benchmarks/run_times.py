@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import save
-from harness import execute
-from harness.aggregate import wanted_runs
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.execute import Job, Outcome
 from harness.tables import RunContext, Table
+from harness.tables.aggregate import lines_of, wanted_runs
+from reproduce import execute
+from reproduce.execute import Job, Outcome
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Config:
 
 def longest(table: Table, config: Config) -> Job | None:
     """The run of `table` that took longest among those that are held; None if there are none."""
-    lines = execute.lines_of(table, config.results, RunContext().label)
+    lines = lines_of(table, config.results, RunContext().label)
     if not lines:
         return None
     line = max(lines, key=lambda line: line["result"]["seconds"])
@@ -85,10 +85,10 @@ def before(path: Path, tables: Sequence[str]) -> list[Row]:
 
 def main(config: Config) -> None:
     """Run by run, keeping each as it ends; status 1 if one failed."""
-    import reproduce
+    from reproduce.tasks import discover
 
     device = str(pick_device(config.device))
-    known = reproduce.discover()
+    known = discover()
     if unknown := [name for name in config.tables if name not in known]:
         raise UserError(f"no table is called '{unknown[0]}'. There are: {', '.join(known)}.")
     jobs = [job for name in config.tables or known if (job := longest(known[name], config)) is not None]

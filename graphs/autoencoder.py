@@ -25,8 +25,8 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import rule_of, slug
 from harness.run import NullRun, Run
+from harness.run.stateful import Record
 from harness.seeds import seed_everything
-from harness.stateful import Record
 from tinydfa import attach
 
 

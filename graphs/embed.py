@@ -26,11 +26,11 @@ from graphs.models import GCN, build_model
 from graphs.presets import MODELS
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.figures import canvas, png
 from harness.files import write_whole
 from harness.methods import label as label_of
-from harness.results import make_result
+from harness.report.figures import canvas, png
 from harness.seeds import check_seed, seed_everything
+from harness.tables.results import make_result
 
 TITLES = {"bp": "backpropagation", "dfa": "DFA", "shallow": "shallow"}
 PERPLEXITY, LEARNING_RATE = 20, 100

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.arrays import read_arrays
-from harness.checkpoint import load_plain, why_unreadable
+from harness.data.arrays import read_arrays
 from harness.errors import UserError
+from harness.run.checkpoint import load_plain, why_unreadable
 
 MASKS = ("train_mask", "val_mask", "test_mask")
 DENSE = ("x", "edge_index", "y")

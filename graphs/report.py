@@ -7,10 +7,10 @@ from pathlib import Path
 
 from graphs.embed import draw
 from graphs.presets import MODELS
-from harness.figures import band, png
 from harness.methods import colour
-from harness.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.report import Figure, Section
+from harness.report.figures import band, png
+from harness.report.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.tables import RunContext
 
 NAMES = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed", "synthetic": "the synthetic graph"}

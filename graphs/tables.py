@@ -10,8 +10,8 @@ from typing import Any
 from graphs import alignment, autoencoder, embed, published, train
 from graphs.presets import GRID, MODELS
 from harness.methods import named
-from harness.results import slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import slim
 
 DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SOURCE = "arXiv 2006.12878"

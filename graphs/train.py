@@ -26,8 +26,8 @@ from harness.errors import UserError
 from harness.files import name_of
 from harness.methods import slug
 from harness.run import NullRun, Run
+from harness.run.stateful import Record
 from harness.seeds import seed_everything
-from harness.stateful import Record
 from tinydfa import Attachment, attach
 
 
@@ -94,7 +94,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
         graph: The graph, if it was loaded already.
 
     Returns:
-        The result (see `harness.results.make_result`), with curves per epoch.
+        The result (see `harness.tables.results.make_result`), with curves per epoch.
 
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.figures import canvas, png
 from harness.methods import label
-from harness.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.report import Figure, Section
+from harness.report.figures import canvas, png
+from harness.report.panels import Lines, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.tables import RunContext
 from nerf.tables import SMALL
 

@@ -16,10 +16,10 @@ from typing import Any
 from harness.data import data_root
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.grids import or_diverged
 from harness.precision import fastest
-from harness.results import make_result, slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.grids import or_diverged
+from harness.tables.results import make_result, slim
 from nerf import published, train
 from nerf.data import blender, llff
 from nerf.data.load import load_scene

@@ -20,7 +20,7 @@ import tyro
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.precision import Precision, check_precision
-from harness.results import plain
+from harness.tables.results import plain
 from nerf.data.images import Background
 from nerf.data.load import DATASETS, load_scene
 from nerf.field.fields import Fields

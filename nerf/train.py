@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 import torch
 
-from harness.allocator import keep_freed_memory
-from harness.checkpoint import read_checkpoint
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.memory import MemoryConfig
 from harness.methods import check_compile, named, slug
 from harness.precision import Precision, check_precision
 from harness.run import NullRun, Run, check_loss, read_config
+from harness.run.allocator import keep_freed_memory
+from harness.run.checkpoint import read_checkpoint
+from harness.run.memory import MemoryConfig
 from harness.seeds import seed_everything
 from nerf import config
 from nerf.data.images import Background
@@ -121,7 +121,7 @@ def train(
         preset: Its settings; None: those that `config` means.
 
     Returns:
-        The result (see `harness.results.make_result`), with curves.
+        The result (see `harness.tables.results.make_result`), with curves.
 
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from harness import config
 from harness.errors import UserError
-from harness.memory import MemoryConfig
 from harness.methods import rule_of
 from harness.precision import Precision
 from harness.processes import started
+from harness.run.memory import MemoryConfig
 from nlp.presets import Preset, find_preset
 from nlp.text.load import Corpus, load_corpus
 from tinydfa import Method

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.figures import band, png
 from harness.methods import colour
-from harness.panels import Lines, grouped, lines_with_curves, side_by_side
 from harness.report import Excerpt, Figure, Section
+from harness.report.figures import band, png
+from harness.report.panels import Lines, grouped, lines_with_curves, side_by_side
 from harness.tables import RunContext
 
 WHERE = {"docs": "the documentation corpus", "synthetic": "Python's own documentation", "wikitext-103": "WikiText-103"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.device import pick_device
 from harness.precision import fastest
-from harness.results import slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import slim
 from nlp import train
 from nlp.presets import LADDER_RATES, PAPER_DATA, PRESETS, TRIED, Preset
 from nlp.published import PUBLISHED

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from harness import processes
-from harness.checkpoint import read_checkpoint
 from harness.device import pick_device
 from harness.errors import UserError
-from harness.launch import check_launch
 from harness.methods import slug
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss, read_config
+from harness.run.checkpoint import read_checkpoint
+from harness.run.launch import check_launch
 from nlp.alignment import batch_alignment
 from nlp.config import RunConfig
 from nlp.evaluate import Score, evaluate
@@ -64,8 +64,8 @@ def train(
         preset: Its settings; None: those that `config` means.
 
     Returns:
-        The result (see `harness.results.make_result`). Its curves have an entry a validation: step, train_loss (nats
-        per token since the one before), val_loss; and one a measurement of the alignment.
+        The result (see `harness.tables.results.make_result`). Its curves have an entry a validation: step, train_loss
+        (nats per token since the one before), val_loss; and one a measurement of the alignment.
 
     Raises:
         UserError: an impossible configuration, missing or damaged text, or a loss that is not finite.

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from harness import processes
-from harness.best import BestWeights
 from harness.errors import UserError
 from harness.methods import check_compile
 from harness.precision import at_least_float32
+from harness.run.best import BestWeights
 from harness.seeds import seed_everything
 from nlp.config import RunConfig
 from nlp.model.transformer import LanguageModel, cross_entropy

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.figures import png
-from harness.panels import Lines, grouped, legend, lines_with_curves, side_by_side
-from harness.panels import draw_methods as draw
 from harness.report import Figure, Section
+from harness.report.figures import png
+from harness.report.panels import Lines, grouped, legend, lines_with_curves, side_by_side
+from harness.report.panels import draw_methods as draw
 from harness.tables import RunContext
 from recsys.alignment import NAME
 from recsys.presets import MODELS

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from harness.results import slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import slim
 from recsys import train
 from recsys.config import check_embedding_feedback
 from recsys.presets import LEARNING_RATES, MODELS, PRESETS, PUBLISHED, TRIED, Preset, find_preset

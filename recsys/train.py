@@ -19,10 +19,10 @@ import torch
 
 from harness import processes
 from harness.device import pick_device
-from harness.launch import check_launch
 from harness.methods import slug
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss
+from harness.run.launch import check_launch
 from recsys.alignment import batch_alignment, summary
 from recsys.config import RunConfig, check_share, small_log_hint
 from recsys.evaluate import evaluate
@@ -55,7 +55,7 @@ def train(
         device: The device, if it was picked already.
 
     Returns:
-        The result (see `harness.results.make_result`), with curves per epoch.
+        The result (see `harness.tables.results.make_result`), with curves per epoch.
 
     Raises:
         UserError: an impossible configuration, missing or damaged data, other data than that of the run to be resumed,

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import processes
-from harness.best import BestWeights
 from harness.errors import UserError
 from harness.methods import check_compile, rule_of
 from harness.precision import at_least_float32
+from harness.run.best import BestWeights
 from harness.seeds import seed_everything
 from recsys.config import RunConfig
 from recsys.log.batches import Batch

@@ -19,14 +19,16 @@ FAKE = ROOT / "tests" / "harness" / "fake_tables.py"
 
 
 class Project:
-    """A copy of reproduce.py with one task, `fake`, standing where `graphs` is looked for."""
+    """A copy of reproduce/ with one task, `fake`, standing where `graphs` is looked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.trace = folder, folder / "trace.txt"
-        text = (ROOT / "reproduce.py").read_text()
+        shutil.copytree(ROOT / "reproduce", folder / "reproduce", ignore=shutil.ignore_patterns("__pycache__"))
+        tasks = folder / "reproduce" / "tasks.py"
+        text = tasks.read_text()
         changed = re.sub(r"^TASKS = .*$", 'TASKS = ("fake", "absent")', text, flags=re.MULTILINE)
         assert changed != text
-        (folder / "reproduce.py").write_text(changed)
+        tasks.write_text(changed)
         (folder / "fake").mkdir()
         (folder / "fake" / "__init__.py").touch()
         shutil.copy(FAKE, folder / "fake" / "tables.py")
@@ -175,7 +177,7 @@ def test_quick_runs_small_cells_on_embedded_data(project: Project):
         (["good", "--scale", "quick", "--datasets", "cora"], "--datasets has no meaning with --scale quick"),
         (["good", "--data-dir", "nowhere"], "--data-dir nowhere: no such folder"),
         (["good", "--device", "gpu"], "--device gpu: no such kind of device"),
-        (["good", "--out", "reproduce.py/x"], "cannot write reproduce.py/x"),
+        (["good", "--out", "reproduce/tasks.py/x"], "cannot write reproduce/tasks.py/x"),
     ],
 )
 def test_a_mistake_is_status_2_and_one_line(project: Project, arguments: list[str], message: str):

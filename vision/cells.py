@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.device import pick_device
 from harness.precision import fastest
-from harness.results import slim
 from harness.tables import Cell, RunContext
+from harness.tables.results import slim
 from tinydfa import Method
 from vision import train
 from vision.preset import Preset

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.stateful import Record
+from harness.run.stateful import Record
 
 
 @dataclass

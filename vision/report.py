@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.figures import canvas, png
 from harness.methods import label
-from harness.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.report import Figure, Section
+from harness.report.figures import canvas, png
+from harness.report.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
 from harness.tables import RunContext
 from vision.bottleneck import figures as bottleneck
 from vision.iacolippo import figures as iacolippo

@@ -22,10 +22,10 @@ from harness import config
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
-from harness.memory import MemoryConfig
 from harness.methods import rule_of, slug
 from harness.precision import Precision, autocast, check_precision, products
 from harness.run import NullRun, Run
+from harness.run.memory import MemoryConfig
 from harness.seeds import seed_everything
 from tinydfa import Attachment, attach
 from vision.alignment import batch_alignment
@@ -137,7 +137,7 @@ def train(
         preset: What is trained; None: what the arguments of `config` mean.
 
     Returns:
-        The result (see `harness.results.make_result`), with curves per epoch.
+        The result (see `harness.tables.results.make_result`), with curves per epoch.
 
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.progress import track
+from harness.run.progress import track
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
 from nerf.output.scores import evenly

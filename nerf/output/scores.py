@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.progress import track
+from harness.run.progress import track
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
 from nerf.scene.rays import PIXEL_CENTRE, view_rays

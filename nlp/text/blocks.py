@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from harness.download import sha256
+from harness.data.download import sha256
 from harness.errors import UserError
 
 BLOCK = 1 << 18  # bytes that are read at a time, and characters of a block

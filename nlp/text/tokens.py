@@ -24,7 +24,7 @@ import numpy as np
 
 from harness.data import cache_dir
 from harness.errors import UserError, writing
-from harness.progress import track
+from harness.run.progress import track
 from nlp.text.blocks import blocks, count_words
 from nlp.text.corpora import FILES, Texts
 from nlp.text.vocabulary import Vocabulary, train_vocabulary

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from harness.errors import UserError, writing
-from harness.progress import track
+from harness.run.progress import track
 from recsys.log.blocks import EXAMPLES, CodedBlock, build_field, code_block, translate
 from recsys.log.encoder import Encoder
 from recsys.log.formats import RowFormat

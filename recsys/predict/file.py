@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError, writing
-from harness.progress import track
+from harness.run.progress import track
 from recsys.evaluate import AT_ONCE
 from recsys.log.encoder import Encoder
 from recsys.log.rows import Malformed

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from harness.checkpoint import read_checkpoint
 from harness.errors import UserError
 from harness.methods import named
 from harness.run import read_config
+from harness.run.checkpoint import read_checkpoint
 from recsys.log.encoder import ENCODER, Encoder
 from recsys.models.click_models import build_model
 from recsys.presets import MODELS, Preset

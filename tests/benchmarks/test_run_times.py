@@ -4,15 +4,17 @@ import json
 
 import pytest
 
-import reproduce
 from benchmarks import run_times
-from harness import cli, execute, results
+from harness import cli
+from harness.tables import results
+from reproduce import execute
+from reproduce.tasks import discover
 
 
 @pytest.fixture
 def held(tmp_path):
     """A results folder with two runs of the table called linear."""
-    table = reproduce.discover()["linear"]
+    table = discover()["linear"]
     for cell, seconds in ((table.cells[0], 1.0), (table.cells[-1], 2.0)):
         line = {"preset": cell.key, "dataset": cell.dataset, "method": cell.method, "seed": 0, "scale": "paper"}
         results.append(table.path(tmp_path / "results"), line | {"result": {"metrics": {}, "seconds": seconds}})
@@ -29,7 +31,7 @@ def run(folder, *arguments) -> int | str | None:
 
 def test_the_longest_of_the_held_runs_is_timed_and_rows_of_other_tables_stay(held, monkeypatch):
     monkeypatch.setattr(execute, "execute", lambda jobs, workers: map(execute._work, jobs))  # no process of its own
-    cell = reproduce.discover()["linear"].cells[-1]
+    cell = discover()["linear"].cells[-1]
     out = held / "new" / "times.json"
     out.parent.mkdir()
     out.write_text(json.dumps({"rows": [{"table": "gap", "seconds": 1.0}, {"table": "linear", "seconds": 9.0}]}))

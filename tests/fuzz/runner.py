@@ -81,7 +81,7 @@ def surroundings(cache: Path) -> Iterator[None]:
     variables = {name: value for name, value in os.environ.items() if name != "DFA_DATA"}
     with (
         mock.patch.dict(os.environ, variables | {"TINYDFA_CACHE": str(cache)}, clear=True),
-        mock.patch("harness.data.download", return_value=["no network in this run"]),
+        mock.patch("harness.data.remote.download", return_value=["no network in this run"]),
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
     ):

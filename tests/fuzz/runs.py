@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from harness import results
 from harness.files import write_whole
 from harness.run import Run
+from harness.tables import results
 from nlp.model.transformer import LanguageModel
 from nlp.presets import Preset
 from nlp.text.vocabulary import train_vocabulary

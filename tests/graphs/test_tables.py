@@ -12,8 +12,8 @@ from graphs.report import sections
 from graphs.train import Config
 from harness import cli
 from harness.errors import UserError
-from harness.results import read
 from harness.tables import RunContext
+from harness.tables.results import read
 from tinydfa import Method
 
 RESULTS = Path(tables.__file__).parents[1] / "results"

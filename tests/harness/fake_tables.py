@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.report import Figure, Section
-from harness.results import make_result
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import make_result
 
 VALUES = {"easy": (0.80, 0.82, 0.87), "other": (0.5, 0.5, 0.5)}
 

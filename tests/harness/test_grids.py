@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from harness.aggregate import summarise
 from harness.errors import UserError
-from harness.grids import or_diverged
 from harness.run import check_loss
 from harness.tables import Cell, RunContext, Table
+from harness.tables.aggregate import summarise
+from harness.tables.grids import or_diverged
 
 CELL = Cell(row="FC", column="0.3", method="bp", key="fc_lr-0.3", dataset="digits", metric="val_error")
 DIVERGED = Cell(row="FC", column="9", method="bp", key="fc_lr-9", dataset="digits", metric="val_error")

@@ -10,10 +10,10 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from harness.aggregate import quick
 from harness.errors import UserError
-from harness.results import read
 from harness.tables import RunContext
+from harness.tables.aggregate import quick
+from harness.tables.results import read
 from nerf import tables
 from nerf.data import llff
 from nerf.presets import PRESETS, RATES, TRIED

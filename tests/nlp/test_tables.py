@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.results import read
 from harness.tables import RunContext
+from harness.tables.results import read
 from nlp import tables
 from nlp.presets import PRESETS, TRIED
 from nlp.report import sections

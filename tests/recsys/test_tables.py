@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.aggregate import only, with_methods
 from harness.errors import UserError
-from harness.results import read
 from harness.tables import RunContext
+from harness.tables.aggregate import only, with_methods
+from harness.tables.results import read
 from recsys import tables
 from recsys.presets import MODELS, PRESETS
 from recsys.report import sections

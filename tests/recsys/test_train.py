@@ -14,8 +14,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from harness import cli
 from harness.errors import NonFiniteLoss, UserError
-from harness.launch import check_launch
 from harness.run import NullRun, Run
+from harness.run.launch import check_launch
 from recsys import train as module
 from recsys.config import RunConfig, check_share
 from recsys.evaluate import evaluate

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from harness import results
-from harness.tables import RunContext
+from harness.tables import RunContext, results
 from vision.report import mosaic, points_of, sections
 
 

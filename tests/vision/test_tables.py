@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.aggregate import quick
-from harness.results import read
 from harness.tables import RunContext
+from harness.tables.aggregate import quick
+from harness.tables.results import read
 from tinydfa import Method
 from vision import cells, tables
 from vision.drtp import presets as drtp

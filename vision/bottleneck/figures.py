@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.aggregate import summarise
-from harness.execute import lines_of
-from harness.figures import band, canvas, png
 from harness.report import Figure
+from harness.report.figures import band, canvas, png
 from harness.tables import RunContext
+from harness.tables.aggregate import lines_of, summarise
 from vision.bottleneck.tables import BOTTLENECK, PAI, STD
 
 LOOKS = {"std": ("#E69F00", "standard start"), "pai": ("#0072B2", "pre-aligned (PAI)")}

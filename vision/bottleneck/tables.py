@@ -11,8 +11,8 @@ from typing import Any, Literal
 from harness.device import pick_device
 from harness.methods import named
 from harness.precision import fastest
-from harness.results import slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import slim
 from vision.bottleneck import train
 from vision.bottleneck.preset import Bottleneck
 from vision.cells import lengths

@@ -75,7 +75,7 @@ def train(
         setting: What is trained; None: what the arguments of `config` mean.
 
     Returns:
-        The result (see `harness.results.make_result`); accuracies and alignments per epoch and of the last one.
+        The result (see `harness.tables.results.make_result`); accuracies and alignments per epoch and of the last one.
 
     Raises:
         UserError: missing or damaged data, too few of them for a batch, or a loss that is not finite.

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data import RemoteFile, cache_dir, data_root, fetch
-from harness.download import sha256
+from harness.data.download import sha256
 from harness.errors import UserError
 from vision.data.decoded import kept_images
 from vision.data.formats import (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.arrays import read_arrays
+from harness.data.arrays import read_arrays
 from harness.errors import UserError
 
 Images = tuple[np.ndarray, np.ndarray]  # uint8 [N, C, H, W], and their classes, int64 [N]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from harness.figures import band, canvas, png
+from harness.report.figures import band, canvas, png
 from vision.iacolippo.stacking import Setting
 
 Results = list[dict[str, Any]]

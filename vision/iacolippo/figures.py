@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import results
 from harness.methods import colour as colour_of
 from harness.report import Figure
-from harness.tables import RunContext
+from harness.tables import RunContext, results
 from vision.iacolippo.drawing import Results, Stack, draw_stacking, draw_theory
 from vision.iacolippo.tables import STACKING
 

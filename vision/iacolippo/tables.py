@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from harness.methods import named
-from harness.results import slim
 from harness.tables import Cell, RunContext, Table
+from harness.tables.results import slim
 from vision.cells import lengths, run_cell
 from vision.iacolippo import linear, stacking
 from vision.iacolippo.presets import PRESETS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.grids import or_diverged
 from harness.tables import Cell, Table
+from harness.tables.grids import or_diverged
 from tinydfa import Method
 from vision.cells import run_cell
 from vision.rates.notes import FACTORS, listed

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.aggregate import wanted_runs
 from harness.errors import UserError
-from harness.execute import Job, Outcome, keep
 from harness.tables import RunContext
+from harness.tables.aggregate import wanted_runs
+from reproduce.execute import Job, Outcome, keep
 from tinydfa import Feedback, Method, attach
 from vision.bottleneck import train as bottleneck
 from vision.bottleneck.figures import figures

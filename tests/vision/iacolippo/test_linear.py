@@ -168,8 +168,8 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
-    from harness.aggregate import quick
     from harness.tables import RunContext
+    from harness.tables.aggregate import quick
     from vision.iacolippo.tables import LINEAR
 
     runs = {cell.key: cell for cell in quick(LINEAR).cells}

@@ -226,8 +226,8 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 
 
 def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
-    from harness.aggregate import quick
     from harness.tables import RunContext
+    from harness.tables.aggregate import quick
     from vision.iacolippo.drawing import draw_stacking
     from vision.iacolippo.figures import runs_of
     from vision.iacolippo.tables import STACKING

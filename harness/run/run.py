@@ -1,0 +1,301 @@
+"""A run is a folder that says everything about one training, and that a killed training continues from.
+
+    runs/<task>/<name>/config.yaml      the resolved configuration
+                       metrics.jsonl    one line a call of `Run.log`; TensorBoard events beside it
+                       checkpoint.pt    the newest state, checkpoint.previous.pt the one before it
+                       result.json      written by `Run.finish`
+                       .lock            empty; held by the process that trains
+
+The pattern in a training script:
+
+    with Run("graphs", "gcn-cora-dfa-0", config, config.out, config.resume) as run:
+        state = {"model": model, "optimizer": optimizer}  # all that has a state_dict
+        done = run.resume(state)                          # 0 without --resume, or before the first checkpoint
+        for step in run.track(range(done + 1, config.steps + 1), "gcn, dfa"):
+            loss = train_step(...)
+            run.log(step, loss=loss)
+            run.save(step, **state)
+        run.finish(model="gcn", dataset="cora", method="dfa", seed=0, metrics={"test_accuracy": ...})
+
+Several processes that train one model (`harness.processes`) make all these calls; the first alone writes and prints.
+A training that is to leave no folder, such as a cell of a table, is given a `NullRun` (`harness.run.null`).
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from harness.errors import UserError, writing
+from harness.files import lock, write_whole
+from harness.processes import check_joined, current
+from harness.run.ending import ending, short_result
+from harness.run.launch import check_launch
+from harness.run.metrics import MetricsFile
+from harness.run.numbers import check_loss, number_of
+from harness.run.progress import track
+from harness.tables.results import PLACES, given, make_result, plain
+
+T = TypeVar("T")
+
+
+def read_config(folder: Path, way_out: str = "Start over with --out") -> dict[str, Any]:
+    """The configuration of the run in `folder`, as it was written to its `config.yaml`.
+
+    Raises:
+        UserError: the file is missing or damaged; `way_out` ends the message.
+    """
+    import yaml
+
+    path = folder / "config.yaml"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date or bytes that are none
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}). {way_out}.") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise UserError(f"{path} is not the configuration of a run. {way_out}.")
+    return found
+
+
+class Run:
+    """The folder of one training run; see the module for how a script uses it.
+
+    Args:
+        task: Name of the task's folder.
+        name: Name of the run within the task.
+        config: The resolved configuration, a dataclass or a mapping.
+        out: The folder to write to; None is `runs/<task>/<name>` below the current folder.
+        resume: Continue what the folder holds. A run that was not interrupted, or never started, runs as usual.
+
+    Raises:
+        UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
+            be written to, or another process trains in it; or several processes were started and the task trains in
+            one.
+    """
+
+    def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
+        self.task, self.name, self.config, self._resumes = task, name, config, resume
+        self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
+        self._metrics = MetricsFile(self.folder / "metrics.jsonl")
+        self._board: Any = None
+        self._let_go: weakref.finalize | None = None  # of the folder
+        self._earlier = 0.0  # seconds spent before the interruption
+        self._start = time.perf_counter()
+        self._last_step = 0
+        self._processes = current()
+        check_joined(self._processes, task)
+        settings = plain(config)
+        check_launch(task, settings.get("precision"), settings.get("compile"))
+        if self._processes.is_main:
+            self._hold_folder()
+            try:
+                self._open_folder()
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            with contextlib.suppress(OSError):  # a full disk has been reported by then
+                self._board.close()
+        if self._let_go is not None:
+            self._let_go()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time so far, the time before an interruption included."""
+        return self._earlier + time.perf_counter() - self._start
+
+    def log(self, step: int, **scalars: Any) -> None:
+        """Add a line of numbers to `metrics.jsonl` and to TensorBoard.
+
+        Raises:
+            TypeError: something is not one number; names it, and nothing is written.
+            NonFiniteLoss: a number whose name contains "loss" is not finite. It is written first, as null.
+        """
+        numbers = {name: number_of(name, value) for name, value in scalars.items()}
+        if self._processes.is_main:
+            self._metrics.append({"step": step} | plain(numbers))
+            with writing(self.folder):
+                for name, value in numbers.items():
+                    self._tensorboard().add_scalar(name, value, step)
+        for name, value in numbers.items():
+            if "loss" in name:
+                check_loss(value, step, f"Lower the learning rate; the last good checkpoint stays in {self.folder}")
+
+    def save(self, step: int, **state: Any) -> None:
+        """Write a checkpoint: `state`, `step`, the global generators, and how much of `metrics.jsonl` belongs to it.
+
+        Call it last in a step: what the script logs or draws between this and the next step would be lost by a resume.
+
+        Args:
+            step: Steps (or epochs) done; `restore` returns it.
+            **state: Things with a `state_dict`, or tensors, numbers, strings, and lists or dicts of them.
+
+        Raises:
+            TypeError: something in `state` could not be read back without running code from the file; names it.
+            UserError: it could not be written; the checkpoint before it is intact.
+        """
+        from harness.run.checkpoint import write_checkpoint
+        from harness.seeds import generator_states
+
+        state = {name: thing.state_dict() if hasattr(thing, "state_dict") else thing for name, thing in state.items()}
+        generators = generator_states()
+        of_others = self._processes.gather(generators)[1:]
+        if not self._processes.is_main:
+            return
+        if self._board is not None:
+            with writing(self.folder):
+                self._board.flush()
+        metrics_bytes = self._metrics.sync()
+        content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}
+        if of_others:
+            content["generators_of_others"] = of_others
+        write_checkpoint(self.folder, content | {"state": state})
+
+    def restore(self) -> dict[str, Any] | None:
+        """What the last `save` was given, and its "step"; sets the generators and drops what was logged after it.
+
+        Returns None, and empties `metrics.jsonl`, without `resume` or when the run was killed before its first
+        checkpoint. Call it after everything that draws random numbers to build the model.
+        """
+        from harness.run.checkpoint import TEMPORARY, read_checkpoint
+        from harness.seeds import set_generator_states
+
+        if self._processes.is_main:
+            (self.folder / TEMPORARY).unlink(missing_ok=True)  # left by a kill
+        content = read_checkpoint(self.folder, or_previous=True) if self._resumes else None
+        if content is None:
+            if self._processes.is_main:
+                self._metrics.cut(0)
+            return None
+        generators = [content["generators"], *content.get("generators_of_others", [])]
+        if len(generators) != self._processes.size:
+            before, now = len(generators), self._processes.size
+            raise UserError(
+                f"{self.folder} holds a run of {before} process{'es' if before > 1 else ''}, and this is one of {now}. "
+                "Resume it with as many, or start another with --out."
+            )
+        if self._processes.is_main:
+            self._metrics.cut(content["metrics_bytes"])
+        self._last_step = content["step"]
+        self._earlier, self._start = content["seconds"], time.perf_counter()
+        set_generator_states(generators[self._processes.rank])
+        return content["state"] | {"step": content["step"]}
+
+    def resume(self, state: Mapping[str, Any]) -> int:
+        """Bring every thing in `state` to where the last `save` left it, by its `load_state_dict`.
+
+        Returns:
+            The step of that checkpoint; 0 where there is none, see `restore`.
+        """
+        found = self.restore()
+        if found is None:
+            return 0
+        for name, thing in state.items():
+            thing.load_state_dict(found[name])
+        return int(found["step"])
+
+    def keep(self, name: str, text: str) -> None:
+        """Write a file that belongs to the run into its folder."""
+        if self._processes.is_main:
+            write_whole(self.folder / name, text)
+
+    def track(self, iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """`iterable` behind a progress bar; see `harness.run.progress.track`."""
+        return track(iterable, description, total) if self._processes.is_main else iter(iterable)
+
+    def say(self, text: str) -> None:
+        """Print a line for whoever looks on."""
+        if self._processes.is_main:
+            print(text, flush=True)
+
+    def finish(
+        self,
+        *,
+        model: str,
+        metrics: dict[str, Any],
+        device: Any = None,
+        curves: dict[str, Any] | None = None,
+        **about: Any,
+    ) -> dict[str, Any]:
+        """Write `result.json`; print a few lines for people, and a short result as one line of JSON.
+
+        For the arguments see `harness.tables.results.make_result`. "dataset", "method" and "seed" are those of the
+        configuration, and the device is its, unless they are given. Returns the whole result.
+        """
+        result = self._result(model=model, metrics=metrics, device=device, curves=curves, **about)
+        if not self._processes.is_main:
+            return result
+        write_whole(self.folder / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+        print(ending(result, self.folder), short_result(result, self.folder), sep="\n", flush=True)
+        return result
+
+    def _result(self, *, device: Any, **about: Any) -> dict[str, Any]:
+        from harness.device import pick_device
+
+        settings = plain(self.config)
+        about = {name: settings.get(name) for name in ("dataset", "method", "seed")} | about
+        device = pick_device(settings.get("device") or "auto") if device is None else device
+        return make_result(task=self.task, config=self.config, seconds=self.seconds, device=device, **about)
+
+    def _hold_folder(self) -> None:
+        """Make the folder, and keep other processes out of it for as long as this one trains."""
+        with writing(self.folder, "Choose another folder with --out"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._let_go = weakref.finalize(self, os.close, descriptor)
+        if not lock(descriptor, wait=False):
+            self._let_go()
+            way_out = "Wait until it ends, or choose another folder with --out"
+            raise UserError(f"another process is training in {self.folder}. {way_out}.")
+
+    def _open_folder(self) -> None:
+        """Refuse a folder that is taken, and write `config.yaml` otherwise.
+
+        A run that ended before its first number, because its data was not there, has taken nothing.
+        """
+        with writing(self.folder, "Choose another folder with --out"):
+            written = ("result.json", "checkpoint.pt", "checkpoint.previous.pt")
+            taken = any((self.folder / name).exists() for name in written) or self._metrics.size() > 0
+        if taken and not self._resumes:
+            state = "a finished run" if (self.folder / "result.json").exists() else "a run that was started"
+            way_out = "Continue it with --resume, or choose another folder with --out"
+            raise UserError(f"{self.folder} holds {state}. {way_out}.")
+        if taken:
+            self._compare_config()
+        import yaml
+
+        write_whole(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+
+    def _compare_config(self) -> None:
+        before = read_config(self.folder)
+        now = plain(self.config)
+        names = sorted((set(before) | set(now)) - PLACES)
+        changed = [
+            f"{name}: {before.get(name)} -> {now.get(name)}"
+            for name in names
+            if given(before.get(name)) != given(now.get(name))
+        ]
+        if changed:
+            way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"
+            raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {way_out}.")
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            with writing(self.folder):
+                self._board = SummaryWriter(str(self.folder), purge_step=self._last_step + 1)
+        return self._board

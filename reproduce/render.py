@@ -1,0 +1,106 @@
+"""A table as text: paper beside ours, one line per row and method; its notes; where its numbers come from."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness.methods import label
+from harness.tables import Cell, Table
+from harness.tables.aggregate import RunKey, Summary, key_of, summarise
+from harness.tables.results import PLACES, given
+
+NOTHING = "–"
+
+
+def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of `table` with the numbers of `lines`.
+
+    A column with published numbers gives two here, what was published and what we found; any other the latter alone.
+    """
+    columns = list(dict.fromkeys(cell.column for cell in table.cells))
+    compared = {cell.column for cell in table.cells if cell.published is not None}
+    cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
+    header = ["", "method"]
+    for column in columns:
+        header += [f"{column}, paper", f"{column}, ours"] if column in compared else [column]
+    rows = []
+    for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
+        texts: list[str] = []
+        for column in columns:
+            pair = _pair(table, cells.get((row, method, column)), lines)
+            texts += pair if column in compared else pair[1:]
+        rows.append((row, label(method), *texts))
+    return tuple(header), rows
+
+
+def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Source, gaps, notes of the table, and where our numbers come from."""
+    found = [_origin(table)]
+    compared = {cell.column for cell in table.cells if cell.published is not None}
+    if any(cell.published is None and cell.column in compared for cell in table.cells):
+        found.append(f"{NOTHING} under paper: no number is known.")
+    missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
+    if missing:
+        among = " among ours" if table.is_compared else ""
+        found.append(f"{NOTHING}{among}: not run yet ({missing} of {len(table.cells)} cells).")
+    if mixed := mixed_cells(lines):
+        found.append(f"Runs made with different settings are averaged in: {', '.join(mixed)}. Delete the old lines.")
+    return found + list(table.notes) + ([provenance(lines)] if lines else [])
+
+
+def _origin(table: Table) -> str:
+    """Where the numbers to compare with come from, or why there are none."""
+    if table.small:
+        what = "Small runs" if table.is_ours else f"Small runs of {table.source}"
+        return f"{what}, on embedded data: not comparable with the published numbers."
+    if table.is_ours:
+        return f"{table.source[0].upper()}{table.source[1:]}."
+    if table.is_compared:
+        return f"Published numbers: {table.source}."
+    return f"{table.source}: no number of it is known, so all shown are ours."
+
+
+def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Cells whose runs differ in more than the seed, because a preset changed after some of them were made."""
+    settings: dict[RunKey, set[str]] = {}
+    names: dict[RunKey, str] = {}
+    for line in lines:
+        config = line["result"].get("config") or {}
+        deciding = {name: value for name, value in given(config).items() if name not in PLACES and name != "seed"}
+        cell = (*key_of(line)[:3], 0)
+        names[cell] = f"{line['row']} {label(line['method'])} on {line['dataset']}"
+        settings.setdefault(cell, set()).add(json.dumps(deciding, sort_keys=True))
+    return [names[cell] for cell, found in settings.items() if len(found) > 1]
+
+
+def provenance(lines: Sequence[dict[str, Any]]) -> str:
+    """Where the numbers of `lines` come from: runs, time, hardware, versions, commits."""
+    results = [line["result"] for line in lines]
+    minutes = sum(result.get("seconds") or 0 for result in results) / 60
+    devices = ", ".join(_distinct(result.get("device") for result in results))
+    torch = ", ".join(_distinct((result.get("versions") or {}).get("torch") for result in results))
+    commits = ", ".join(_distinct(result.get("commit") for result in results))
+    runs = f"{len(lines)} run{'s' if len(lines) > 1 else ''}, {minutes:.1f} minutes in all, on {devices}"
+    return f"Ours: {runs}; torch {torch or 'unknown'}; commit {commits or 'unknown'}."
+
+
+def number(table: Table, summary: Summary) -> str:
+    """What is shown for a cell of ours, such as "81.5 ± 0.4 (10)"."""
+    failed = f"{summary.failed} not finite" if summary.failed else ""
+    if summary.mean is None:
+        return f"{NOTHING} ({failed})" if failed else NOTHING
+    spread = "" if summary.std is None else f" ± {summary.std:.{table.decimals}f}"
+    count = f"{summary.n}, {failed}" if failed else f"{summary.n}"
+    return f"{summary.mean:.{table.decimals}f}{spread} ({count})"
+
+
+def _pair(table: Table, cell: Cell | None, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Published and ours; blank where the table has no such cell."""
+    if cell is None:
+        return "", ""
+    published = NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
+    return published, number(table, summarise(table, cell, lines))
+
+
+def _distinct(values: Any) -> list[str]:
+    return sorted({str(value) for value in values if value})
