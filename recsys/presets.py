@@ -104,17 +104,17 @@ SMALL_LENGTH: dict[str, Any] = {"batch": 256, "max_epochs": 20, "linear_std": 0.
 LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "adult": {
         "fm": (3e-3,),
-        "deepfm": (3e-3, 3e-3, 1e-3),
+        "deepfm": (1e-2, 1e-2, 1e-3),
         "dcn": (1e-4, 1e-3, 3e-3),
-        "autoint": (3e-3, 1e-3, 3e-3),
-        "afn": (3e-3, 3e-3, 3e-3),
+        "autoint": (1e-2, 3e-3, 3e-3),
+        "afn": (1e-2, 1e-2, 3e-3),
     },
     "ml-100k": {
         "fm": (3e-3,),
         "deepfm": (1e-2, 1e-2, 1e-2),
-        "dcn": (1e-2, 3e-3, 1e-3),
-        "autoint": (3e-3, 3e-3, 3e-3),
-        "afn": (3e-3, 1e-2, 3e-3),
+        "dcn": (1e-2, 1e-3, 1e-3),
+        "autoint": (1e-2, 1e-3, 3e-3),
+        "afn": (1e-2, 1e-2, 3e-3),
     },
     "synthetic": {
         "fm": (3e-3,),
