@@ -8,7 +8,6 @@
 Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give an interrupted command again.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from harness.files import write_whole
 from harness.report import Section
 from harness.tables import RunContext, Table, aggregate
 from harness.tables.aggregate import lines_of
-from reproduce import execute, layout, readme, terminal
+from reproduce import blocks, execute, layout, readme, terminal
 from reproduce.page import table_section, write_report
 from reproduce.tasks import TASKS, discover, task_sections
 
@@ -35,6 +34,7 @@ READMES = (
     "tinydfa/README.md",
     "benchmarks/README.md",
     *(f"{task}/{name}.md" for task in TASKS for name in ("README", "RESULTS")),
+    "docs/*.md",
 )
 SEEDS = {"quick": 2, "paper": 10}
 TITLE = "Training without backpropagation"
@@ -180,18 +180,8 @@ def make_report(
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
     """Rewrite, or only compare, the blocks of the README files: a table's, or a Markdown file's below results/."""
 
-    def text(name: str, parts: list[str], asking: Path) -> str:
-        if name in tables:
-            return block(tables[name], parts, asking, config.out)
-        written = config.out / f"{name}.md"
-        if written.exists() and not parts:
-            return written.read_text(encoding="utf-8")
-        raise UserError(
-            f"{asking} has a block for '{name}', which is neither a table nor the file {written}. The tables are: "
-            f"{', '.join(tables)}."
-        )
-
-    paths = [path for name in READMES if (path := ROOT / name).exists()]
+    text = blocks.source(tables, config.out, ROOT)
+    paths = [path for pattern in READMES for path in sorted(ROOT.glob(pattern))]
     if config.readme:
         for path in readme.update(paths, text):
             print(f"rewrote {path}")
@@ -199,15 +189,6 @@ def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
         for path in changed:
             print(f"{path} differs from {config.out}: run `python -m reproduce --readme`", file=sys.stderr)
         sys.exit(1)
-
-
-def block(table: Table, parts: list[str], asking: Path, out: Path) -> str:
-    """A table as a file of the project shows it: the whole, or the rows and columns that are wanted."""
-    lines = lines_of(table, out, "paper")
-    if not parts:
-        return f'<a id="{table.name}"></a>\n\n{layout.markdown(table, lines)}'
-    whole = os.path.relpath(ROOT / table.task / "RESULTS.md", asking.parent)
-    return layout.excerpt(table, lines, parts, f"{whole}#{table.name}")
 
 
 def write_markdown(table: Table, config: Config) -> None:

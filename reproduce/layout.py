@@ -62,10 +62,8 @@ def excerpt(table: Table, lines: Lines, patterns: Sequence[str], link: str) -> s
     return "\n".join([f"**{table.title}** ({legend(part, lines)})", "", *_piped(part, lines), "", f"{rest}."]) + "\n"
 
 
-def _piped(table: Table, lines: Lines) -> list[str]:
-    """The lines of a table in Markdown."""
-    header, rows = arranged(table, lines)
-    named = sum(not head or head == "method" for head in header)
+def piped(header: Sequence[str], rows: Iterable[Sequence[str]], named: int) -> list[str]:
+    """The lines of a table in Markdown, whose first `named` columns hold names and the others numbers."""
     rule = [" --- "] * named + [" ---: "] * (len(header) - named)
     return [
         "| " + " | ".join(header) + " |",
@@ -74,10 +72,16 @@ def _piped(table: Table, lines: Lines) -> list[str]:
     ]
 
 
+def _piped(table: Table, lines: Lines) -> list[str]:
+    header, rows = arranged(table, lines)
+    return piped(header, rows, sum(not head or head == "method" for head in header))
+
+
 def selected(table: Table, patterns: Sequence[str]) -> Table:
     """The table with the rows and columns that match some patterns, each a name in which ``*`` stands for anything.
 
-    Patterns that match rows choose among rows, those that match columns among columns; all where there is none.
+    Patterns that match rows choose among rows, those that match columns among columns; all where there is none. Rows
+    stand in the order of their patterns.
 
     Raises:
         UserError: a pattern matches neither.
@@ -89,7 +93,9 @@ def selected(table: Table, patterns: Sequence[str]) -> Table:
             names = ", ".join([*rows, *columns])
             raise UserError(f"no row or column of {table.name} is called '{pattern}'. There are: {names}.")
     of_rows, of_columns = _matching(rows, patterns) or set(rows), _matching(columns, patterns) or set(columns)
-    return replace(table, cells=tuple(c for c in table.cells if c.row in of_rows and c.column in of_columns))
+    cells = [cell for cell in table.cells if cell.row in of_rows and cell.column in of_columns]
+    first = {row: next((i for i, pattern in enumerate(patterns) if fnmatchcase(row, pattern)), 0) for row in of_rows}
+    return replace(table, cells=tuple(sorted(cells, key=lambda cell: first[cell.row])))
 
 
 def usual_count(table: Table, lines: Lines) -> int:
