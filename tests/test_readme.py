@@ -32,9 +32,9 @@ def test_the_readme_shows_no_more_than_ten_statements():
     assert len(statements) <= 10
 
 
-@pytest.mark.parametrize("page", ["tinydfa/README.md", "docs/how-it-works.md"])
+@pytest.mark.parametrize("page", ["docs/own-rule.md", "docs/how-it-works.md"])
 def test_the_example_of_a_rule_runs_as_printed(page):
-    (code,) = [block for block in python_blocks(ROOT / page) if "class Clipped" in block]
+    (code,) = [block for block in python_blocks(ROOT / page) if "class Clipped" in block and "layers.*" in block]
     model = nn.Sequential(OrderedDict(layers=nn.Sequential(nn.Linear(4, 6), nn.Tanh()), top=nn.Linear(6, 2)))
     names = {"model": model}
     exec(code, names)
@@ -57,7 +57,7 @@ def test_the_example_of_a_look_fits_the_feedback_that_backpropagation_would_need
 
 
 def test_the_example_of_other_options_is_a_rule_for_a_command_line(tmp_path):
-    (code,) = [block for block in python_blocks(ROOT / "tinydfa/README.md") if "class Often" in block]
+    (code,) = [block for block in python_blocks(ROOT / "docs/learned-feedback.md") if "class Often" in block]
     (tmp_path / "my_rules.py").write_text(code)
     rule = find_rule(f"{tmp_path}/my_rules.py:Often")
     assert (rule.name, rule.exact_every, rule.memory) == ("Often", 10, 0.9)
@@ -72,7 +72,7 @@ def test_the_projection_by_hand_is_what_the_page_says():
     assert eval(call, names)[0].tolist() == eval(said)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cuda.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cuda.txt", "requirements-docs.txt"])
 def test_every_requirement_is_pinned_exactly(name):
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     required = [line for line in lines if line.strip() and not line.startswith(("#", "-"))]
