@@ -8,7 +8,7 @@ export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-isa test-sse test-avx2 check format readme clean
+.PHONY: help reproduce test test-isa test-sse test-avx2 check format readme docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,8 +47,16 @@ format: .venv/installed  ## write files as the formatter and the linter want the
 readme: .venv/installed  ## write the tables of all READMEs from results/
 	$(BIN)/python -m reproduce --readme
 
+docs: .venv/docs  ## the site, in site/index.html: guides, a page a rule, results, API
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo site/index.html
+
 clean:  ## remove .venv, the peers' environments and the small results
 	rm -rf .venv .peers results/quick
+
+.venv/docs: .venv/installed requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
 
 # Stamped only when everything is in: an interrupted install starts over, a finished one installs nothing again.
 .venv/installed: requirements.txt

@@ -1,4 +1,4 @@
-"""Batch normalisation over the whole batch of all processes.
+"""Batch normalisation over the rows of all processes that train together.
 
 Letters: B rows of this process's share of a batch, d width.
 """
@@ -15,9 +15,9 @@ from harness.precision import at_least_float32
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the rows of all processes, equal to that of one process with the whole batch.
+    """Batch normalisation over the rows of all processes, so that they normalise as one would.
 
-    PyTorch has this only for GPUs (`nn.SyncBatchNorm`). Under autocast to bfloat16, sums are float32.
+    torch has this for GPUs only (`nn.SyncBatchNorm`). Sums are float32 where autocast hands on bfloat16.
     """
 
     def forward(self, input: Tensor) -> Tensor:
