@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from tinydfa.errors import UnknownMethodError
+from tinydfa.errors import OptionError, UnknownMethodError
 from tinydfa.rules.base import Rule
 
 BY_NAME: dict[str, type[Rule]] = {}  # filled by `tinydfa.rules`
@@ -22,27 +24,55 @@ def registered() -> dict[str, type[Rule]]:
 def find_rule(rule: Rule | type[Rule] | str) -> Rule:
     """The rule that is meant by an object, a class, a registered name, or ``"file.py:Class"``.
 
+    A name may have options after it, as the class takes them.
+
     Raises:
         UnknownMethodError: There is none of that name; the message lists the names that exist.
+        OptionError: The rule has no such option, or the option makes no sense.
 
     Example:
         >>> from tinydfa.rules import SignDFA
         >>> find_rule("sdfa"), find_rule(SignDFA).name
         (SignDFA(), 'sdfa')
+        >>> find_rule("tdfa(threshold=0.1)")
+        TernaryDFA(threshold=0.1)
     """
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, str):
-        rule = _class_called(str(rule))
+        name, options = _split(str(rule))
+        return _made(_class_called(name), options)
     if isinstance(rule, type) and issubclass(rule, Rule):
-        return _made(rule)
+        return _made(rule, {})
     raise UnknownMethodError(f"{rule!r} is no rule: it does not derive from tinydfa.Rule. {_choices()}")
 
 
-def _made(kind: type[Rule]) -> Rule:
+def _split(text: str) -> tuple[str, dict[str, Any]]:
+    """A name, and the options in brackets after it.
+
+    Example:
+        >>> _split("fitted(exact_every=50)")
+        ('fitted', {'exact_every': 50})
+    """
+    name, bracket, rest = text.partition("(")
+    if not bracket or not rest.endswith(")"):
+        return text, {}
     try:
-        return kind()
+        call = ast.parse(f"rule({rest}", mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert not call.args
+        return name, {str(option.arg): ast.literal_eval(option.value) for option in call.keywords}
+    except (SyntaxError, ValueError, AssertionError):
+        raise OptionError(f"{text}: options are written as in fitted(exact_every=50, memory=0.5).") from None
+
+
+def _made(kind: type[Rule], options: dict[str, Any]) -> Rule:
+    try:
+        return kind(**options)
     except TypeError as error:
+        if options:
+            known = ", ".join(kind().options) or "none"
+            raise OptionError(f"{kind.__name__} has no such options ({error}). It has: {known}.") from error
         raise UnknownMethodError(
             f"the rule {kind.__name__} cannot be made without arguments ({error}). Give its options defaults, or pass "
             "an object."
