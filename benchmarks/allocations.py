@@ -14,9 +14,14 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports eac
 
 def peak_bytes(step: Callable[[], object], device: str = "cpu") -> int:
     """Most that one call of `step` holds of what it allocates on `device`; gradients that it replaces count as well."""
-    kind = torch.device(device).type
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
+    return peak_of(recorded, device)
+
+
+def peak_of(recorded: profile, device: str = "cpu") -> int:
+    """The same of what a profiler with `profile_memory` has recorded."""
+    kind = torch.device(device).type
     assert recorded.profiler is not None
     events = recorded.profiler.kineto_results.experimental_event_tree()
     sizes: dict[int, int] = {}

@@ -3,6 +3,7 @@
     python -m reproduce --list
     python -m reproduce table3 --seeds 10 --datasets cora citeseer
     python -m reproduce --all --scale quick --out results/quick
+    python -m reproduce scoreboard --methods bp shallow dfa fitted --tasks graphs docs-macro --seeds 3
     python -m reproduce --readme
 
 Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give an interrupted command again.
@@ -10,7 +11,7 @@ Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,7 +51,7 @@ class Config:
     """Run published tables, compare them with the papers, write a report. Finished runs are kept and not repeated."""
 
     tables: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Tables to run; --list names them."""
+    """Tables to run; --list names them. Or scoreboard: every rule on one model of every task, tuned by one grid."""
     all: bool = False
     """Every table of every task."""
     list: bool = False
@@ -61,6 +62,8 @@ class Config:
     """Cells on these data sets only."""
     methods: tuple[str, ...] = ()
     """These methods only: names, or file.py:Class. One that a table lacks has the settings of DFA."""
+    tasks: tuple[str, ...] = ()
+    """Of the scoreboard: these tasks alone, or these columns, such as docs-macro."""
     scale: Literal["paper", "quick"] = "paper"
     """paper: the published setting; quick: small, on embedded data, nothing downloaded."""
     epochs: int | None = None
@@ -81,6 +84,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Do what the options say."""
+    if "scoreboard" in config.tables:
+        return run_scoreboard(config)
+    if config.tasks:
+        raise UserError("--tasks is about the scoreboard. Name the tables, or use --datasets.")
     tables = discover()
     if config.list:
         terminal.show_list(tables, config.out)
@@ -89,6 +96,20 @@ def main(config: Config) -> None:
     else:
         tables = {name: aggregate.with_methods(table, config.methods) for name, table in tables.items()}
         reproduce(choose(tables, config), tables, config)
+
+
+def run_scoreboard(config: Config) -> None:
+    """Run the scoreboard, and nothing else."""
+    from reproduce.scoreboard import command
+
+    mine = {field.name for field in fields(command.Config)} & {field.name for field in fields(Config)}
+    for field in fields(Config):
+        given = getattr(config, field.name) != field.default
+        if (given and field.name not in mine | {"tables"}) or len(config.tables) > 1:
+            what = f"--{field.name.replace('_', '-')}" if given and len(config.tables) == 1 else "another table"
+            raise UserError(f"{what} has no meaning for the scoreboard. Leave it out.")
+    options = {name: getattr(config, name) for name in mine if getattr(config, name) is not None}
+    command.main(command.Config(**options))
 
 
 def choose(tables: dict[str, Table], config: Config) -> list[Table]:

@@ -213,3 +213,20 @@ def test_processes_fit_one_feedback_that_of_the_whole_batch(tmp_path):
     torch.testing.assert_close(first, attachment.effective_feedback())
     for name, gradient in gradients_of(net).items():
         torch.testing.assert_close(found[name], gradient)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_model_whose_last_point_is_the_output_is_scored_between_two_passes_and_learns_on(first):
+    runs = []
+    for scored in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3))
+        attach(net, Fitted(exact_every=2), points=["1", "3"], output="3")
+        x, y = torch.randn(5, 6), torch.randint(0, 3, (5,))
+        for number in range(4):
+            if scored and (number > 0 or first):
+                with torch.no_grad():
+                    net(x)
+            cross_entropy(net(x), y).backward()
+        runs.append([parameter.grad for parameter in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

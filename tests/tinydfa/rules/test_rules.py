@@ -79,6 +79,29 @@ def test_a_name_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
         find_rule(nn.Linear)  # type: ignore[arg-type]
 
 
+def test_a_name_may_have_options_after_it(tmp_path):
+    assert find_rule("fitted(exact_every=50, memory=0.5)").options | {"rows": 0} == {
+        "exact_every": 50,
+        "memory": 0.5,
+        "ridge": 1e-3,
+        "rows": 0,
+    }
+    assert str(find_rule("calibrated(rule='sdfa', exact_every=7)").rule) == "sdfa"
+    (tmp_path / "mine.py").write_text(
+        "import tinydfa\nclass Own(tinydfa.Broadcast):\n    def __init__(self, size=1):\n        self.size = size\n"
+    )
+    assert find_rule(f"{tmp_path}/mine.py:Own(size=3)").size == 3
+    for name, parts in (
+        ("fitted(every_exact=50)", "Fitted has no such options.*exact_every, memory"),
+        ("fitted(50)", "options are written as in fitted"),
+        ("fitted(exact_every=open('x'))", "options are written as in fitted"),
+        ("fitted(exact_every=0)", "at least 1"),
+        ("fited(exact_every=1)", "unknown method 'fited'"),
+    ):
+        with pytest.raises(DFAError, match=parts):
+            find_rule(name)
+
+
 def test_every_rule_of_the_library_says_what_tables_and_plots_need():
     rules = registered()
     assert {str(method) for method in Method} <= set(rules)

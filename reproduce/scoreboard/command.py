@@ -1,0 +1,158 @@
+"""The command that runs the scoreboard and writes it down.
+
+    python -m reproduce scoreboard
+    python -m reproduce scoreboard --methods bp shallow dfa my_rules.py:Clipped --tasks graphs docs-macro --seeds 3
+
+First every rule tries the rates of the grid with seed 0, then the best of them is run with more seeds, then the steps
+are measured. Runs that are done are kept in <out>/scoreboard/*.jsonl and not repeated.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from harness.data import data_root
+from harness.errors import UserError
+from harness.files import write_whole
+from harness.methods import rule_of
+from harness.tables import RunContext, Table
+from harness.tables.aggregate import lines_of
+from harness.tables.results import read
+from reproduce import execute, terminal
+from reproduce.execute import Job, Outcome
+from reproduce.scoreboard import page, picture, summary
+from reproduce.scoreboard.columns import COLUMNS, Column
+from reproduce.scoreboard.tables import COST, FOLDER, ROWS, key, table_of
+
+SLOWER = 1.1  # than backpropagation, of a rule without a run, for the forecast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every rule on one model of every task, tuned by one grid, at equal steps."""
+
+    methods: tuple[str, ...] = ()
+    """Rules: names, or file.py:Class; all of the library if left out."""
+    tasks: tuple[str, ...] = ()
+    """Tasks, or single columns such as docs-macro; all if left out."""
+    seeds: int = 3
+    """Runs with the best rate, with seeds 0, 1, ..."""
+    cost: bool = True
+    """Measure time and memory of a step as well."""
+    scale: Literal["paper", "quick"] = "paper"
+    """paper: the lengths in the heads of the columns; quick: small, on embedded data, nothing downloaded."""
+    jobs: int | None = None
+    """Worker processes of one thread each; as many as there are cores if left out."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    data_dir: Path | None = None
+    """Where data lies; only read. Default: $DFA_DATA, else the cache folder."""
+    out: Path = Path("results")
+    """Folder of the results."""
+
+
+def main(config: Config) -> None:
+    """Run what is missing, then write the board."""
+    columns, methods = chosen(config)
+    context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
+    if config.data_dir or config.scale == "paper":
+        data_root(config.data_dir)
+    failures: list[Outcome] = []
+    for stage in (rates, seeds, costs) if config.cost else (rates, seeds):
+        jobs = [job for column in columns for job in stage(column, methods, config, context)]
+        print(forecast(jobs, config), flush=True)
+        tables = {column.name: table_of(column, methods) for column in columns}
+        failures += terminal.run_jobs(jobs, tables, config.out, config.jobs)
+    print(write(config))
+    if complaints := terminal.explain(failures):
+        for line in complaints:
+            print(line, file=sys.stderr)
+        sys.exit(2 if all(outcome.users_mistake for outcome in failures) else 1)
+
+
+def chosen(config: Config) -> tuple[list[Column], list[str]]:
+    """The columns and the rows that the command names.
+
+    Raises:
+        UserError: there is no such task, column or rule.
+    """
+    tasks = {column.task for column in COLUMNS.values()}
+    for name in config.tasks:
+        if name not in tasks | COLUMNS.keys():
+            raise UserError(f"--tasks {name}: there are {', '.join(sorted(tasks))}, and columns {', '.join(COLUMNS)}.")
+    if config.seeds < 1:
+        raise UserError(f"--seeds {config.seeds}: must be at least 1.")
+    methods = list(dict.fromkeys(config.methods or ROWS))
+    for method in methods:
+        rule_of(method)
+    return page.chosen_columns(config.tasks), methods
+
+
+def rates(column: Column, methods: Sequence[str], config: Config, context: RunContext) -> list[Job]:
+    """The runs of seed 0 that the grid lacks."""
+    return pending(table_of(column, methods), lambda filed: not filed.endswith(f"_{COST}"), 1, config, context)
+
+
+def seeds(column: Column, methods: Sequence[str], config: Config, context: RunContext) -> list[Job]:
+    """The runs that the best rates lack."""
+    table = table_of(column, methods)
+    lines = lines_of(table, config.out, context.label)
+    best = {method: summary.best_rate(column, method, lines) for method in methods}
+    wanted = {(method, key(column, rate)) for method, rate in best.items() if rate is not None}
+    cells = tuple(cell for cell in table.cells if (cell.method, cell.key) in wanted)
+    return execute.pending(replace(table, cells=cells), config.seeds, config.out, context)
+
+
+def costs(column: Column, methods: Sequence[str], config: Config, context: RunContext) -> list[Job]:
+    """The measurements of steps that are missing."""
+    return pending(table_of(column, methods), lambda filed: filed.endswith(f"_{COST}"), 1, config, context)
+
+
+def pending(table: Table, wanted: Callable[[str], bool], count: int, config: Config, context: RunContext) -> list[Job]:
+    """The jobs of some cells of a table."""
+    some = replace(table, cells=tuple(cell for cell in table.cells if wanted(cell.key)))
+    return execute.pending(some, count, config.out, context)
+
+
+def forecast(jobs: Sequence[Job], config: Config) -> str:
+    """How long jobs will take, by the runs there are, else by the time that backpropagation was measured to take."""
+    if not jobs:
+        return "nothing to run"
+    total = sum(seconds_of(job, config.out) for job in jobs)
+    workers = min(config.jobs or terminal.cores(), len(jobs))
+    return f"{len(jobs)} runs, about {total / workers / 60:.0f} minutes with {workers} at a time"
+
+
+def seconds_of(job: Job, out: Path) -> float:
+    """About how long a run will take."""
+    column = COLUMNS[job.table]
+    lines = read(out / FOLDER / f"{job.table}.jsonl")
+    of_kind = [line for line in lines if summary.is_cost(line) == job.cell.key.endswith(f"_{COST}")]
+    same = [line for line in of_kind if line["method"] == job.cell.method] or of_kind
+    times = [line["result"]["seconds"] for line in same if line["scale"] == job.context.label]
+    return sum(times) / len(times) if times else SLOWER * column.seconds
+
+
+def board(out: Path, scale: str = "paper") -> tuple[list[Column], list[str], page.Scores, list[summary.Line]]:
+    """All that has been run: columns, rows (rules of users last), what they came to, and the runs."""
+    lines: dict[str, list[summary.Line]] = {
+        name: [line for line in read(out / FOLDER / f"{name}.jsonl") if line.get("scale") == scale] for name in COLUMNS
+    }
+    columns = [column for name, column in COLUMNS.items() if lines[name]]
+    seen = dict.fromkeys(line["method"] for some in lines.values() for line in some)
+    methods = [row for row in ROWS if row in seen] + [row for row in seen if row not in ROWS]
+    found = {column.name: summary.scores(column, methods, lines[column.name]) for column in columns}
+    return columns, methods, found, [line for some in lines.values() for line in some]
+
+
+def write(config: Config) -> Path:
+    """Write the board as Markdown and as a picture; the path of the former."""
+    columns, methods, found, lines = board(config.out, config.scale)
+    path = config.out / "scoreboard.md"
+    write_whole(path, page.markdown(columns, methods, found, lines))
+    write_whole(path.with_suffix(".png"), picture.picture(columns, methods, found))
+    return path

@@ -1,0 +1,127 @@
+"""The scoreboard: what its cells say, and a whole board on embedded data."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import UserError
+from harness.tables import RunContext
+from reproduce.scoreboard import command, page, picture, summary
+from reproduce.scoreboard.columns import COLUMNS, FACTORS
+from reproduce.scoreboard.cost import Paused
+from reproduce.scoreboard.tables import ROWS, refusal, table_of
+
+CORA, DOCS = COLUMNS["cora"], COLUMNS["docs-macro"]
+
+
+def line(column, method, rate, seed, test, val=0.0, **config):
+    metrics = {column.metric: test, column.validation: val}
+    about = {"preset": f"{column.name}_lr-{rate:g}", "dataset": column.dataset, "method": method, "seed": seed}
+    return about | {"scale": "paper", "row": method, "result": {"metrics": metrics, "config": config, "seconds": 1.0}}
+
+
+def test_the_rate_is_the_best_on_validation_data_and_not_on_test_data():
+    grid = [line(CORA, "dfa", rate, 0, test, val) for rate, test, val in ((0.00333, 0.9, 0.1), (0.01, 0.5, 0.7))]
+    assert summary.best_rate(CORA, "dfa", grid) is None  # a third is missing
+    grid.append(line(CORA, "dfa", 0.03, 0, 0.8, 0.6))
+    assert summary.best_rate(CORA, "dfa", grid) == 0.01
+    assert summary.best_rate(replace(CORA, higher=False), "dfa", grid) == 0.00333
+
+
+def test_a_rate_that_diverges_is_passed_over_and_a_rule_that_always_does_says_so():
+    diverged = [line(CORA, "dfa", CORA.rate(factor), 0, None, None) for factor in FACTORS]
+    assert summary.score(CORA, "dfa", diverged).why == "diverged at every rate"
+    some = [*diverged[:2], line(CORA, "dfa", 0.03, 0, 0.5, 0.5)]
+    found = summary.score(CORA, "dfa", some)
+    assert (found.mean, found.rate, found.edge) == (0.5, 0.03, True)
+
+
+def test_a_share_is_the_part_of_the_way_from_shallow_training_to_backpropagation():
+    lines = []
+    for method, tests in (("bp", (2.0, 2.2)), ("shallow", (4.0, 4.2)), ("fitted", (2.5, 2.7))):
+        lines += [line(DOCS, method, DOCS.rate(factor), 0, tests[0], factor) for factor in FACTORS]
+        lines.append(line(DOCS, method, DOCS.rate(FACTORS[0]), 1, tests[1]))
+    found = summary.scores(DOCS, ["bp", "shallow", "fitted"], lines)
+    assert [found[method].share for method in found] == [1.0, 0.0, 0.75]
+    assert found["fitted"].mean == pytest.approx(2.6)
+    assert found["fitted"].std == pytest.approx(0.1 * math.sqrt(2))
+    assert found["fitted"].exact == 0.02
+
+
+def test_there_is_no_share_where_the_gap_is_within_the_spread():
+    wide, narrow = summary.Score(mean=1.0, std=0.5), summary.Score(mean=2.0, std=0.1)
+    assert summary.share_of_way(narrow, wide, narrow, higher=True) is None
+
+
+def test_a_cell_without_a_run_says_why():
+    assert "vocabulary" in refusal(DOCS, "drtp")
+    assert "graph convolutions" in refusal(CORA, "fa")
+    assert refusal(CORA, "dfa") == ""
+    found = {"docs-macro": summary.scores(DOCS, ["bp", "shallow", "drtp"], [line(DOCS, "bp", 1.0, 0, 1.0)])}
+    assert any("vocabulary" in note for note in page.refusals([DOCS], ["drtp"], found))
+
+
+def test_every_rule_of_the_library_is_a_row_and_every_task_a_column():
+    from tinydfa.rules import registered
+
+    assert set(ROWS) == set(registered())
+    assert {column.task for column in COLUMNS.values()} == {"graphs", "recsys", "nlp", "nerf", "vision"}
+    for column in COLUMNS.values():
+        assert {cell.preset.method for cell in table_of(column, ["bp"]).cells} == {"bp"}
+
+
+def test_a_training_stands_still_after_every_step_and_its_steps_are_as_many_as_were_asked_for():
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    done = []
+
+    def train():
+        for number in range(3):
+            layer(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+            done.append(number)
+
+    with Paused(train) as paused:
+        assert paused.step() > 0
+        assert done == []  # the step is done, and what comes after it is not
+        paused.step(profiles=True)
+        assert done == [0]
+        assert paused.peak >= 8  # bytes of the output
+        paused.step()
+        with pytest.raises(RuntimeError, match="ended before"):
+            paused.step()
+
+
+def test_a_board_on_embedded_data_is_run_resumed_and_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DFA_DATA", raising=False)
+    (tmp_path / "mine.py").write_text(
+        "import tinydfa\nclass Half(tinydfa.Broadcast):\n    def encode(self, e, y):\n        return e / 2\n"
+    )
+    config = command.Config(
+        methods=("bp", "shallow", "fitted", f"{tmp_path}/mine.py:Half"),
+        tasks=("cora",),
+        seeds=2,
+        scale="quick",
+        jobs=1,
+        out=tmp_path / "results",
+    )
+    command.main(config)
+    assert "12 runs, about" in capsys.readouterr().out
+    text = (tmp_path / "results" / "scoreboard.md").read_text()
+    assert text.count("| BP |") == text.count("| Half |") == text.count("| Fitted, ours |") == 2
+    assert (tmp_path / "results" / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
+    command.main(config)
+    assert capsys.readouterr().out.count("nothing to run") == 3
+    columns, methods, found, lines = command.board(tmp_path / "results", "quick")
+    assert len(lines) == 4 * 4 + 3
+    assert picture.points(columns, methods, found).keys() <= set(methods)
+    for line_ in lines:
+        assert line_["result"]["metrics"] != {}
+
+
+def test_a_name_that_is_no_task_and_no_column_is_answered_with_those_there_are():
+    with pytest.raises(UserError, match="docs-macro"):
+        command.chosen(command.Config(tasks=("doc",)))
+    assert RunContext().scale == "paper"
