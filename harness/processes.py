@@ -9,7 +9,7 @@ the script was started alone, `current` is one process and nothing here imports 
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,19 +62,59 @@ class Processes:
             whole[rank :: self.size] = found
         return whole
 
+    def once(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, in every one: a file that all need is read once.
+
+        It is sent as a pickle, so what lies in memory-mapped files is better opened by each.
+
+        Raises:
+            UserError: `make` raised it in the first process; the others do not wait for ever.
+        """
+        if self.size == 1:
+            return make()
+        import torch.distributed as dist
+
+        made: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                made[0] = make()
+            except UserError as error:
+                made[1] = error
+        dist.broadcast_object_list(made)
+        if made[1] is not None:
+            raise made[1]
+        result: T = made[0]
+        return result
+
+    def average(self, tensors: Sequence["torch.Tensor"]) -> None:
+        """Replace each tensor by its mean over processes, in place, by one message for all of them."""
+        if self.size == 1 or not tensors:
+            return
+        import torch
+        import torch.distributed as dist
+
+        together = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(together)
+        parts = (together / self.size).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
     def total(self, number: float) -> float:
         """The sum of a number over processes; the same in every process."""
         return float(sum(self.gather(number)))
 
 
+ALONE = Processes()
+
+
 def current() -> Processes:
     """The processes that train together, this one among them."""
     if "torch.distributed" not in sys.modules:
-        return Processes()
+        return ALONE
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
-        return Processes()
+        return ALONE
     return Processes(dist.get_rank(), dist.get_world_size())
 
 

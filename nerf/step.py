@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.errors import UserError
 from harness.precision import autocast, products
+from harness.processes import ALONE, Processes
 from nerf.field.fields import Fields
 from nerf.field.occupancy import OccupancyGrid
 from nerf.field.volume import densities, render_rays
@@ -37,30 +39,46 @@ def train_step(
     *,
     batch: int,
     chunk: int,
+    processes: Processes = ALONE,
 ) -> Tensor:
     """One step on `batch` of the `rays`, drawn with replacement, whose colours are ``[R, 3]``.
 
     The loss is the mean squared error of the colours by the coarse and by the fine network, added. Gradients are
-    gathered from `chunk` rays at a time, which keeps a step's memory small and, on a CPU, in its cache.
+    summed over `chunk` rays at a time, which keeps a step's memory small and, on a CPU, in its cache.
+
+    Several processes draw the same rays, render a share of every chunk each, and average their gradients.
 
     Returns:
         Mean squared errors of the coarse and of the fine network, ``[2]``, before the step; of one network, twice.
     """
     index = torch.randint(len(colours), (batch,), generator=generator, device=colours.device)
     errors, precision = torch.zeros(2, device=colours.device), fields.rendering.precision
+    own, count = slice(processes.rank, None, processes.size), 3 * batch / processes.size
     optimizer.zero_grad()
     for part in index.split(chunk):
-        truth = colours[part]
+        truth = colours[part[own]]
         with products(precision):
             with autocast(precision, truth):
-                seen = render_rays(fields, pick(rays, part), generator)
+                seen = render_rays(fields, pick(rays, part), generator, own)
             fine = (seen.colour - truth).square().sum()
             coarse = fine if fields.fine is None else (seen.coarse - truth).square().sum()
             loss = fine if fields.fine is None else coarse + fine
-            (loss / (3 * batch)).backward()
-        errors += torch.stack([coarse, fine]).detach() / (3 * batch)
+            (loss / count).backward()
+        errors += torch.stack([coarse, fine]).detach() / count
+    gradients = [parameter.grad for parameter in fields.parameters() if parameter.grad is not None]
+    processes.average([*gradients, errors])
     optimizer.step()
     return errors
+
+
+def check_share(batch: int, chunk: int, processes: Processes) -> None:
+    """Raise `UserError` where a chunk has fewer rays than there are processes."""
+    least = batch % chunk or min(batch, chunk)
+    if least < processes.size:
+        raise UserError(
+            f"--rays {batch}, {chunk} at once, leave {least} for {processes.size} processes. Give more rays, or "
+            "another --chunk."
+        )
 
 
 def make_grid(bounds: Tensor, samples: int) -> OccupancyGrid:

@@ -2,6 +2,7 @@
 
     python -m nerf.train --dataset blender --scene lego --method dfa
     python -m nerf.train --preset small_dfa --dataset blender --scene lego
+    accelerate launch --num_processes 2 -m nerf.train --dataset blender --scene lego --method dfa
 
 Every step takes random rays of all training views. The test views choose nothing: they are scored once, at the end.
 Settings are chosen by validation views (`--val-views`), which are neither trained on nor among the test views.
@@ -17,13 +18,16 @@ from typing import Any, Literal
 
 import torch
 
+from harness import processes
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import check_compile, named, slug
 from harness.precision import Precision, check_precision
+from harness.processes import Processes
 from harness.run import NullRun, Run, check_loss, read_config
 from harness.run.allocator import keep_freed_memory
 from harness.run.checkpoint import read_checkpoint
+from harness.run.launch import check_launch
 from harness.run.memory import MemoryConfig
 from harness.seeds import seed_everything
 from nerf import config
@@ -36,7 +40,7 @@ from nerf.output.scores import evenly, means, score_views
 from nerf.presets import Preset, find_preset
 from nerf.scene.rays import pick, training_rays, view_rays
 from nerf.scene.views import Scene
-from nerf.step import GRID_EVERY, History, drawing, make_grid, train_step, update_grid
+from nerf.step import GRID_EVERY, History, check_share, drawing, make_grid, train_step, update_grid
 from tinydfa import Attachment, Feedback, attach
 
 CURVE_PIXELS = 1024  # of each of the two test views behind the curve of a run
@@ -110,7 +114,11 @@ class Config(config.RunConfig, MemoryConfig):
 
 
 def train(
-    config: Config, run: Run | None = None, scene: Scene | None = None, preset: Preset | None = None
+    config: Config,
+    run: Run | None = None,
+    scene: Scene | None = None,
+    device: torch.device | None = None,
+    preset: Preset | None = None,
 ) -> dict[str, Any]:
     """Train as `config` says.
 
@@ -118,6 +126,7 @@ def train(
         config: The run.
         run: Its folder; None: it leaves none.
         scene: The scene, if it was loaded already.
+        device: The device, if it was picked already.
         preset: Its settings; None: those that `config` means.
 
     Returns:
@@ -126,7 +135,7 @@ def train(
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
-    preset, device = preset or config.resolve(), pick_device(config.device)
+    preset, device, group = preset or config.resolve(), device or pick_device(config.device), processes.current()
     scene = (scene or load_preset_scene(preset, config)).to(device)
     run = run or NullRun("nerf", resolved(config, preset, scene))
     seed_everything(config.seed)
@@ -144,10 +153,12 @@ def train(
 
     rays, colours = training_rays(scene)
     chunk, log_every = chunk_of(config, preset, device), config.log_every or max(preset.steps // 20, 1)
+    check_share(preset.rays, chunk, group)
     steps, begin = range(done + 1, preset.steps + 1), perf_counter()
     for step in run.track(steps, f"{scene.name}, {preset.method}"):
         generator = drawing(config.seed, step, device)
-        pending += train_step(fields, rays, colours, optimizer, generator, batch=preset.rays, chunk=chunk)
+        sizes: dict[str, Any] = {"batch": preset.rays, "chunk": chunk, "processes": group}
+        pending += train_step(fields, rays, colours, optimizer, generator, **sizes)
         scheduler.step()
         if preset.skip_empty and step % GRID_EVERY == 0:
             update_grid(stateful["grid"], fields)
@@ -160,16 +171,16 @@ def train(
         history.seconds += perf_counter() - begin
         if logs:
             coarse, fine = (pending / (step - (history.step or [0])[-1])).tolist()
-            numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk))
+            numbers = history.add(step, coarse, fine, curve_error(fields, scene, chunk, group))
             pending.zero_()
             run.log(step, **numbers)
         if saves:
             run.save(step, **stateful, history=asdict(history), pending=pending)
         begin = perf_counter()
 
-    scores, views = score(fields, scene, preset, chunk)
+    scores, views = score(fields, scene, preset, chunk, group)
     numbers = {"train_psnr": history.train_psnr[-1], "rays_per_second": history.rays_per_second()}
-    pictures = {"pictures": kept_pictures(fields, scene, chunk)} if config.keep_pictures else {}
+    pictures = {"pictures": kept_pictures(fields, scene, chunk, group)} if config.keep_pictures else {}
     curves = history.curves() | views | pictures
     return run.finish(model="nerf", metrics=scores | numbers, curves=curves, device=device)
 
@@ -197,25 +208,28 @@ def attach_all(fields: Fields, method: str, seed: int, memory: str | int | None 
     }
 
 
-def score(fields: Fields, scene: Scene, preset: Preset, chunk: int) -> tuple[dict[str, float], dict[str, Any]]:
+def score(
+    fields: Fields, scene: Scene, preset: Preset, chunk: int, group: Processes
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Mean scores of the test views, and of the validation views if the preset has some; and those of every view."""
-    tested = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk)
+    tested = score_views(fields, scene, evenly(len(scene.test), preset.test_views), chunk=chunk, processes=group)
     if preset.val_views is None:
         return means(tested), {"views": tested}
     assert scene.val is not None
     chosen = evenly(len(scene.val), preset.val_views)
-    validated = score_views(fields, scene, chosen, views=scene.val, chunk=chunk)
+    validated = score_views(fields, scene, chosen, views=scene.val, chunk=chunk, processes=group)
     return means(tested) | means(validated, "val"), {"views": tested, "val_views": validated}
 
 
 @torch.no_grad()
-def curve_error(fields: Fields, scene: Scene, chunk: int) -> float:
+def curve_error(fields: Fields, scene: Scene, chunk: int, group: Processes) -> float:
     """Mean squared error on evenly spaced pixels of two test views, for a curve."""
     parts = []
     for index in evenly(len(scene.test), 2):
         truth = scene.test.images[index].reshape(-1, 3)
         pixels = torch.tensor(evenly(len(truth), CURVE_PIXELS), device=truth.device)
-        seen = render_view(fields, pick(view_rays(scene, scene.test, index), pixels), chunk=chunk)
+        rays = pick(view_rays(scene, scene.test, index), pixels)
+        seen = render_view(fields, rays, chunk=chunk, processes=group)
         parts.append((seen.colour - truth[pixels]).square())
     return torch.cat(parts).mean().item()
 
@@ -296,12 +310,17 @@ def main(config: Config) -> None:
     """Run the command."""
     keep_freed_memory()
     preset = config.resolve()
-    check_precision(preset.precision, pick_device(config.device))
-    scene = load_preset_scene(preset, config)  # before the folder is made: a missing file should not leave one behind
+    check_launch("nerf", preset.precision, config.compile)
+    device = processes.join(config.device)
+    check_precision(preset.precision, device)
+    check_share(preset.rays, chunk_of(config, preset, device), processes.current())
+    # before the folder is made: a missing file should not leave one behind
+    scene = processes.current().once(lambda: load_preset_scene(preset, config))
     name = f"{config.preset or slug(preset.method)}-{config.dataset}-{scene.name}-{config.seed}"
     settings = resolved(config, preset, scene) | {"device": config.device, "data_dir": config.data_dir}
     with Run("nerf", name, settings, config.out, config.resume) as run:
-        train(config, run, scene)
+        train(config, run, scene, device)
+    processes.leave()
 
 
 if __name__ == "__main__":

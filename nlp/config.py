@@ -11,7 +11,7 @@ from harness import config
 from harness.errors import UserError
 from harness.methods import rule_of
 from harness.precision import Precision
-from harness.processes import started
+from harness.processes import current, started
 from harness.run.memory import MemoryConfig
 from nlp.presets import Preset, find_preset
 from nlp.text.load import Corpus, load_corpus
@@ -185,6 +185,7 @@ class RunConfig(config.RunConfig, MemoryConfig):
             size=preset.vocabulary_size,
             lower=preset.lower,
             text_dir=self.text_dir,
+            processes=current(),
         )
 
     def settings(self, preset: Preset, corpus: Corpus) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.precision import at_least_float32
-from harness.processes import Processes
-from nlp.text.streams import ALONE, IGNORED, chunk_count, chunks
+from harness.processes import ALONE, Processes
+from nlp.text.streams import IGNORED, chunk_count, chunks
 
 
 class Score(NamedTuple):

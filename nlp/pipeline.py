@@ -18,9 +18,10 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
 from harness.methods import rule_of
 from harness.precision import at_least_float32
+from harness.processes import ALONE
 from nlp.config import RunConfig
 from nlp.model.transformer import LanguageModel, cross_entropy
-from nlp.text.streams import ALONE, Chunk
+from nlp.text.streams import Chunk
 from nlp.training import Training
 from tinydfa import DFALayer, Method
 from tinydfa.pipelining import ScheduleDFA

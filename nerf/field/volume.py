@@ -25,10 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.precision import autocast, products
+from harness.precision import at_least_float32, autocast, products
+from harness.processes import ALONE, Processes
 from nerf.field.fields import Fields, Occupied, Rendering
 from nerf.field.network import OUTPUTS, Network
-from nerf.field.sampling import even_depths, finer_depths
+from nerf.field.sampling import ALL, Draws, even_depths, finer_depths
 from nerf.scene.rays import Rays, pick
 
 INFINITE = 1e10  # thickness of the last sample
@@ -44,57 +45,81 @@ class Rendered(NamedTuple):
     coarse: Tensor  # [R, 3], colour by the coarse network; the same as `colour` where there is no other
 
 
-def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = None) -> Rendered:
+def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = None, own: slice = ALL) -> Rendered:
     """What `rays` see of `fields`.
 
     Args:
         fields: What is there, and how to look.
         rays: R rays.
         generator: Draws depths, and noise if there is to be any; None: evenly spaced depths, no noise.
+        own: Render only these of the rays, as one of several processes that share them. The generator draws for all.
+
+    Returns:
+        What the own rays see.
     """
-    depths = even_depths(rays.near, rays.far, fields.rendering.samples_coarse, generator)
+    draws = None if generator is None else Draws(generator, len(rays.origins))
+    depths = even_depths(rays.near, rays.far, fields.rendering.samples_coarse, draws)
+    mine, draws = pick(rays, own), draws and draws._replace(own=own)
     if fields.occupied is None:
-        return _look_along(fields, rays, depths, generator)
-    hits = fields.occupied(places(rays, depths)).any(dim=1).nonzero()[:, 0]
+        return _look_along(fields, mine, depths[own], draws)
+    met = fields.occupied(places(rays, depths)).any(dim=1)
+    hits = met.nonzero()[:, 0]
     if len(hits) == len(depths):
-        return _look_along(fields, rays, depths, generator)
-    found = _look_along(fields, pick(rays, hits), depths[hits], generator)
-    background = float(fields.rendering.white_background)  # which a ray sees that meets nothing at all
+        return _look_along(fields, mine, depths[own], draws)
+    draws = draws and draws._replace(rays=len(hits))
+    if own != ALL:
+        is_own = torch.zeros_like(met)
+        is_own[own] = True
+        draws = draws and draws._replace(own=is_own[hits])
+        hits = met[own].nonzero()[:, 0]
+    found = _look_along(fields, pick(mine, hits), depths[own][hits], draws)
+    return _with_misses(fields, found, hits, len(mine.origins))
+
+
+def _with_misses(fields: Fields, found: Rendered, hits: Tensor, rays: int) -> Rendered:
+    """What all `rays` see, of which those numbered `hits` found something; the others see the background."""
+    background = float(fields.rendering.white_background)
     return Rendered(
         *(
-            part.new_full((len(depths), *part.shape[1:]), empty).index_copy(0, hits, part)
+            part.new_full((rays, *part.shape[1:]), empty).index_copy(0, hits, part)
             for part, empty in zip(found, (background, 0.0, 0.0, background), strict=True)
         )
     )
 
 
-def _look_along(fields: Fields, rays: Rays, depths: Tensor, generator: torch.Generator | None) -> Rendered:
+def _look_along(fields: Fields, rays: Rays, depths: Tensor, draws: Draws | None) -> Rendered:
     """What `rays` see of `fields`, with the coarse network asked at `depths`, ``[R, S]``."""
     settings = fields.rendering
 
     def look(depths: Tensor, *networks: Network) -> tuple[Rendered, Tensor]:
         answers = [evaluate(network, rays, depths, fields.occupied) for network in networks]
         raw = answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)
-        if generator is not None and settings.noise > 0:
-            noise = torch.randn(depths.shape, generator=generator, device=depths.device) * settings.noise
+        if draws is not None and settings.noise > 0:
+            noise = draws.normal(depths.shape[1]) * settings.noise
             raw = torch.cat([raw[..., :3], raw[..., 3:] + noise[..., None]], dim=-1)
         return composite(raw, depths, rays.directions, settings)
 
     coarse, weights = look(depths, fields.coarse)
     if fields.fine is None:
         return coarse
-    depths = finer_depths(depths, weights.detach(), settings.samples_fine, generator)
+    depths = finer_depths(depths, weights.detach(), settings.samples_fine, draws)
     fine, _ = look(depths, fields.fine, *([fields.coarse] if settings.dual else []))
     return fine._replace(coarse=coarse.colour)
 
 
 @torch.no_grad()
-def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096) -> Rendered:
-    """What `rays`, perhaps all of a picture, see of `fields`: `chunk` of them at a time, without gradients."""
-    precision, starts = fields.rendering.precision, range(0, len(rays.origins), chunk)
-    with products(precision), autocast(precision, rays.origins):
-        parts = [render_rays(fields, pick(rays, slice(start, start + chunk))) for start in starts]
-    return Rendered(*(torch.cat(values) for values in zip(*parts, strict=True)))
+def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096, processes: Processes = ALONE) -> Rendered:
+    """What `rays`, perhaps all of a picture, see of `fields`: `chunk` of them at a time, without gradients.
+
+    Several processes render a share each, and all get the whole.
+    """
+    device = rays.origins.device
+    own = Rays(*(processes.share(part) for part in rays))
+    precision, starts = fields.rendering.precision, range(0, len(own.origins), chunk)
+    with products(precision), autocast(precision, own.origins):
+        parts = [render_rays(fields, pick(own, slice(start, start + chunk))) for start in starts]
+    seen = [torch.cat(values) for values in zip(*parts, strict=True)]
+    return Rendered(*(seen if processes.size == 1 else (processes.merge(part).to(device) for part in seen)))
 
 
 def places(rays: Rays, depths: Tensor) -> Tensor:
@@ -103,18 +128,18 @@ def places(rays: Rays, depths: Tensor) -> Tensor:
 
 
 def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | None = None) -> Tensor:
-    """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, float32.
+    """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, at least float32.
 
     All samples go through the network together. Where nothing can be, the output for density is minus infinity.
     """
     points = places(rays, depths)
     if occupied is None:
-        return network(points.flatten(0, 1), rays.views).float().unflatten(0, depths.shape)
+        return at_least_float32(network(points.flatten(0, 1), rays.views)).unflatten(0, depths.shape)
     ray, sample = occupied(points).nonzero(as_tuple=True)
     raw = points.new_full((*depths.shape, OUTPUTS), -math.inf)
     padding = (0, -len(ray) % ROUND)  # with the first sample of all, whose further answers are dropped
     asked, of = (F.pad(index, padding) for index in (sample, ray))
-    answers = network(points[of, asked], rays.views, of).float()
+    answers = at_least_float32(network(points[of, asked], rays.views, of))
     return raw.index_put_((ray, sample), answers[: len(ray)])
 
 

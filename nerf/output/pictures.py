@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.processes import ALONE, Processes
 from harness.run.progress import track
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
@@ -20,8 +21,10 @@ from nerf.scene.views import Scene
 FRAMES, FRAME_WIDTH = 24, 80  # of a film that a result keeps
 
 
-def kept_pictures(fields: Fields, scene: Scene, chunk: int) -> dict[str, Any]:
+def kept_pictures(fields: Fields, scene: Scene, chunk: int, processes: Processes = ALONE) -> dict[str, Any]:
     """A test view and a film as text, for a result: the PNG or GIF in base64, by name.
+
+    Several processes share the rays of every picture.
 
     Returns:
         "truth", "colour" and "depth", PNGs of the first test view, and "film", a GIF of colour and depth side by side
@@ -29,10 +32,10 @@ def kept_pictures(fields: Fields, scene: Scene, chunk: int) -> dict[str, Any]:
     """
     truth = scene.test.images[0].cpu()
     rays = view_rays(scene, scene.test, 0)
-    colour, depth, opacity = look(fields, rays, scene.test.height, scene.test.width, chunk)
+    colour, depth, opacity = look(fields, rays, scene.test.height, scene.test.width, chunk, processes)
     near, far = depth_range(scene, [(colour, depth, opacity)])
     shown = {"truth": truth, "colour": colour, "depth": colour_depth(depth, near, far, opacity)}
-    pictures = film([fields], scene, FRAMES, min(FRAME_WIDTH, scene.test.width), chunk)
+    pictures = film([fields], scene, FRAMES, min(FRAME_WIDTH, scene.test.width), chunk, processes)
     return {name: encoded([picture], "png") for name, picture in shown.items()} | {"film": encoded(pictures, "gif")}
 
 
@@ -49,7 +52,9 @@ def encoded(pictures: Sequence[Tensor], kind: str) -> str:
     return base64.b64encode(content).decode()
 
 
-def film(fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk: int) -> list[Tensor]:
+def film(
+    fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk: int, processes: Processes = ALONE
+) -> list[Tensor]:
     """Pictures ``[h, w, 3]`` along the scene's path: colour and depth by each of `fields`, from left to right.
 
     Depths have one scale throughout. Heights follow from the width; the lens is that of the first test view.
@@ -59,8 +64,8 @@ def film(fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk:
     lens = test.lens.of(0).resized(width / test.width, height / test.height)
     poses = scene.path[torch.tensor(evenly(len(scene.path), frames), device=scene.path.device)]
     seen = [
-        [look(one, scene_rays(scene, pose, height, width, lens), height, width, chunk) for one in fields]
-        for pose in track(poses, "frames", len(poses))
+        [look(one, scene_rays(scene, pose, height, width, lens), height, width, chunk, processes) for one in fields]
+        for pose in (track(poses, "frames", len(poses)) if processes.is_main else poses)
     ]
     near, far = depth_range(scene, [view for views in seen for view in views])
     return [
@@ -69,9 +74,11 @@ def film(fields: Sequence[Fields], scene: Scene, frames: int, width: int, chunk:
     ]
 
 
-def look(fields: Fields, rays: Rays, height: int, width: int, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+def look(
+    fields: Fields, rays: Rays, height: int, width: int, chunk: int, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor, Tensor]:
     """Colour, depth and opacity of a picture, on the CPU."""
-    seen = render_view(fields, rays, chunk=chunk)
+    seen = render_view(fields, rays, chunk=chunk, processes=processes)
     return tuple(part.cpu().unflatten(0, (height, width)) for part in (seen.colour, seen.depth, seen.opacity))
 
 

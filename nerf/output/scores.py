@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.processes import ALONE, Processes
 from harness.run.progress import track
 from nerf.field.fields import Fields
 from nerf.field.volume import render_view
@@ -71,6 +72,7 @@ def score_views(
     views: Views | None = None,
     chunk: int = 4096,
     offset: float = PIXEL_CENTRE,
+    processes: Processes = ALONE,
 ) -> list[dict[str, Any]]:
     """Render views and compare them: a dict of "view" and the scores of `compare` for each.
 
@@ -81,10 +83,12 @@ def score_views(
         views: Views of the scene; None: its test views.
         chunk: Rays rendered at once.
         offset: Where in its pixel a ray starts, see `nerf.scene.rays.camera_rays`.
+        processes: Those that share the rays of every view; each gets all scores.
     """
     found, views = [], scene.test if views is None else views
-    for index in track(indices, "views"):
-        rendered = render_view(fields, view_rays(scene, views, index, offset=offset), chunk=chunk)
+    for index in track(indices, "views") if processes.is_main else indices:
+        rays = view_rays(scene, views, index, offset=offset)
+        rendered = render_view(fields, rays, chunk=chunk, processes=processes)
         truth = views.images[index]
         scores = compare(rendered.colour.reshape(truth.shape), truth)
         found.append({"view": views.names[index]} | scores)

@@ -43,8 +43,9 @@ class Views:
         return self.lens.focal
 
     def to(self, device: torch.device | str) -> Views:
-        """The same on `device`."""
-        return replace(self, images=self.images.to(device), poses=self.poses.to(device))
+        """The same on `device`, in torch's default type."""
+        kind = torch.get_default_dtype()
+        return replace(self, images=self.images.to(device, kind), poses=self.poses.to(device, kind))
 
     def rows(self, chosen: Tensor) -> Views:
         """Those views of all for which `chosen`, bool ``[N]``, is true."""
@@ -70,13 +71,14 @@ class Scene:
     val: Views | None = None  # to choose settings by, if they were asked for: neither trained on nor tested
 
     def to(self, device: torch.device | str) -> Scene:
-        """The same on `device`."""
+        """The same on `device`, in torch's default type."""
+        kind = torch.get_default_dtype()
         return replace(
             self,
             train=self.train.to(device),
             test=self.test.to(device),
-            path=self.path.to(device),
-            bounds=self.bounds.to(device),
+            path=self.path.to(device, kind),
+            bounds=self.bounds.to(device, kind),
             val=None if self.val is None else self.val.to(device),
         )
 

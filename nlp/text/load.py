@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.processes import ALONE, Processes
 from nlp.text.corpora import find_texts
-from nlp.text.tokens import tokenise
+from nlp.text.tokens import read_tokens, tokenise
 from nlp.text.vocabulary import Vocabulary, check_choice
 
 
@@ -32,8 +33,11 @@ def load_corpus(
     size: int = 8000,
     lower: bool = False,
     text_dir: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Corpus:
     """Find a corpus, learn its vocabulary from the training text, and encode it; the second time it is only opened.
+
+    Of several processes the first does all that, and the others open the tokens that it left in the cache.
 
     Args:
         dataset: "synthetic", which needs no files, "docs", "tinyshakespeare", "wikitext-2" or "wikitext-103".
@@ -42,12 +46,19 @@ def load_corpus(
         size: Tokens of "bpe"; fewer if the text has not enough pairs.
         lower: Turn the text to lower case.
         text_dir: A folder of texts in place of `dataset`, see `nlp.text.corpora`.
+        processes: Those that train together.
 
     Raises:
         UserError: an unknown name or kind, a text that is missing, empty, damaged or not UTF-8, a cache that cannot be
             written.
     """
     check_choice(vocabulary, size)
-    texts = find_texts(dataset, data_dir, text_dir)
-    tokens = tokenise(texts, vocabulary, size, lower)
-    return Corpus(name=texts.name, **tokens.ids, words=tokens.words, vocabulary=tokens.vocabulary)
+
+    def find() -> tuple[str, Path]:
+        texts = find_texts(dataset, data_dir, text_dir)
+        return texts.name, tokenise(texts, vocabulary, size, lower)
+
+    name, folder = processes.once(find)
+    tokens = read_tokens(folder) or read_tokens(find()[1])  # the latter on a machine with a cache of its own
+    assert tokens is not None
+    return Corpus(name=name, **tokens.ids, words=tokens.words, vocabulary=tokens.vocabulary)

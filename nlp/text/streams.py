@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.processes import Processes
+from harness.processes import ALONE, Processes
 
 IGNORED = -100  # torch's own default for targets that do not count
-ALONE = Processes()
 
 
 class Chunk(NamedTuple):

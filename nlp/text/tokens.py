@@ -42,8 +42,8 @@ class Tokens:
     words: dict[str, int]
 
 
-def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Tokens:
-    """The tokens of a corpus, from the cache if they were made before.
+def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Path:
+    """The folder of a corpus' tokens in the cache, made if it is not there; `read_tokens` opens it.
 
     Args:
         texts: The corpus.
@@ -55,17 +55,14 @@ def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Tokens:
     from filelock import FileLock
 
     folder = cache_dir() / "nlp" / content_key(texts, kind, size, lower)
-    if kept := read_tokens(folder):
-        return kept
+    if read_tokens(folder) is not None:
+        return folder
     with writing(folder, NEW_CACHE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            kept = read_tokens(folder)
-            if kept is None:
+            if read_tokens(folder) is None:
                 make_tokens(folder, texts, kind, size, lower)
-                kept = read_tokens(folder)
-    assert kept is not None
-    return kept
+    return folder
 
 
 def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:

@@ -168,3 +168,45 @@ def test_the_precision_that_accelerate_was_asked_for_or_none_is_no_contradiction
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
     Run("task", "name", config, tmp_path / "run").__exit__(None, None, None)
     assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def broadcast_of(monkeypatch, sent):
+    """Pretend that the first process sends `sent` (None: what it is given) to this one."""
+
+    def broadcast(values):
+        values[:] = values if sent is None else sent
+
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+
+
+def test_what_all_need_is_made_by_the_first_process_alone(monkeypatch):
+    made = []
+    broadcast_of(monkeypatch, None)
+    assert Processes(0, 2).once(lambda: made.append("first") or 7) == 7
+    broadcast_of(monkeypatch, [7, None])
+    assert Processes(1, 2).once(lambda: made.append("second") or 8) == 7
+    assert Processes().once(lambda: made.append("alone") or 9) == 9
+    assert made == ["first", "alone"]
+
+
+def test_a_mistake_that_the_first_process_finds_ends_all(monkeypatch):
+    def missing():
+        raise UserError("no such file")
+
+    sent = []
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", sent.extend)
+    with pytest.raises(UserError, match="no such file"):
+        Processes(0, 2).once(missing)
+    broadcast_of(monkeypatch, sent)
+    with pytest.raises(UserError, match="no such file"):
+        Processes(1, 2).once(lambda: pytest.fail("read by the second"))
+
+
+def test_tensors_are_averaged_in_place_and_keep_their_shapes(monkeypatch):
+    other = torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0])
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.add_(other))
+    matrix, vector = torch.tensor([[0.0, 2.0], [4.0, 6.0]]), torch.tensor([8.0])
+    Processes(0, 2).average([matrix, vector])
+    assert (matrix.tolist(), vector.tolist()) == ([[5.0, 11.0], [17.0, 23.0]], [29.0])
+    Processes().average([vector])
+    assert vector.tolist() == [29.0]

@@ -155,7 +155,7 @@ def gradients_after(chunk, method, **settings):
 @pytest.mark.parametrize("method", [Method.BP, Method.DFA])
 def test_the_chunk_changes_neither_error_nor_gradient(method, monkeypatch):
     # at evenly spaced depths: drawn ones depend on how many rays they are drawn for at once
-    monkeypatch.setattr(step, "render_rays", lambda fields, rays, generator: render_rays(fields, rays))
+    monkeypatch.setattr(step, "render_rays", lambda fields, rays, generator, own: render_rays(fields, rays))
     (whole, expected), (parts, found) = (gradients_after(chunk, method, density="softplus") for chunk in (30, 7))
     torch.testing.assert_close(parts, whole)
     for one, other in zip(found, expected, strict=True):

@@ -249,3 +249,19 @@ def test_the_same_generator_gives_the_same_picture():
         render_rays(fields, rays, torch.Generator().manual_seed(seed)).colour.tolist() for seed in (1, 1, 2)
     )
     assert first == again != other
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_rays_that_are_shared_see_what_they_see_when_one_process_renders_all(skips):
+    torch.manual_seed(0)
+    with float64():
+        fields = Fields(SMALL, Rendering(samples_coarse=6, samples_fine=5, white_background=True, noise=1.0))
+        rays = Rays(*(part.double() for part in bundle(11)))
+        fields.occupied = (lambda points: points[..., 0] > 0.2) if skips else None
+        whole = render_rays(fields, rays, torch.Generator().manual_seed(3))
+        assert (whole.opacity == 0).sum() == (4 if skips else 0)
+        for rank in range(3):
+            share = slice(rank, None, 3)
+            own = render_rays(fields, rays, torch.Generator().manual_seed(3), share)
+            for part, expected in zip(own, whole, strict=True):
+                torch.testing.assert_close(part, expected[share], rtol=1e-12, atol=1e-12)
