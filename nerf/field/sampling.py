@@ -27,11 +27,13 @@ class Draws(NamedTuple):
 
     def uniform(self, columns: int) -> Tensor:
         """Uniform numbers in [0, 1), a row for each own ray: ``[R, columns]``."""
-        return torch.rand(self.rays, columns, generator=self.generator, device=self.generator.device)[self.own]
+        drawn = torch.rand(self.rays, columns, generator=self.generator, device=self.generator.device)
+        return drawn[self.own].contiguous()
 
     def normal(self, columns: int) -> Tensor:
         """Standard normal numbers, ``[R, columns]``."""
-        return torch.randn(self.rays, columns, generator=self.generator, device=self.generator.device)[self.own]
+        drawn = torch.randn(self.rays, columns, generator=self.generator, device=self.generator.device)
+        return drawn[self.own]
 
 
 def even_depths(near: Tensor, far: Tensor, samples: int, draws: Draws | None = None) -> Tensor:
