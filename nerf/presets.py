@@ -29,31 +29,54 @@ from tinydfa import Method
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """All that decides a number; the scene, paths and devices belong to the command line."""
+    """All that decides a number. Its fields are options; the scene, paths and devices are those of the command."""
 
     method: str
-    depth: int = 4  # hidden layers of the trunk
+    depth: int = 4
+    """Hidden layers of the trunk."""
     width: int = 128
-    skip_every: int = 4  # the position joins the trunk again after as many layers
+    """Units of a hidden layer."""
+    skip_every: int = 4
+    """The position joins the trunk again after this many layers."""
     position_frequencies: int = 10
+    """Frequencies in the encoding of a position."""
     view_frequencies: int = 4
-    views: bool = True  # colour depends on the direction
-    samples_coarse: int = 64  # a ray
-    samples_fine: int = 128  # more, for the fine network; 0: there is none
-    density: Literal["relu", "softplus"] = "relu"  # softplus: never without a gradient
-    noise: float = 0.0  # deviation of what is added to densities in training
-    rays: int = 1024  # a step
-    lr: float = 5e-4  # Adam, at the first step
-    decay: float = 1.0  # the rate falls to a tenth within `decay` times `steps`, exponentially
+    """Frequencies in the encoding of a viewing direction."""
+    views: bool = True
+    """Let the colour depend on the viewing direction."""
+    samples_coarse: int = 64
+    """Samples a ray for the coarse network."""
+    samples_fine: int = 128
+    """More samples a ray, for the fine network; 0: there is none."""
+    density: Literal["relu", "softplus"] = "relu"
+    """From the network's output to a density: relu, as published, or softplus, which always has a gradient."""
+    noise: float = 0.0
+    """Standard deviation of the noise that is added to densities in training."""
+    rays: int = 1024
+    """Rays a step, over all processes."""
+    lr: float = 5e-4
+    """Adam's learning rate at the first step."""
+    decay: float = 1.0
+    """The learning rate falls exponentially, to a tenth within this many times --steps."""
     steps: int = 500_000
-    size: int | None = None  # width of the pictures; None: as stored
-    test_views: int | None = None  # how many are scored at the end, evenly chosen; None: all
-    val_views: int | None = None  # how many are scored to choose settings by, see `nerf.data.load`; None: none
-    precision: Precision = "fp32"  # bf16: products of numbers rounded to bfloat16
-    skip_empty: bool = False  # ask no network about places that were found to be empty
-    near: float | None = None  # where rays begin, in the units of the scene's file; None: see `nerf.data.blender`
-    far: float | None = None  # where they end
-    background: Background | None = None  # None: white if the pictures have an alpha channel, else black
+    """Optimiser steps; the learning rate's decay stretches with them."""
+    size: int | None = None
+    """Width of the pictures in pixels; they are averaged down to it. As stored if None."""
+    test_views: int | None = None
+    """Test views that are scored at the end, evenly chosen; all if None."""
+    val_views: int | None = None
+    """Validation views that are scored at the end, as val_psnr: of transforms_val.json if the scene has it, else held
+    out of its training views."""
+    precision: Precision = "fp32"
+    """bf16: products of numbers rounded to bfloat16."""
+    skip_empty: bool = False
+    """Do not evaluate the networks where the scene was found to be empty."""
+    near: float | None = None
+    """Where rays begin, in the units of the cameras' file; by the cameras if None."""
+    far: float | None = None
+    """Where rays end."""
+    background: Background | None = None
+    """What is behind the scene; white if None and the pictures have an alpha channel, else black."""
 
     def __post_init__(self) -> None:
         positive = ("depth", "width", "skip_every", "samples_coarse", "rays", "lr", "decay", "steps")

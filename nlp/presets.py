@@ -24,37 +24,64 @@ PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """All that decides a number; the text, paths and devices belong to the command line."""
+    """All that decides a number. Its fields are options; the text, paths and devices are those of the command."""
 
     method: str
-    granularity: str = "macro"  # macro: a feedback point after every block; micro: three a block
-    points_embedding: bool = False  # one more after the embedding
-    error_at: str = "hidden"  # hidden: below the decoder, as published; logits: above it
-    last_block: str = "projected"  # hidden: the last block gets e F like the others, as published; error: e itself
+    granularity: Literal["macro", "micro"] = "macro"
+    """A feedback point after each block (macro), or three a block (micro)."""
+    points_embedding: bool = False
+    """One more feedback point after the embedding."""
+    error_at: Literal["hidden", "logits"] = "hidden"
+    """Take the error below the vocabulary projection (hidden, as published) or above it."""
+    last_block: Literal["projected", "error"] = "projected"
+    """What the last block gets where the error is taken right above it: its projection, as published, or itself."""
     feedback: Feedback = field(default_factory=Feedback)  # its seed is the run's
-    attention: str = "standard"
+    attention: Literal["standard", "fixed", "dense", "random"] = "standard"
+    """How a position takes from those before it."""
     layers: int = 6
+    """Blocks."""
     d_model: int = 512
+    """Width of the model."""
     d_ff: int = 2048
+    """Width of the hidden layer of a block."""
     heads: int = 8
+    """Attention heads."""
     dropout: float = 0.1
-    tied: bool = False  # the decoder's weights are the embedding's
+    """Share of activations and attention weights dropped."""
+    tied: bool = False
+    """Use the embedding's weights in the decoder."""
     vocabulary: Literal["bpe", "char"] = "bpe"
+    """Tokens: byte pairs, or characters."""
     vocabulary_size: int = 32_000
-    lower: bool = True  # text in lower case
-    chunk: int = 128  # tokens of a sequence
-    batch: int = 64  # sequences of a step, over all processes
-    schedule: str = "noam"
-    lr: float = 1.0  # adam, radam: constant; plateau: the first; onecycle: the highest; noam: a factor
-    warmup: int = 4000  # noam: steps of a rising learning rate
-    betas: tuple[float, float] = (0.9, 0.98)  # of Adam; its epsilon is 1e-9
+    """Tokens of the vocabulary, at most."""
+    lower: bool = True
+    """Turn the text into lower case."""
+    chunk: int = 128
+    """Tokens of a sequence."""
+    batch: int = 64
+    """Sequences of a step, over all processes."""
+    schedule: Literal["noam", "adam", "onecycle", "radam", "plateau"] = "noam"
+    """How the learning rate changes; radam is constant, with another optimizer."""
+    lr: float = 1.0
+    """Learning rate: constant with adam and radam, the first of plateau, the highest of onecycle, a factor of noam."""
+    warmup: int = 4000
+    """Steps of noam's rising learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Adam's betas; its epsilon is 1e-9."""
     plateau_factor: float = 0.2
-    plateau_patience: int = 1  # validations without a better perplexity that are let pass
-    clip_norm: float = 0.5  # of all gradients together
+    """What plateau multiplies the learning rate by."""
+    plateau_patience: int = 1
+    """Validations without a better perplexity before plateau does so."""
+    clip_norm: float = 0.5
+    """Largest norm of all gradients together."""
     epochs: int = 100
-    steps: int | None = None  # at most; None: as many as the epochs have
-    validate_every: int | None = None  # steps; None: after every epoch
-    patience: int = 5  # validations without a better perplexity before training stops
+    """Passes over the training text."""
+    steps: int | None = None
+    """Optimiser steps, at most; as many as the epochs have if None."""
+    validate_every: int | None = None
+    """Steps between validations; once an epoch if None."""
+    patience: int = 5
+    """Validations without a better perplexity before training stops."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", named(self.method))
