@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
-from recsys.config import RunConfig
 from recsys.log.batches import Batch
-from recsys.presets import MODELS, PUBLISHED, Preset
+from recsys.preset import MODELS, Preset
+from recsys.presets import PUBLISHED
 from recsys.training import Training
 from tinydfa import Method
 
@@ -131,8 +131,7 @@ def title(model: str, config: Config) -> str:
 
 def make_training(preset: Preset, field_dims: tuple[int, ...], device: str = "cpu") -> Training:
     """This project's training of a preset."""
-    config = RunConfig(model=preset.model, method=preset.method, batch=preset.batch, device=device)
-    return Training(config, preset, field_dims, torch.device(device))
+    return Training(preset, field_dims, torch.device(device))
 
 
 def our_step(preset: Preset, field_dims: tuple[int, ...], batch: Batch) -> Step:

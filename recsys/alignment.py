@@ -1,4 +1,4 @@
-"""How far a method's hidden gradients point along backpropagation's, on the last batch of an epoch (Table A.1)."""
+"""Alignment of a method's hidden gradients with backpropagation's, on the last batch of an epoch (Table A.1)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ NAME = "alignment "  # of a feedback point's curve
 
 
 def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
-    """Mean cosine over the rows of `batch` at every feedback point, dropout off, by "alignment <point>".
+    """Mean cosine over the rows of `batch` at every feedback point, without dropout, as "alignment <point>".
 
-    A point where the method gives no gradient, such as embeddings that learn nothing from it, has none.
+    A point without a gradient, such as embeddings that learn nothing, is left out.
     """
     attachment = training.attachment
 
     def loss(model: nn.Module) -> Tensor:
-        if attachment.rule.needs_target:
-            attachment.target = batch.labels
+        attachment.target = batch.labels
         return binary_cross_entropy_with_logits(model(batch.fields).squeeze(1), batch.labels)
 
     training.model.eval()
@@ -38,8 +37,8 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
 
 
 def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The mean cosine over points after the last epoch and after the first, and that of the last point, which is the
-    deepest DFA layer, after the last epoch; nothing where none was measured."""
+    """Mean cosine over points at the last and the first measurement, and at the last point, which is the deepest DFA
+    layer, at the last measurement; empty if nothing was measured."""
     measured = [values for name, values in curves.items() if name.startswith(NAME)]
     if not measured:
         return {}

@@ -11,7 +11,8 @@ from harness.methods import rule_of, slug
 from harness.precision import Precision
 from recsys.data import DataOptions
 from recsys.datasets.own import OWN
-from recsys.presets import PRESETS, EmbeddingFeedback, Preset, find_preset
+from recsys.preset import EmbeddingFeedback, Preset
+from recsys.presets import PRESETS, find_preset
 from tinydfa import Method
 
 FEW = 1_000_000  # rows to train on; the published experiments had 36 million
@@ -44,13 +45,24 @@ class RunConfig(config.RunConfig, DataOptions):
     """bf16: forward pass under autocast."""
     compile: bool = False
     """Compile the model."""
+    alignment_every: int | None = None
+    """Epochs between measurements of the alignment with backpropagation, each on the last batch of an epoch; never if
+    left out."""
     alignment: bool = False
-    """Measure the alignment with backpropagation after every epoch, on its last batch."""
-    checkpoint_every: int = 2000
-    """Batches between checkpoints within an epoch; there is one after every epoch anyway."""
+    """The same as --alignment-every 1."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints; there is always one at the end."""
+    checkpoint_batches: int = 2000
+    """Batches between checkpoints within an epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.alignment and self.alignment_every is None:
+            object.__setattr__(self, "alignment_every", 1)
+        for option in ("alignment_every", "checkpoint_batches"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UserError(f"--{option.replace('_', '-')} {value}: give at least 1.")
         if self.batch is not None and self.batch < 2:
             raise UserError(f"--batch {self.batch}: batch normalisation needs at least 2 rows.")
         if self.lr is not None and not 0 < self.lr < 10:
@@ -80,21 +92,23 @@ class RunConfig(config.RunConfig, DataOptions):
             for option, given in (
                 ("dropout", self.dropout is not None),
                 ("embedding-feedback", self.embedding_feedback is not None),
-                ("alignment", self.alignment),
+                ("alignment-every", self.alignment_every is not None),
             ):
                 if given:
                     way_out = "Leave the option out, or choose another --model"
                     raise UserError(f"--{option}: FM has no hidden layer. {way_out}.")
         if self.embedding_feedback is not None:
             check_embedding_feedback(self.embedding_feedback, preset.method)
-        if self.alignment and preset.method is Method.BP:
-            raise UserError(
-                "--alignment: backpropagation is compared with itself. Choose another --method, or leave it out."
-            )
+        if self.alignment_every is not None and preset.method is Method.BP:
+            way_out = "Choose another --method, or leave the option out"
+            raise UserError(f"--alignment-every: backpropagation would be compared with itself. {way_out}.")
 
     def settings(self, preset: Preset) -> dict[str, Any]:
         """All that decides what the run writes down: the preset, the data, the seed and what is measured."""
-        run = {"precision": self.precision, "seed": self.seed, "alignment": self.alignment}
+        run: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
+        run["alignment"] = self.alignment_every is not None
+        if self.alignment_every not in (None, 1):
+            run["alignment_every"] = self.alignment_every
         return vars(preset) | self.data_settings() | run
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.processes import current
 from recsys.datasets.adult import read_adult
 from recsys.datasets.criteo import find_criteo, read_criteo
 from recsys.datasets.criteo_splits import SPLITS, read_fixed_split
 from recsys.datasets.movielens import read_movielens
 from recsys.datasets.own import OWN, OwnTable, read_own
 from recsys.datasets.synthetic import read_synthetic
+from recsys.log.cache import read_log
 from recsys.log.clicks import ClickData
 
 OWN_COUNT = 2  # a category that no other row has teaches nothing
@@ -160,6 +162,34 @@ def load_clicks(
         return read_fixed_split(dataset, data_dir, min_count=min_count, binning=binning, limit=rows)
     path = find_criteo(data_dir, criteo_file)
     return read_criteo(path, seed=seed, min_count=min_count, binning=binning, limit=rows)
+
+
+def load_once(options: DataOptions, data_dir: Path | None = None) -> ClickData:
+    """The click log of a training: the first process reads it, and the others map the same tables into memory.
+
+    A process on another machine, which has another cache, reads the log itself.
+
+    Raises:
+        UserError: as `load_clicks`, in every process.
+    """
+    group = current()
+    if group.size == 1:
+        return options.load(data_dir)
+    data: ClickData | None = None
+    failure = ""
+    if group.is_main:
+        try:
+            data = options.load(data_dir)
+        except UserError as error:
+            failure = str(error)
+    found = group.gather((failure, data.folder, data.best_auc) if data else (failure, None, None))[0]
+    failure, folder, best_auc = found
+    if failure:
+        raise UserError(failure)
+    if data is None:
+        known = folder.is_dir()
+        data = read_log(options.source, folder, check=False) if known else options.load(data_dir)
+    return replace(data, best_auc=best_auc)
 
 
 def counting(dataset: str, min_count: int | None, binning: str | None) -> tuple[int, str]:

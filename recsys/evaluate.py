@@ -1,4 +1,4 @@
-"""How well a model ranks and predicts clicks, over a whole part of a log."""
+"""How well a model ranks and predicts the clicks of a part of a log."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from harness.precision import at_least_float32
 from harness.processes import Processes, current
 from recsys.log.clicks import Clicks
 
-AT_ONCE = 4096  # rows of a forward pass; AFN holds 15,000 numbers a row
+AT_ONCE = 4096  # rows of a forward pass; AFN holds 15,000 numbers per row
 
 
 @dataclass(frozen=True)
 class Score:
-    """Area under the ROC curve, and mean binary cross-entropy in nats a row."""
+    """Area under the ROC curve, and mean binary cross-entropy in nats per row."""
 
     auc: float
     log_loss: float
 
 
 def evaluate(model: nn.Module, clicks: Clicks, device: torch.device) -> Score:
-    """Score a model on a part of a log, shared among processes.
+    """Score a model on a part of a log, which is sharded over processes.
 
     Raises:
-        UserError: the part has clicks only, or none, so that nothing can be ranked.
+        UserError: all rows have the same label, so that there is no ranking to score.
         NonFiniteLoss: a logit is not finite.
     """
     from sklearn.metrics import roc_auc_score
@@ -48,7 +48,7 @@ def evaluate(model: nn.Module, clicks: Clicks, device: torch.device) -> Score:
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, clicks: Clicks, device: torch.device) -> Tensor:
-    """Logits of all rows in their order, ``[N]``, at least float32, on the CPU, the same in every process."""
+    """Logits of all rows in order, ``[N]``, at least float32, on the CPU, the same in every process."""
     processes: Processes = current()
     model.eval()
     step = AT_ONCE * processes.size

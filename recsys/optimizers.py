@@ -1,8 +1,9 @@
-"""Adam for a click model: on everything, or on tables row by row."""
+"""Adam for a click model: dense, or sparse on the embedding tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from recsys.models.embeddings import FieldTable
 
 
 class TableAdam(torch.optim.Adam):
-    """Adam that gives the memory of a table's gradient back to the table, see `recsys.models.embeddings`."""
+    """Adam that returns the memory of a table's gradient to the table, see `recsys.models.embeddings`."""
 
     def __init__(self, parameters: list[nn.Parameter], tables: list[FieldTable], lr: float, fused: bool) -> None:
         super().__init__(parameters, lr=lr, fused=fused)
@@ -21,17 +22,42 @@ class TableAdam(torch.optim.Adam):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As `torch.optim.Optimizer.zero_grad`."""
-        if set_to_none and current().size == 1:  # among several, gradients hold rows of the others' batches
+        if (
+            set_to_none and current().size == 1
+        ):  # with several, gradients also hold rows of the other processes' batches
             for table in self.tables:
                 table.recycle()
         super().zero_grad(set_to_none)
 
 
-def make_optimizers(model: nn.Module, lr: float) -> list[Optimizer]:
+class Optimizers(list[Optimizer]):
+    """Several optimizers that step together; a checkpoint holds the list of their states."""
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for optimizer in self:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """One step of each."""
+        for optimizer in self:
+            optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The state of each, in order."""
+        return [optimizer.state_dict() for optimizer in self]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Take over what `state_dict` gave."""
+        for optimizer, state in zip(self, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def make_optimizers(model: nn.Module, lr: float) -> Optimizers:
     """Adam for the parameters with dense gradients; SparseAdam for tables with sparse ones.
 
-    SparseAdam touches the rows of a batch alone. A row that is absent keeps its moments where Adam would let them
-    decay and move it on, so the two train slightly different models.
+    SparseAdam updates only the rows of a batch. An absent row keeps its moments, where Adam lets them decay and still
+    moves the row, so the two train slightly different models.
     """
     tables = [module for module in model.modules() if isinstance(module, FieldTable)]
     sparse = [table.weight for table in tables if table.sparse]
@@ -39,16 +65,16 @@ def make_optimizers(model: nn.Module, lr: float) -> list[Optimizer]:
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in rest)
     dense = [table for table in tables if not table.sparse]
-    optimizers: list[Optimizer] = [TableAdam(rest, dense, lr=lr, fused=fused)]
+    optimizers = Optimizers([TableAdam(rest, dense, lr=lr, fused=fused)])
     if sparse:
         optimizers.append(torch.optim.SparseAdam(sparse, lr=lr))
     return optimizers
 
 
 def clip_norm(parameters: Iterable[nn.Parameter], limit: float) -> None:
-    """Scale all gradients down together if their norm exceeds `limit`, as `torch.nn.utils.clip_grad_norm_`.
+    """Scale all gradients down if their total norm exceeds `limit`, as `torch.nn.utils.clip_grad_norm_` does.
 
-    That function does not know sparse gradients. Of one, the rows that are there count, each added up first.
+    That function does not support sparse gradients. Here they are coalesced first.
     """
     values = []
     for parameter in parameters:

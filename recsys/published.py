@@ -1,9 +1,9 @@
 """Published numbers of the click tables.
 
-arXiv 2006.12878, Tables 2 and A.3: read in the comments of its code release (`recommender-systems/reproduce_*.sh`),
-which has five digits where the paper prints four; version 1 of the paper lacks AutoInt. Table A.1: version 1; the mean
-cosine at the deepest DFA layer on a random batch of 512 rows of Criteo, after 15 epochs. Criteo_x1 by backpropagation:
-BARS (`criteo_x1.csv` of github.com/reczoo/BARS), with models tuned by others.
+Tables 2 and A.3 of arXiv 2006.12878 are taken from comments of its code release (`recommender-systems/reproduce_*.sh`),
+which give five digits where the paper prints four; version 1 of the paper lacks AutoInt. Table A.1 is from version 1:
+the mean cosine at the deepest DFA layer on a random batch of 512 rows of Criteo, after 15 epochs. Criteo_x1 by
+backpropagation is from BARS (`criteo_x1.csv` of github.com/reczoo/BARS), whose models were tuned by its authors.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ CRITEO = {  # preset: test AUC, test log loss
     "afn_dfa": (0.79240, 0.46210),
     "afn_shallow": (0.78593, 0.46853),
 }
-ALIGNMENT = {"dcn": 0.40, "afn": 0.49}  # with deviations over rows of 0.91 and 0.08
+ALIGNMENT = {"dcn": 0.40, "afn": 0.49}  # standard deviations over rows: 0.91 and 0.08
 CRITEO_X1 = {"fm_bp": 0.8022, "deepfm_bp": 0.8137, "dcn_bp": 0.8138, "autoint_bp": 0.8126, "afn_bp": 0.8107}

@@ -1,4 +1,4 @@
-"""Pictures of this task for the report: validation AUC by epoch, and alignment by epoch."""
+"""Figures of this task for the report: validation AUC and alignment by epoch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from harness.report.panels import Lines, grouped, legend, lines_with_curves, sid
 from harness.report.panels import draw_methods as draw
 from harness.tables import RunContext
 from recsys.alignment import NAME
-from recsys.presets import MODELS
+from recsys.preset import MODELS
 
 WHERE = {"adult": "Adult", "ml-100k": "MovieLens-100K", "synthetic": "the teacher's log", "criteo": "Criteo"}
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """The figures for which there are runs below `results_dir` at the context's scale."""
     folder = results_dir / "recsys"
     trained, shallow, aligned = (
         lines_with_curves(folder / f"{name}.jsonl", context.scale) for name in ("table2", "tableA3", "tableA1")
@@ -28,7 +28,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
 
 
 def learning_curves(lines: Lines) -> Iterable[Figure]:
-    """Validation AUC by epoch: one picture a data set, one panel a model, one colour a method."""
+    """Validation AUC by epoch: a figure per data set, a panel per model, a colour per method."""
     for dataset, chosen in grouped(lines, "dataset").items():
         rows = {row: runs for row, runs in grouped(chosen, "row").items() if row in MODELS.values()}
         figure, panels = side_by_side(len(rows), 2.1, 2.8, sharey=True)
@@ -43,7 +43,7 @@ def learning_curves(lines: Lines) -> Iterable[Figure]:
 
 
 def alignment_curves(lines: Lines) -> Iterable[Figure]:
-    """Mean cosine by epoch: one picture a data set, one panel a model, one line a feedback point."""
+    """Mean cosine by epoch: a figure per data set, a panel per model, a line per feedback point."""
     for dataset, chosen in grouped(lines, "dataset").items():
         rows = grouped(chosen, "row")
         figure, panels = side_by_side(len(rows), 2.5, 2.8, sharey=True)
@@ -56,12 +56,12 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
             axes.set(title=row, xlabel="epoch", ylim=(-0.3, 1.05))
         panels[0].set_ylabel("cosine with backpropagation")
         caption = (
-            "Alignment of DFA's gradient with backpropagation's on the last batch of an epoch, seed 0; one line a "
+            "Alignment of DFA's gradient with backpropagation's on the last batch of an epoch, seed 0; one line per "
         )
         caption += "feedback point, the darkest nearest to the embeddings."
         yield Figure(title=f"Alignment, {where(dataset)}", caption=caption, image=png(figure))
 
 
 def where(dataset: str) -> str:
-    """A data set as a title names it."""
+    """The name of a data set in titles."""
     return WHERE.get(dataset, dataset)

@@ -1,7 +1,7 @@
-"""The published click tables as data: which run answers each cell.
+"""The published click tables as data: which run produces the number of each cell.
 
-Criteo is the data set of the paper. Beside it stand the fixed split whose figures others published, two real data sets
-that a laptop trains on, and the click log of a known teacher, whose own AUC is the best there is.
+Criteo is the data set of the paper. The other columns are a fixed split of it with published numbers of others, two
+real data sets that are small enough for a laptop, and the click log of a known teacher, whose AUC is the best possible.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from recsys import train
 from recsys.config import check_embedding_feedback
-from recsys.presets import LEARNING_RATES, MODELS, PRESETS, PUBLISHED, TRIED, Preset, find_preset
+from recsys.preset import MODELS, EmbeddingFeedback, Preset
+from recsys.presets import LEARNING_RATES, PRESETS, PUBLISHED, TRIED, find_preset
 from recsys.published import ALIGNMENT, CRITEO, CRITEO_X1
 
 SOURCE = "arXiv 2006.12878"
@@ -27,7 +28,11 @@ DATASETS = {
 }
 TEACHER_ROWS = 1_000_000
 TRIED_ROWS = 100_000  # of the teacher's log, where its rates are chosen
-EMBEDDINGS = {"off": "nothing, as released", "on": "DFA's signal", "through": "the gradient of the first layers"}
+EMBEDDINGS: dict[EmbeddingFeedback, str] = {
+    "off": "nothing, as released",
+    "on": "DFA's signal",
+    "through": "the gradient of the first layers",
+}
 AS_RELEASED_OFF = ("deepfm", "afn")
 QUICK_ROWS, QUICK_EPOCHS = 6000, 4
 NEEDS = "Criteo (train.txt of the Kaggle challenge), Criteo_x1, Adult, MovieLens-100K; the teacher's log needs nothing"
@@ -35,34 +40,34 @@ OUR_RATES = "Adult, MovieLens-100K and the teacher's log have presets of our own
 
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """Train what a cell asks for."""
+    """Train a cell's preset."""
     return _train(cell, seed, context)
 
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """The same, and measure the alignment after every epoch."""
-    return _train(cell, seed, context, alignment=True)
+    """`run`, with the alignment measured after every epoch."""
+    return _train(cell, seed, context, alignment_every=1)
 
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """The same, for a method that has a signal of its own for the embeddings.
+    """`run`, for a method that sends a signal to the embeddings.
 
     Raises:
-        UserError: it has none, so that the rows of the table would not differ.
+        UserError: the method sends none, so the rows of the table would not differ.
     """
     check_embedding_feedback(cell.preset.embedding_feedback, cell.preset.method)
     return _train(cell, seed, context)
 
 
 def run_rate(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """The same at one of the rates that were tried, on fewer rows of the teacher's log."""
+    """`run`, on fewer rows of the teacher's log."""
     return _train(cell, seed, context, teacher_rows=TRIED_ROWS)
 
 
 def _train(
-    cell: Cell, seed: int, context: RunContext, *, teacher_rows: int = TEACHER_ROWS, alignment: bool = False
+    cell: Cell, seed: int, context: RunContext, *, teacher_rows: int = TEACHER_ROWS, alignment_every: int | None = None
 ) -> dict[str, Any]:
-    """One run, on `teacher_rows` rows where its data is the teacher's log."""
+    """One run; `teacher_rows` is the size of the teacher's log."""
     preset = replace(cell.preset, **cell.length)
     rows = teacher_rows if cell.dataset == "synthetic" else None
     if context.scale == "quick":
@@ -70,12 +75,12 @@ def _train(
     if context.epochs is not None:
         preset = replace(preset, max_epochs=context.epochs)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    config = train.Config(dataset=cell.dataset, rows=rows, seed=seed, alignment=alignment, **place)
+    config = train.Config(dataset=cell.dataset, rows=rows, seed=seed, alignment_every=alignment_every, **place)
     return slim(train.train(config, preset))
 
 
 def _quick(preset: Preset) -> Preset:
-    """The preset of the synthetic log for the model and the method of another, for a few epochs."""
+    """The synthetic log's preset for the same model and method, shortened to a few epochs."""
     small = find_preset(model=preset.model, method=preset.method, dataset="synthetic")
     return replace(small, embedding_feedback=preset.embedding_feedback, max_epochs=QUICK_EPOCHS)
 
@@ -234,7 +239,7 @@ TRIED_ON = {"adult": "Adult", "ml-100k": "MovieLens-100K", "synthetic": "teacher
 
 
 def _rate_cells() -> tuple[Cell, ...]:
-    """Every preset of our own at every rate that was tried."""
+    """Our presets at every rate of their grid."""
     cells = [
         Cell(
             row=f"{MODELS[preset.model]}, {preset.lr:g}",

@@ -4,14 +4,15 @@
     python -m recsys.train --table my.csv --label clicked
     accelerate launch --num_processes 2 -m recsys.train --model dcn --dataset criteo --method dfa
 
-Adam, binary cross-entropy, early stopping on the validation AUC. The best weights are restored, also when the epochs
-ran out before the patience did, and the test part is used once, for them.
+Adam, binary cross-entropy, early stopping on the validation AUC. The weights with the best validation AUC are restored
+at the end, whether or not training stopped early, and are scored once on the test part.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,13 @@ from harness.run import NullRun, Run, check_loss
 from harness.run.launch import check_launch
 from recsys.alignment import batch_alignment, summary
 from recsys.config import RunConfig, check_share, small_log_hint
+from recsys.data import load_once
 from recsys.evaluate import evaluate
 from recsys.log.batches import Batch, batch_count, batches
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER
-from recsys.presets import Preset
-from recsys.training import Training, refuse_other_ids, sum_type
+from recsys.preset import Preset
+from recsys.training import Ids, Training, sum_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,45 +47,45 @@ def train(
     data: ClickData | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """Train as `config` says.
+    """Train a model.
 
     Args:
-        config: The run.
+        config: Where the run takes its data and how it trains.
         preset: What it trains; None: what `config` means.
         run: Its folder; None: it leaves none.
-        data: The click log, if it was loaded already.
-        device: The device, if it was picked already.
+        data: The click log, if it is loaded already.
+        device: The device, if it is chosen already.
 
     Returns:
         The result (see `harness.tables.results.make_result`), with curves per epoch.
 
     Raises:
-        UserError: an impossible configuration, missing or damaged data, other data than that of the run to be resumed,
-            or a loss that is not finite.
+        UserError: missing or damaged data, or other data than that of the run to resume.
+        NonFiniteLoss: the loss is not finite.
     """
     preset = preset or config.resolve()
     device, data = device or pick_device(config.device), data or config.load(config.data_dir)
     run = run or NullRun("recsys", config.settings(preset))
-    training = Training(config, preset, data.field_dims, device, encoder=data.encoder.fingerprint)
-    if (state := run.restore()) is not None:
-        refuse_other_ids(state.get("encoder"), training.encoder, run.folder)
-        training.load_state_dict(state)
+    training = Training(
+        preset, data.field_dims, device, seed=config.seed, precision=config.precision, compile=config.compile
+    )
+    state = {"encoder": Ids(data.encoder.fingerprint)} | training.state()
+    run.resume(state)
     run.keep(ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
-    best, progress = training.best, training.progress
-    while progress.epoch <= preset.max_epochs and not best.given_up:
-        train_epoch(training, data.train, config, run)
-        found = {"train_loss": progress.loss / progress.rows}
-        check_loss(found["train_loss"], progress.epoch)
+    progress, best = training.progress, training.best
+    while not training.finished:
+        found = {"train_loss": train_epoch(training, data.train, config, run, state)}
         score = evaluate(training.model, data.val, device)
         best.update(score.auc, progress.epoch, training.model)
         found |= {"val_auc": score.auc, "val_log_loss": score.log_loss}
-        if config.alignment:
-            found |= batch_alignment(training, last_batch(training, data.train, config))
+        if config.alignment_every and progress.epoch % config.alignment_every == 0:
+            found |= batch_alignment(training, last_batch(training, data.train, config.seed))
         run.log(progress.epoch, **found)
         progress.next_epoch(**found)
-        run.save(progress.epoch - 1, **training.state_dict())
+        if training.finished or (progress.epoch - 1) % config.checkpoint_every == 0:
+            run.save(progress.epoch - 1, **state)
     best.restore(training.model)
-    test = evaluate(training.model, data.test, device)  # once; it chooses nothing
+    test = evaluate(training.model, data.test, device)  # once, and nothing is chosen by it
 
     metrics: dict[str, Any] = {"test_auc": test.auc, "test_log_loss": test.log_loss}
     metrics |= {"val_auc": best.score, "best_epoch": best.step, "epochs": progress.epoch - 1}
@@ -91,10 +93,13 @@ def train(
     return run.finish(model=preset.model, metrics=metrics, curves=progress.curves, device=device)
 
 
-def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run) -> None:
-    """Train on what is left of the epoch in progress.
+def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run, state: Mapping[str, Any]) -> float:
+    """Train on the remaining batches of the epoch in progress.
 
-    Checkpoints are written while a batch of it is left; the one after the last comes with what the epoch has found.
+    Checkpoints are written while batches of it remain; the one at its end is written with its validation.
+
+    Returns:
+        The mean loss over the rows of the epoch, in nats.
     """
     preset, progress, group = training.preset, training.progress, training.group
     count = batch_count(len(clicks), preset.batch)
@@ -104,21 +109,21 @@ def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run)
     for batch in run.track(todo, label, count - progress.batch):
         summed += training.step(batch)
         progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
-        if progress.batch % config.checkpoint_every == 0 and progress.batch < count:
+        if progress.batch % config.checkpoint_batches == 0 and progress.batch < count:
             progress.loss += group.total(summed.item())
             summed.zero_()
             check_loss(progress.loss, progress.epoch)
-            run.save(progress.epoch - 1, **training.state_dict())
+            run.save(progress.epoch - 1, **state)
     progress.loss += group.total(summed.item())
+    check_loss(progress.loss, progress.epoch)
+    return progress.loss / progress.rows
 
 
-def last_batch(training: Training, clicks: Clicks, config: RunConfig) -> Batch:
-    """The last batch of the epoch in progress, whether or not it was trained on since the start of this process."""
-    preset = training.preset
-    skip = batch_count(len(clicks), preset.batch) - 1
-    return next(
-        batches(clicks, preset.batch, config.seed, training.progress.epoch, training.device, training.group, skip)
-    )
+def last_batch(training: Training, clicks: Clicks, seed: int) -> Batch:
+    """The last batch of the epoch in progress, even if it was trained on before an interruption."""
+    size, epoch = training.preset.batch, training.progress.epoch
+    skip = batch_count(len(clicks), size) - 1
+    return next(batches(clicks, size, seed, epoch, training.device, training.group, skip))
 
 
 def main(config: Config) -> None:
@@ -130,7 +135,7 @@ def main(config: Config) -> None:
     check_precision(config.precision, device)
     name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.source}-{config.seed}"
     settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
-    data = config.load(config.data_dir)  # before the folder is made: a missing file should not leave one behind
+    data = load_once(config, config.data_dir)  # before the folder is made: a missing file should not leave one behind
     if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
         print(hint, file=sys.stderr)
     with Run("recsys", name, settings, config.out, config.resume) as run:

@@ -20,7 +20,7 @@ pytestmark = [
 # Some tens of steps each on data that needs no files, and a checkpoint early on.
 TASKS = {
     "graphs": "--model gcn --epochs 60 --checkpoint-every 10",
-    "recsys": "--model dcn --rows 4000 --epochs 3 --batch 100 --checkpoint-every 10",
+    "recsys": "--model dcn --rows 4000 --epochs 3 --batch 100 --checkpoint-batches 10",
     "nlp": "--preset small_ours --layers 2 --steps 60 --validate-every 20 --checkpoint-every 10",
     "nerf": "--preset small_dfa --steps 60 --size 20 --test-views 2 --checkpoint-every 10",
     "vision": "--model fc --hidden 64 64 --epochs 20 --checkpoint-every 1",

@@ -16,7 +16,7 @@ def torchfm(scale: Scale) -> Iterator[Contest]:
     """The five click models on a batch of a log like Criteo's."""
     from benchmarks import recsys_step
     from benchmarks.methods import recsys_config
-    from recsys.presets import MODELS
+    from recsys.preset import MODELS
     from tinydfa import Method
 
     config = recsys_config(scale)

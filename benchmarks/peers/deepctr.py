@@ -19,7 +19,7 @@ from benchmarks.peers import process
 from benchmarks.scale import Scale
 from benchmarks.timing import Step
 from recsys.log.batches import Batch
-from recsys.presets import Preset
+from recsys.preset import Preset
 from tinydfa import Method
 
 

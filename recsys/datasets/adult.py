@@ -1,8 +1,8 @@
 """The Adult census table (UCI): does a person earn more than 50,000 a year? 6 numbers, 8 categories, `?` = missing.
 
-Not a click log, but a real table of the same kind, small enough for a laptop. `adult.test` is the test part, as
-published; a tenth of `adult.data`, drawn by the seed, validates. Numbers are binned by quantiles of the training rows,
-and the vocabularies list every value of the training rows.
+Not a click log, but a real table of the same kind, small enough for a laptop. `adult.test` is the published test part;
+a tenth of `adult.data`, drawn with the seed, is for validation. Numbers are binned by quantiles of the training rows,
+and the vocabularies hold every value of the training rows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from harness.data import RemoteFile, data_root, fetch
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
-from recsys.log.formats import RowFormat, Rule
-from recsys.log.prepare import Source
+from recsys.log.formats import RowFormat, Rule, Source
 
 NUMBERS = ("age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week")
 COLUMNS = (
@@ -42,7 +41,7 @@ def read_adult(data_dir: Path | None, *, seed: int, limit: int | None = None) ->
     """The table, found below the data root or downloaded; a "click" is an income above 50,000.
 
     Raises:
-        UserError: a file is nowhere to be had or is not of this format.
+        UserError: a file is not found and not downloadable, or has another format.
     """
     train, test = fetch(FILES, data_root(data_dir), "Adult")
     sources = [Source(train, (0.9, 0.1, 0.0)), Source(test, (0.0, 0.0, 1.0))]

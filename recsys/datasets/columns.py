@@ -19,12 +19,12 @@ COMMAS = r"^[+-]?\d+(,\d+)+$"  # a number with a decimal comma, or with one at e
 
 @dataclass
 class Column:
-    """How many values of each kind a column has; a missing one does not count."""
+    """How many values of each kind a column has; missing values are not counted."""
 
     values: int = 0
     numbers: int = 0  # finite ones
     commas: int = 0  # numbers with commas
-    text: str = ""  # the first value that is no number
+    text: str = ""  # the first value that is not a number
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Table:
 
 
 def scan(path: Path, layout: RowFormat, limit: int | None = None) -> Table:
-    """Read a table once. Lines that are no rows are left out here: whoever reads them for training reports them.
+    """Read a table once. Malformed lines are skipped; reading the table for training reports them.
 
     Raises:
         UserError: the file cannot be read, has no rows, or its label has too many values.
@@ -54,7 +54,7 @@ def scan(path: Path, layout: RowFormat, limit: int | None = None) -> Table:
         for name in names:
             _count(found.columns[name], frame[name])
     if not found.rows:
-        why = f"; line {first.line} is none: {first.reason}" if first else ""
+        why = f"; line {first.line} is malformed: {first.reason}" if first else ""
         raise UserError(f"{path} has no rows{why}. Give a table with a line of column names and one row a line.")
     return found
 
@@ -75,6 +75,6 @@ def _count(column: Column, text: pl.Series) -> None:
 def _refuse_many_labels(path: Path, label: str, labels: Counter[str]) -> None:
     if len(labels) > MOST_LABELS:
         raise UserError(
-            f"{path}: --label {label} has more than {MOST_LABELS} different values, so it does not tell clicks from "
-            "others. Name another column."
+            f"{path}: --label {label} has more than {MOST_LABELS} different values, so it cannot be the label. Name "
+            "another column."
         )

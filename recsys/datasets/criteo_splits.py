@@ -1,9 +1,9 @@
 """Criteo_x1 and Criteo_x4: the Criteo log in fixed parts, as the BARS benchmark uses it.
 
-Each is three files, `train.csv`, `valid.csv` and `test.csv`, with a header. x4 (8:1:1, from the AutoInt work) holds
-the values of the Kaggle file. x1 (7:2:1, from the AFN work) holds numbers scaled to 0..1 in place of the counts and
-numbered categories; those numbers are binned by quantiles of the training rows. Categories are counted in the
-training rows only. Sources: the data sets' own pages, huggingface.co/datasets/reczoo.
+Each is three files with a header: `train.csv`, `valid.csv` and `test.csv`. x4 (8:1:1, from the AutoInt paper) holds the
+values of the Kaggle file. x1 (7:2:1, from the AFN paper) holds numbered categories, and numbers scaled to 0..1 instead
+of the counts; they are binned by quantiles of the training rows. Categories are counted in the training rows only.
+Source: the data sets' pages, huggingface.co/datasets/reczoo.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from harness.errors import UserError
 from recsys.datasets.criteo import INTEGERS, criteo_layout
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
-from recsys.log.formats import RowFormat, Rule
-from recsys.log.prepare import Source
+from recsys.log.formats import RowFormat, Rule, Source
 
 FILES = ("train.csv", "valid.csv", "test.csv")
-SAMPLE = 500_000_000  # bytes; a larger file is taken to be a published one, a smaller one to be a sample
+SAMPLE = 500_000_000  # bytes; larger files must be the published ones, smaller ones are samples
 SHARES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
@@ -60,7 +59,7 @@ SPLITS = {
 
 
 def split_layout(name: str, binning: str) -> RowFormat:
-    """The lines of the files; the columns' order is that of each file's header."""
+    """The lines of the files; each file's header gives the order of its columns."""
     layout = criteo_layout(binning)
     scaled = name == "criteo_x1"
     fields = tuple((field, Rule.QUANTILE if scaled and field in INTEGERS else rule) for field, rule in layout.fields)
@@ -72,10 +71,10 @@ def read_fixed_split(
 ) -> ClickData:
     """A log in fixed parts, from the folder `criteo_x1` or `criteo_x4` below the data root.
 
-    Files above 500 MB must have the published md5 and number of rows. Smaller ones are samples, taken as they are.
+    Files above 500 MB must have the published md5 and number of rows. Smaller ones are samples, which are not checked.
 
     Raises:
-        UserError: a file is missing, is not the published one, or is not of this format.
+        UserError: a file is missing, is not the published one, or has another format.
     """
     published = SPLITS[name]
     folder = data_root(data_dir) / name
@@ -84,7 +83,7 @@ def read_fixed_split(
     if missing:
         raise UserError(
             f"{published.title} is not there: looked for {', '.join(missing)} in {folder}. Download "
-            f"{published.address} and unpack it there, or use --dataset synthetic, which needs nothing."
+            f"{published.address} and unpack it there, or use --dataset synthetic, which needs no files."
         )
     log = open_log(
         name,
@@ -106,7 +105,7 @@ _WAY_OUT = "Unpack the published archive once more"
 
 
 def _check_md5(paths: list[Path], published: FixedSplit) -> None:
-    """Raise unless the files that are no samples are the published ones."""
+    """Raise unless all files, samples excepted, are the published ones."""
     for path, md5 in zip(paths, published.md5, strict=True):
         if path.stat().st_size > SAMPLE:
             with open(path, "rb") as file:

@@ -1,7 +1,7 @@
 """MovieLens 100K and 1M as click logs: a rating of 4 or 5 is a click, the fields are the user and the item.
 
-As in torchfm, which the published runs used, nothing else describes a row; every user and item has an id of its own.
-The ratings are split 80/10/10 at random. The data is licensed for research and is not to be passed on.
+As in torchfm, which the published runs used, a row has no other field. Every user and every item has its own id. The
+ratings are split 80/10/10 at random. The data is licensed for research, and must not be redistributed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from harness.data import RemoteFile, cache_dir, data_root, fetch
 from harness.errors import UserError
 from harness.files import write_whole
+from recsys.log.blocks import NO_SPACE
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
-from recsys.log.formats import RowFormat, Rule
-from recsys.log.prepare import NO_SPACE, Source
+from recsys.log.formats import RowFormat, Rule, Source
 
 LAYOUT_100K = RowFormat(
     separator="\t",
@@ -45,14 +45,14 @@ ARCHIVE_1M = RemoteFile(
     ),
 )
 RATINGS_1M = "ml-1m/ratings.dat"  # below the data root, and in the archive
-LARGEST = 1 << 27  # bytes that may come out of the archive
+LARGEST = 1 << 27  # bytes to extract at most
 
 
 def read_movielens(dataset: str, data_dir: Path | None, *, seed: int, limit: int | None = None) -> ClickData:
     """The ratings of "ml-100k" or "ml-1m", found below the data root or downloaded.
 
     Raises:
-        UserError: a file is nowhere to be had, or is not the published one.
+        UserError: a file is not found and not downloadable, or is not the published one.
     """
     root = data_root(data_dir)
     if dataset == "ml-100k":
@@ -63,7 +63,7 @@ def read_movielens(dataset: str, data_dir: Path | None, *, seed: int, limit: int
 
 
 def _ratings_1m(root: Path) -> Path:
-    """`ratings.dat` of MovieLens-1M: below the root, in the cache, or taken out of the archive."""
+    """`ratings.dat` of MovieLens-1M: below the root, in the cache, or extracted from the archive."""
     unpacked = cache_dir() / "data" / RATINGS_1M
     for path in (root / RATINGS_1M, unpacked):
         if path.is_file():
@@ -74,18 +74,20 @@ def _ratings_1m(root: Path) -> Path:
 
 
 def take_out(archive: Path, member: str, target: Path) -> None:
-    """Copy one file out of a zip archive to `target`; nothing else of the archive is touched.
+    """Extract one file of a zip archive to `target`, and nothing else.
 
     Raises:
-        UserError: it is no such archive, the file is not in it or too large, or `target` cannot be written.
+        UserError: the archive is damaged, the file is not in it or too large, or `target` cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             content = opened.open(member).read(LARGEST + 1)  # checks the CRC at the end
     except (OSError, KeyError, ValueError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{archive}: cannot take {member} out of it ({error}). Remove it to have it downloaded."
+            f"{archive}: cannot extract {member} ({error}). Remove the archive to have it downloaded again."
         ) from error
     if len(content) > LARGEST:
-        raise UserError(f"{archive}: its {member} is larger than {LARGEST} bytes. Remove it to have it downloaded.")
+        raise UserError(
+            f"{archive}: its {member} is larger than {LARGEST} bytes. Remove the archive to have it downloaded again."
+        )
     write_whole(target, content, NO_SPACE)

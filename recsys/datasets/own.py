@@ -1,8 +1,9 @@
-"""A table of one's own: a CSV or Parquet file with named columns, one of which tells of a click.
+"""A user's table: a CSV or Parquet file with named columns, one of which says whether there was a click.
 
-What a column holds is found from all of its rows, or said by the user, and printed. A column whose values are all
-numbers is one of numbers, which are binned by quantiles of the training rows. Any other is one of categories, and so is
-one named "id" or "..._id", because a larger id means nothing. Rows are split 80/10/10 at random.
+Options say what a column holds; otherwise all of its rows are looked at. What was found is printed. A column whose
+values are all numbers holds numbers, which are binned by quantiles of the training rows. Any other column holds
+categories, and so does one named "id" or "..._id", because the order of ids means nothing. Rows are split 80/10/10 at
+random.
 """
 
 from __future__ import annotations
@@ -15,43 +16,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.processes import current
 from recsys.datasets.columns import Column, Table, scan
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
-from recsys.log.formats import SKIPPED, RowFormat, Rule, listed
+from recsys.log.formats import SKIPPED, RowFormat, Rule, Source, listed
 from recsys.log.parquet import is_parquet, nested_names
-from recsys.log.prepare import Source
 from recsys.log.text import table_header
 
 OWN = "own"  # the name of a user's table among the data sets
 MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "\\N", "?")  # and the empty value
 MEANINGS = (("0", "1"), ("-1", "1"), ("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))  # no click, a click
 ID = re.compile(r"(^|[ _.-])id$|[a-z]I[dD]$", re.IGNORECASE)
-MOSTLY = 0.9  # of a column's values are numbers: then the others are rather mistakes than categories
+MOSTLY = 0.9  # share of numbers above which the other values of a column are taken for mistakes, not categories
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTable:
-    """A user's table, and what they say about its columns."""
+    """A user's table, and what the options say about its columns."""
 
     path: Path
     label: str
-    clicks: tuple[str, ...] = ()  # values of the label that mean a click; (): as `MEANINGS` says
+    clicks: tuple[str, ...] = ()  # values of the label that mean a click; (): by `MEANINGS`
     numbers: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
 def read_own(table: OwnTable, *, seed: int, min_count: int, limit: int | None = None) -> ClickData:
-    """The table as a click log; what was found in it goes to stderr.
+    """The table as a click log; what was found in it is printed to stderr.
 
     Raises:
-        UserError: the file cannot be read, or its columns are not what is said of them.
+        UserError: the file cannot be read, or its columns do not fit the options.
     """
     layout, words = own_layout(table, limit)
-    if current().is_main:
-        print(words, file=sys.stderr)
+    print(words, file=sys.stderr)
     return open_log(OWN, [Source(table.path)], layout, seed=seed, min_count=min_count, count_all=False, limit=limit)
 
 
@@ -75,7 +73,7 @@ def own_layout(table: OwnTable, limit: int | None = None) -> tuple[RowFormat, st
     inputs = {name: column for name, column in found.columns.items() if name not in (table.label, *table.ignored)}
     rules = {name: find_rule(table, name, column) for name, column in inputs.items() if column.values}
     if not rules:
-        raise UserError(f"{table.path} has no column with values besides {table.label}. It names {listed(names)}.")
+        raise UserError(f"{table.path} has no column with values other than {table.label}. It names {listed(names)}.")
     layout = replace(
         plain, columns=columns, separator=separator, fields=tuple(rules.items()), clicks=clicks, misses=misses
     )
@@ -87,14 +85,14 @@ def check_names(table: OwnTable, names: Sequence[str]) -> None:
     has = f"{table.path}, line 1: the header names {listed(names)}"
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
-        raise UserError(f"{has}, and {listed(twice)} more than once. Give every column a name of its own.")
+        raise UserError(f"{has}, and {listed(twice)} more than once. Give each column a different name.")
     options = {"label": (table.label,), "numbers": table.numbers, "categories": table.categories}
-    for option, said in (options | {"ignore": table.ignored}).items():
-        lacking = [name for name in said if name not in names]
-        if lacking:
+    for option, given in (options | {"ignore": table.ignored}).items():
+        unknown = [name for name in given if name not in names]
+        if unknown:
             raise UserError(
-                f"--{option} {listed(lacking)}: no such column. {has}. Write the name as it stands there, or add a "
-                "header if there is none."
+                f"--{option} {listed(unknown)}: no such column. {has}. Give a name from the header, or add a header if "
+                "there is none."
             )
     nested = nested_names(table.path) if is_parquet(table.path) else []
     if bad := [name for name in nested if name not in table.ignored]:
@@ -105,17 +103,17 @@ def check_names(table: OwnTable, names: Sequence[str]) -> None:
 
 
 def click_values(table: OwnTable, labels: Counter[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The values of the label that mean a click, and those that mean none, as they are spelled.
+    """The values of the label that mean a click, and those that mean no click, as spelled in the table.
 
     Raises:
-        UserError: they cannot be told apart, or there is but one kind.
+        UserError: it is not clear which are which, or there is only one kind.
     """
     values = sorted((value for value in labels if value), key=lambda value: (-labels[value], value))
     shown = listed([f"{value} ({labels[value]} rows)" for value in values])
     about = f"{table.path}: --label {table.label} has the values {shown or 'none'}"
     if table.clicks:
-        if lacking := [value for value in table.clicks if value not in values]:
-            raise UserError(f"--clicks {listed(lacking)}: {about}. Name some of these.")
+        if unknown := [value for value in table.clicks if value not in values]:
+            raise UserError(f"--clicks {listed(unknown)}: {about}. Name some of these.")
         clicks = tuple(value for value in values if value in table.clicks)
         misses = tuple(value for value in values if value not in table.clicks)
     else:
@@ -130,7 +128,7 @@ def click_values(table: OwnTable, labels: Counter[str]) -> tuple[tuple[str, ...]
 
 
 def _canonical(value: str) -> str:
-    """A label's value without capitals, and 1 for 1.0."""
+    """A label's value in lower case, and 1 for 1.0."""
     try:
         return f"{float(value):g}"
     except ValueError:
@@ -138,21 +136,21 @@ def _canonical(value: str) -> str:
 
 
 def find_rule(table: OwnTable, name: str, column: Column) -> Rule:
-    """Whether a column holds numbers or categories: as said, else as found.
+    """Whether a column holds numbers or categories: as an option says, else by its values.
 
     Raises:
-        UserError: it is said to hold numbers and does not, or nobody can tell.
+        UserError: it should hold numbers and does not, or its values do not decide.
     """
     if name in table.categories:
         return Rule.CATEGORY
     others = column.values - column.numbers
     about = (
-        f"{table.path}: {name} has {column.values} values, and {others} are no numbers, such as {column.text[:60]!r}"
+        f"{table.path}: {name} has {column.values} values, and {others} are not numbers, such as {column.text[:60]!r}"
     )
     if column.commas and column.numbers + column.commas == column.values:
         raise UserError(
-            f"{about}. Write numbers with a point and without commas, or say that these are not any: --categories "
-            f"{name!r}."
+            f"{about}. Write numbers with a decimal point and without commas, or say that these are categories: "
+            f"--categories {name!r}."
         )
     if others > column.values * (1 - MOSTLY) and name in table.numbers:
         raise UserError(f"{about}. Leave the column out of --numbers, or correct the file.")
@@ -160,8 +158,8 @@ def find_rule(table: OwnTable, name: str, column: Column) -> Rule:
         return Rule.CATEGORY if ID.search(name) and name not in table.numbers else Rule.QUANTILE
     if column.numbers >= MOSTLY * column.values:
         raise UserError(
-            f"{about}. Leave a value empty where it is missing, or say what the column holds: --categories {name!r}, "
-            f"or --numbers {name!r}, and such rows are left out."
+            f"{about}. Leave missing values empty, or say what the column holds: --categories {name!r}, or --numbers "
+            f"{name!r}, which skips these rows."
         )
     return Rule.CATEGORY
 

@@ -1,4 +1,4 @@
-"""The embedded click log, ready to train on: written once to the cache, then read like Criteo's own."""
+"""The synthetic click log, ready to train on: written to the cache once, then read like Criteo's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from harness.data import cache_dir
 from harness.errors import writing
 from recsys.datasets.criteo import read_criteo
 from recsys.datasets.teacher import ROWS, write_log
+from recsys.log.blocks import NO_SPACE
 from recsys.log.cache import alone
 from recsys.log.clicks import ClickData
-from recsys.log.prepare import NO_SPACE, PARTS, Source, split
+from recsys.log.formats import PARTS, Source
+from recsys.log.prepare import split
 
 VERSION = 1  # of the teacher; a change to what it draws makes all logs anew
 LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has
 
 
 def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str) -> ClickData:
-    """The embedded log with its best test AUC; `rows` in all (None: 40,000), split 80/10/10 by `seed`."""
+    """The synthetic log with its best possible test AUC: `rows` rows (None: 40,000), split 80/10/10 by `seed`."""
     from sklearn.metrics import roc_auc_score
 
     rows = ROWS if rows is None else rows
@@ -34,7 +36,7 @@ def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str)
 
 
 def _written(rows: int) -> Path:
-    """The folder with the log's text and the teacher's probabilities; both are written if they are not there."""
+    """The folder with the log's text and the teacher's probabilities, which are written if they are not there."""
     folder = cache_dir() / "recsys" / f"synthetic-log-v{VERSION}-{rows}"
     with alone(folder), writing(folder, NO_SPACE):
         if not folder.exists():

@@ -1,11 +1,11 @@
-"""An embedded click log, drawn by a known teacher and written in the raw Criteo format.
+"""A synthetic click log, drawn from a known teacher model and written in the raw Criteo format.
 
-Categories follow Zipf's law, counts are log-normal. The teacher is a logistic model: each value of some fields has an
-effect of its own, pairs of fields have effects that average out over either one, so that no sum over single fields can
-express them, and some categories decide what a count means. Clicks are drawn from the teacher's probabilities, hence
-nothing ranks them better than the teacher on average: its AUC is the best there is. The effects were chosen so that,
-with 40,000 rows, a sum over fields reaches a test AUC of about 0.68, a network 0.81, and the teacher 0.86. Not a
-sample of any real data.
+Categories follow Zipf's law, counts are log-normal. The teacher is a logistic model. The values of some fields have
+main effects. Pairs of fields have interactions that average to zero over either field, so that no sum over single
+fields can express them. Some categories decide the slope of a count. Clicks are drawn from the teacher's probabilities,
+so on average nothing ranks them better than the teacher, whose AUC is the best possible. The effects were chosen so
+that, with 40,000 rows, a sum over fields reaches a test AUC of about 0.68, a network 0.81, and the teacher 0.86. This
+is not a sample of any real data.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import polars as pl
 
 ROWS = 40_000
 CLICK_RATE = 0.25
-AT_ONCE = 20_000  # rows drawn from one generator, so that a longer log begins with a shorter one
+AT_ONCE = 20_000  # rows drawn from one generator, so that a longer log begins with the rows of a shorter one
 
-# Values a field can take: Criteo's mixture of a few and of very many, in small.
+# Values that a field can take: some fields have few, some very many, as in Criteo, on a smaller scale.
 CARDINALITIES = (
     *(120, 60, 900, 500, 40, 24, 150, 80, 3, 400, 130, 700, 90),
     *(27, 200, 600, 10, 110, 70, 4, 800, 18, 15, 300, 40, 250),
 )
-TABLE = 4096  # rarer values share the effects of these
+TABLE = 4096  # distinct effects of a field; rarer values reuse them
 COUNTS = 13  # fields of counts
 MISSING_COUNTS = (0.45, 0, 0.2, 0.2, 0, 0.2, 0, 0, 0, 0.45, 0, 0.75, 0.2)  # share of missing values
 MISSING_CATEGORIES = {3: 0.05, 11: 0.05, 18: 0.4, 21: 0.75, 24: 0.4}
-ALONE = (0, 4, 5, 8, 13, 16, 19, 22, 24)  # categories with an effect of their own
+ALONE = (0, 4, 5, 8, 13, 16, 19, 22, 24)  # categories with a main effect
 PAIRS = (
     (5, 13),
     (5, 16),
@@ -42,24 +42,24 @@ PAIRS = (
     (19, 22),
     (13, 19),
 )  # categories that interact
-SLOPES = ((1, 5), (4, 22), (6, 13), (8, 16))  # a count, and the category that decides what it means
-RANK = 2  # traits of a category that meet those of another
+SLOPES = ((1, 5), (4, 22), (6, 13), (8, 16))  # a count, and the category that decides its slope
+RANK = 2  # of the interactions
 MAIN, PAIR, SLOPE = 0.4, 0.5, 0.2  # standard deviations of the effects
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The process that draws the log."""
+    """The model that clicks are drawn from."""
 
     main: tuple[np.ndarray, ...]  # per field of `ALONE`, the effect of each value
     pairs: tuple[np.ndarray, ...]  # per pair of fields, [values of one, values of the other]
     slopes: tuple[np.ndarray, ...]  # per count, the slope for each value of its category
-    offset: float  # gives the click rate
+    offset: float  # set to give the click rate
     sizes: tuple[int, ...]  # values each category field can take
 
 
 def make_teacher(seed: int, sizes: tuple[int, ...] = CARDINALITIES) -> Teacher:
-    """Draw a teacher; its offset gives `CLICK_RATE` over a sample of its own."""
+    """Draw a teacher; its offset is set by bisection so that a separate sample has `CLICK_RATE`."""
     generator = np.random.default_rng([20062, seed])
     known = [min(size, TABLE) for size in sizes]
     main = tuple(MAIN * _centred(_normal(generator, known[field])) for field in ALONE)
@@ -91,7 +91,7 @@ def teacher_logits(teacher: Teacher, counts: np.ndarray, categories: np.ndarray)
 
 
 def draw_log(rows: int, seed: int, sizes: tuple[int, ...] = CARDINALITIES) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
-    """Some rows of the log at a time, as text columns, with the teacher's probabilities ``[n]``."""
+    """The log in pieces: columns of text, with the teacher's probabilities ``[n]``."""
     teacher = make_teacher(seed, sizes)
     for number in range(-(-rows // AT_ONCE)):
         generator = np.random.default_rng([20064, seed, number])
@@ -103,7 +103,7 @@ def draw_log(rows: int, seed: int, sizes: tuple[int, ...] = CARDINALITIES) -> It
 
 
 def write_log(path: Path, rows: int, seed: int, sizes: tuple[int, ...] = CARDINALITIES) -> np.ndarray:
-    """Write a log of that many rows; return the teacher's probability of a click for each, float64 ``[rows]``."""
+    """Write a log of `rows` rows; return the teacher's probability of a click for each, float64 ``[rows]``."""
     chances = []
     with open(path, "wb") as file:
         for frame, chance in draw_log(rows, seed, sizes):
@@ -141,14 +141,14 @@ def _as_text(clicks: np.ndarray, counts: np.ndarray, categories: np.ndarray) -> 
 
 
 def _normal(generator: np.random.Generator, *shape: int) -> np.ndarray:
-    """Standard normal numbers by inversion: one uniform number each, so that nothing depends on numpy's own method."""
+    """Standard normal numbers by inversion of uniform ones, so that they do not depend on numpy's method."""
     from scipy.special import ndtri
 
     return ndtri(generator.random(shape))
 
 
 def _centred(effects: np.ndarray) -> np.ndarray:
-    """Effects that average out over the last axis under Zipf's law."""
+    """Effects, shifted to have mean zero over the last axis under Zipf's law."""
     weight = 1.0 / np.arange(1, effects.shape[-1] + 1)
     return effects - (effects * weight).sum(axis=-1, keepdims=True) / weight.sum()
 

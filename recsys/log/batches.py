@@ -1,8 +1,8 @@
-"""The batches of an epoch: in an order that a seed decides, shared among processes, read from a file front to back.
+"""The batches of an epoch, in a seeded order, sharded over processes, read from the file sequentially.
 
-A part that fits the pool is shuffled as a whole. A larger one, which lies in a memory-mapped file, would cost one
-access to the disk a row. It is cut into blocks of neighbouring rows; the blocks are shuffled, a pool of them is read
-in the order of the file, and the rows of the pool are shuffled in memory.
+A part that fits into the pool is shuffled as a whole. A larger part lies in a memory-mapped file, where a full shuffle
+would cost one disk access per row. It is cut into blocks of adjacent rows. The blocks are shuffled, a pool of them is
+read in file order, and the rows of the pool are shuffled in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.log.clicks import Clicks
 
 POOL = 1 << 21  # rows shuffled at a time: 0.3 GB with Criteo's 39 fields
 BLOCK = 1 << 12  # neighbouring rows that enter a pool together
-FEWEST = 32  # rows of a last, smaller batch; fewer are left out, for batch normalisation's sake
+FEWEST = 32  # rows of a last, smaller batch; fewer are dropped, because batch normalisation needs some
 
 
 class Batch(NamedTuple):
@@ -39,9 +39,9 @@ def batches(
         size: Rows of a batch, over all processes. The last batch of an epoch may be smaller.
         seed: Decides the order, together with the epoch; the same in every process.
         epoch: The epoch's number.
-        device: Where the batches are needed.
-        processes: Those that share every batch.
-        skip: Batches that were done before an interruption.
+        device: Device of the batches.
+        processes: The processes that share every batch.
+        skip: Batches to skip, because they were done before an interruption.
     """
     for rows in in_whole_batches(len(clicks), size, seed, epoch):
         todo = rows[skip * size :]
@@ -69,7 +69,7 @@ def batch_count(rows: int, size: int) -> int:
 
 
 def in_whole_batches(rows: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """The numbers of all rows in the order of an epoch, a pool at a time, each but the last in whole batches."""
+    """The indices of all rows in the order of an epoch, a pool at a time; all pools but the last are whole batches."""
     rest = torch.empty(0, dtype=torch.int64)
     any_yet = False
     for pool in pools(rows, seed, epoch):
@@ -84,7 +84,7 @@ def in_whole_batches(rows: int, size: int, seed: int, epoch: int) -> Iterator[Te
 
 
 def pools(rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """The numbers 0 to `rows` - 1 in a random order, at most about `POOL` at a time."""
+    """The indices 0 to `rows` - 1 in a random order, at most about `POOL` at a time."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     if rows <= POOL:
         yield torch.randperm(rows, generator=generator)

@@ -1,7 +1,7 @@
-"""Blocks of rows, coded on their own: each holds a small dictionary of the values that occur in it, and indices.
+"""Blocks of rows on disk, dictionary-coded: each has a dictionary of the values that occur in it, and indices into it.
 
-This is what is kept between reading a log and knowing its vocabulary, so that the text is parsed only once. A block
-lies in a folder as a few files; the last one written is its JSON, which holds the others' sizes.
+They are kept until the vocabulary of the log is known, so that the text is parsed only once. A block is a few files
+in a folder. Its JSON is written last and holds the sizes of the others.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from recsys.log.rows import Malformed, parse
 from recsys.log.text import Block
 from recsys.log.vocabulary import FieldEncoder, frame_values, make_field, summed
 
-EXAMPLES = 10  # malformed lines of a block that are remembered
+NO_SPACE = "Free some space, or set TINYDFA_CACHE to a folder on another disk"
+EXAMPLES = 10  # malformed lines of a block that are kept for messages
 AT_ONCE = 1 << 23  # dictionary entries merged at once: about 0.35 GB
 TYPES = {"codes": np.int32, "labels": np.uint8, "values": np.int64, "counts": np.int32}
 
 
 @dataclass(frozen=True)
 class CodedBlock:
-    """A block in its folder."""
+    """A block on disk."""
 
-    stem: str  # path of its files, without their endings
+    stem: str  # path of its files, without their suffixes
     rows: int
     ends: list[int]  # where the dictionary of field 0, 1, ... ends
     sizes: dict[str, int]  # bytes of the files
@@ -39,8 +40,8 @@ class CodedBlock:
     def load(self, part: str, field: int | None = None) -> np.ndarray:
         """One of its arrays, or the part of it that belongs to a field.
 
-        "codes": int32 ``[F, rows]``, places in the dictionary; "labels": uint8 ``[rows]``; "values": int64, the
-        dictionary, all fields one after another (numbers by their bits); "counts": int32, how often each occurs.
+        "codes": int32 ``[F, rows]``, indices into the dictionary; "labels": uint8 ``[rows]``; "values": int64, the
+        dictionary, one field after another (numbers as their bits); "counts": int32, how often each value occurs.
         """
         kind = np.dtype(TYPES[part])
         if field is None:
@@ -55,7 +56,7 @@ class CodedBlock:
 
 
 def code_block(block: Block, layout: RowFormat, stem: str) -> CodedBlock:
-    """Parse a block of text and write its coded form; return what was written, or what an earlier run wrote."""
+    """Parse a block of text and write it in coded form, unless an earlier run did."""
     earlier = _finished(stem)
     if earlier is not None:
         return earlier
@@ -63,7 +64,7 @@ def code_block(block: Block, layout: RowFormat, stem: str) -> CodedBlock:
     codes = np.empty((len(layout.fields), len(rows.frame)), dtype=np.int32)
     values, counts, ends, end = [], [], [], 0
     for place, column in enumerate(frame_values(rows.frame, layout.fields)):
-        # Numbers go by their bits: sorting those is as good as any order, and all missing ones have the same.
+        # Numbers are compared by their bits: any order will do, and all missing numbers have the same bits.
         bits = np.ascontiguousarray(column).view(np.int64)
         unique, inverse, count = np.unique(bits, return_inverse=True, return_counts=True)
         codes[place] = inverse + end
@@ -82,12 +83,12 @@ def code_block(block: Block, layout: RowFormat, stem: str) -> CodedBlock:
         array.tofile(f"{stem}.{part}")
     sizes = {part: array.nbytes for part, array in arrays.items()}
     coded = CodedBlock(stem, len(rows.labels), ends, sizes, len(rows.malformed), rows.malformed[:EXAMPLES])
-    write_whole(Path(f"{stem}.json"), json.dumps(asdict(coded)), "Free some space, or set TINYDFA_CACHE to a folder")
+    write_whole(Path(f"{stem}.json"), json.dumps(asdict(coded)), NO_SPACE)
     return coded
 
 
 def _finished(stem: str) -> CodedBlock | None:
-    """The block that an interrupted run left, if it is whole."""
+    """The block that an interrupted run wrote, if it is complete."""
     try:
         found = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
         coded = CodedBlock(**found | {"malformed": [Malformed(**bad) for bad in found["malformed"]], "stem": stem})
@@ -107,11 +108,11 @@ def build_field(
     """The vocabulary of a field over all blocks.
 
     Args:
-        blocks: Each block with the part of each of its rows, ``[rows]``; those of part 0 count.
-        layout: What the blocks' lines hold.
-        field: Which field.
-        min_count: A category seen less often shares id 0.
-        at_once: Dictionary entries that may be in memory.
+        blocks: Each block, with the part that each of its rows belongs to, ``[rows]``; rows of part 0 are counted.
+        layout: What the lines hold.
+        field: Index of the field.
+        min_count: A category seen less often gets id 0.
+        at_once: Dictionary entries to hold in memory at most.
     """
     name, rule = layout.fields[field]
     merged = list(_merged(blocks, field, min_count if rule is Rule.CATEGORY else 1, at_once))
@@ -123,9 +124,9 @@ def build_field(
 def _merged(
     blocks: Sequence[tuple[CodedBlock, np.ndarray]], field: int, min_count: int, at_once: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Values of a field with their counts in all blocks, those seen less than `min_count` times left out.
+    """Values of a field and their counts over all blocks, without those seen less than `min_count` times.
 
-    If the dictionaries are too large together they are merged in slices, by the remainder of the value.
+    If the dictionaries are too large to merge at once, they are merged in slices by the value's remainder.
     """
     entries = sum(block.span(field).stop - block.span(field).start for block, _ in blocks)
     slices = max(1, -(-entries // at_once))
@@ -159,4 +160,4 @@ def translate(block: CodedBlock, fields: Sequence[FieldEncoder]) -> np.ndarray:
     table = np.concatenate(tables)
     codes = block.load("codes")
     ids = table[codes] if len(table) else codes
-    return torch.from_numpy(ids).t().contiguous().numpy()  # numpy's own copy takes several times as long
+    return torch.from_numpy(ids).t().contiguous().numpy()  # numpy's copy takes several times as long

@@ -1,7 +1,7 @@
-"""Prepared click logs in the cache folder: found by what they were made from, there whole or not at all.
+"""Prepared click logs in the cache folder: keyed by what they were made from, and complete or absent.
 
-A log's folder is named after a key of its sources' content and of the options that decide its ids. It is made under
-another name and renamed when it is finished; its manifest then holds the size and sha256 of every file.
+The name of a log's folder contains a hash of its sources' content and of the options that decide its ids. The folder is
+filled under a temporary name and renamed at the end; its manifest holds the size and sha256 of every file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import torch
 from harness.data import cache_dir
 from harness.errors import UserError, writing
 from harness.files import write_whole
+from recsys.log.blocks import NO_SPACE
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER, Encoder
-from recsys.log.formats import RowFormat
-from recsys.log.prepare import NO_SPACE, PARTS, Source, prepare
+from recsys.log.formats import PARTS, RowFormat, Source
+from recsys.log.prepare import prepare
 
-VERSION = 2  # of the files; a change makes all logs anew
+VERSION = 2  # of the files; a new one has all logs prepared again
 WHOLE_FILE = 1 << 26  # bytes; of a larger file only samples are hashed
 SAMPLES, SAMPLE = 64, 1 << 18  # how many, and bytes of each
 
@@ -42,12 +43,12 @@ def open_log(
     limit: int | None = None,
     check: Callable[[], None] | None = None,
 ) -> ClickData:
-    """A click log from the cache; prepared first if it is not there.
+    """A click log from the cache, which is prepared first if it is not there.
 
     Arguments as in `recsys.log.prepare.prepare`; `check` is called before a preparation and may refuse the sources.
 
     Raises:
-        UserError: a source cannot be read or is no such log; the cache cannot be written, or is damaged.
+        UserError: a source cannot be read or has another format; the cache cannot be written, or is damaged.
     """
     options = {
         "version": VERSION,
@@ -73,16 +74,22 @@ def open_log(
     return read_log(name, folder)
 
 
-def read_log(name: str, folder: Path) -> ClickData:
-    """A prepared log; its tables stay on disk until they are read.
+def read_log(name: str, folder: Path, *, check: bool = True) -> ClickData:
+    """A prepared log. Its tables are memory-mapped, so they stay on disk until they are read.
+
+    Args:
+        name: What the log is called in results.
+        folder: Where it lies.
+        check: Compare the files with the manifest; False if another process of this run has done so.
 
     Raises:
-        UserError: a file of it is missing, or is not what was written.
+        UserError: a file is missing, or is not what was written.
     """
-    way_out = f"Remove {folder} to have it made again"
+    way_out = f"Remove {folder} to have it prepared again"
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        wrong = [file for file, print_ in manifest["files"].items() if fingerprint(folder / file) != print_]
+        prints = manifest["files"] if check else {}
+        wrong = [file for file, print_ in prints.items() if fingerprint(folder / file) != print_]
         if wrong:
             raise UserError(f"{folder / wrong[0]} is damaged: it is not what was written. {way_out}.")
         encoder = Encoder.from_dict(json.loads((folder / ENCODER).read_text(encoding="utf-8")))
@@ -90,18 +97,18 @@ def read_log(name: str, folder: Path) -> ClickData:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the prepared click log {folder} is damaged ({error}). {way_out}.") from error
     train, val, test = (_part(folder, part, rows[part], len(encoder.fields)) for part in PARTS)
-    return ClickData(name, train, val, test, encoder.field_dims, encoder.layout.names, encoder)
+    return ClickData(name, train, val, test, encoder.field_dims, encoder.layout.names, encoder, folder)
 
 
 def _part(folder: Path, part: str, rows: int, fields: int) -> Clicks:
-    # Mode "c": tensors must be writable; what is written to them stays in memory.
+    # Mode "c" (copy on write), because torch warns about tensors that are not writable.
     table = np.memmap(folder / f"{part}.fields", dtype=np.int32, mode="c", shape=(rows, fields))
     labels = np.memmap(folder / f"{part}.labels", dtype=np.uint8, mode="c", shape=(rows,))
     return Clicks(torch.from_numpy(table), torch.from_numpy(labels))
 
 
 def _finish(partial: Path, folder: Path, options: dict[str, Any], encoder: Encoder, found: dict[str, Any]) -> None:
-    """Write what is still missing and give the folder its name."""
+    """Write the remaining files and rename the folder."""
     write_whole(partial / ENCODER, json.dumps(encoder.to_dict()), NO_SPACE)
     files = [ENCODER, *(f"{part}.{column}" for part in PARTS for column in ("fields", "labels"))]
     prints = {file: fingerprint(partial / file) for file in files}
@@ -116,8 +123,8 @@ def _finish(partial: Path, folder: Path, options: dict[str, Any], encoder: Encod
 def fingerprint(path: Path) -> str:
     """Size and sha256 of a file; of one above 64 MB, the sha256 of 64 samples of 256 KB, evenly spread.
 
-    The samples take well under a second for any size, and include both ends. A change that keeps the size and falls
-    between the samples goes unnoticed.
+    The samples include both ends, and take less than a second for a file of any size. A change that keeps the size and
+    falls between the samples is not noticed.
 
     Raises:
         UserError: the file cannot be read.
@@ -143,7 +150,7 @@ def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder}: preparing takes about {needed / 1e9:.1f} GB for a while, and {free / 1e9:.1f} GB are free. "
+            f"{folder}: preparing takes about {needed / 1e9:.1f} GB temporarily, and {free / 1e9:.1f} GB are free. "
             f"{NO_SPACE}."
         )
 

@@ -1,12 +1,13 @@
 """Click logs as the models see them: a table of category ids and a column of clicks, in three parts.
 
-A row is one impression. It has F fields, and in field f a category id from 0 to field_dims[f] - 1; id 0 stands for
-whatever was not seen often enough to get an id of its own. Numbers are binned, so that they are categories too.
+A row is one impression. It has F fields. In field f it has a category id from 0 to field_dims[f] - 1; id 0 is shared by
+all rare categories. Numbers are binned, so they are categories too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -47,4 +48,5 @@ class ClickData:
     field_dims: tuple[int, ...]  # categories of each field, id 0 included
     field_names: tuple[str, ...]
     encoder: Encoder  # turns raw rows into fields
-    best_auc: float | None = None  # test AUC of the process that drew the clicks, where it is known: the synthetic log
+    folder: Path  # where the prepared log lies in the cache
+    best_auc: float | None = None  # synthetic log: the test AUC of the process that drew the clicks

@@ -21,12 +21,12 @@ from recsys.log.text import Block, header_names
 from recsys.log.vocabulary import NO_TEXT, FieldEncoder, frame_values
 
 ENCODER = "encoder.json"  # what an encoder is called in the folder of a run, and of a prepared log
-FEW = 10  # lines that hold labels by chance
+FEW = 10  # lines whose first value may look like a label by chance
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns raw rows into category ids, as the rows a model was trained on were turned."""
+    """Turns raw rows into the category ids of the log that a model was trained on."""
 
     layout: RowFormat
     fields: tuple[FieldEncoder, ...]
@@ -67,18 +67,18 @@ class Encoder:
     def encode_block(self, block: Block, layout: RowFormat, origin: Path | str) -> Tensor:
         """Ids of a block of raw lines, int32 ``[n, F]``, one row per line that is not blank.
 
-        A category that the vocabulary lacks has id 0. An empty column is a missing value. A line with too few columns
-        is an error and not a row with missing values, because nobody can tell which ones are missing.
+        A category that is not in the vocabulary gets id 0. An empty column is a missing value. A line with too few
+        columns is an error, because it does not say which values are missing.
 
         Raises:
-            UserError: a line has another number of columns, or a number or label that is none; it names the line.
+            UserError: a line has the wrong number of columns, or an invalid number or label.
         """
         rows = parse(block, layout)
         self.refuse(rows.malformed, origin)
         return torch.from_numpy(self.encode_frame(rows.frame))
 
     def refuse(self, malformed: Sequence[Malformed], origin: Path | str) -> None:
-        """Raise `UserError` if there are any, about the first."""
+        """Raise `UserError` for the first malformed line, if there is one."""
         if malformed:
             bad, others = malformed[0], len(malformed) - 1
             more = f" ({others} more near it {'is' if others == 1 else 'are'} bad as well)" if others else ""
@@ -93,16 +93,16 @@ class Encoder:
         )
 
     def layout_of_header(self, names: Sequence[str], separator: str, origin: Path | str) -> RowFormat:
-        """The format of a table of rows to predict, with these names in its header; a label is not needed, nor read."""
+        """The format of a table to predict whose header has these names. A label column is optional, and not read."""
         return self.layout.with_header(names, origin, separator, labelled=False).label_skipped
 
     def layout_of(self, block: Block, origin: Path | str) -> RowFormat:
-        """The format of raw lines without a header, by the first of them; a few hundred do.
+        """The format of raw lines without a header, guessed from the first few hundred of them.
 
-        They have a label, which is not read, unless more of them have as many columns as a line without one.
+        They have a label, which is not read, unless more of them have as many columns as an unlabelled line.
 
         Raises:
-            UserError: they seem to be lines with a label that lack their last column.
+            UserError: they look like labelled lines without their last column.
         """
         labelled, unlabelled = self.layout.label_skipped, self.layout.unlabelled
         if len(read_text(block, unlabelled)[1]) <= len(read_text(block, labelled)[1]):
@@ -115,10 +115,10 @@ class Encoder:
         return unlabelled
 
     def _lacks_last_column(self, block: Block, unlabelled: RowFormat) -> bool:
-        """Whether lines that could be unlabelled are rather labelled ones without their last column.
+        """Whether lines that look unlabelled are labelled ones without their last column.
 
-        Their labels must be labels, and then more of their categories be known. Where none is known, ten labels and
-        nothing else are no count.
+        They are if every first value is a valid label and more categories are in the vocabulary that way. If no
+        category is known either way, ten valid labels decide.
         """
         short = replace(self.layout, columns=self.layout.columns[:-1])
         if self.layout.label not in short.columns or len(short.columns) != len(unlabelled.columns):
@@ -130,7 +130,7 @@ class Encoder:
         return so > otherwise or (so == otherwise and len(labels) >= FEW)
 
     def _known(self, block: Block, layout: RowFormat) -> int:
-        """How many values of category fields in these lines are in the vocabulary; a missing one does not count."""
+        """How many values of category fields in these lines are in the vocabulary; missing values are not counted."""
         fields = [field for field in self.fields if field.rule is Rule.CATEGORY and field.name in layout.columns]
         frame = read_text(block, layout)[0]
         values = frame_values(frame, [(field.name, field.rule) for field in fields])

@@ -1,4 +1,4 @@
-"""What a line of each data set looks like, and how each of its fields becomes a category."""
+"""The source files of a log, what a line of them holds, and how each field becomes a category."""
 
 from __future__ import annotations
 
@@ -20,26 +20,35 @@ class Rule(StrEnum):
     QUANTILE = "quantile"  # numbers: between which quantiles of the training rows
 
 
+PARTS = ("train", "val", "test")
 SKIPPED = "\x1fskipped"  # the name of a column that is not read
 WHOLE = (Rule.LN2, Rule.LOG2)  # rules for whole numbers
 NUMBER = (*WHOLE, Rule.QUANTILE)  # rules whose values are numbers
 
 
 @dataclass(frozen=True)
+class Source:
+    """A text file, and the shares of its rows that go to training, validation and test."""
+
+    path: Path
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+
+
+@dataclass(frozen=True)
 class RowFormat:
-    """The lines of a text file, and which of their columns are fields of an impression."""
+    """What the lines of a text file hold, and which columns are fields of an impression."""
 
     separator: str  # between the columns of a line
     columns: tuple[str, ...]  # of a labelled line, in order
     fields: tuple[tuple[str, Rule], ...]  # columns that describe the impression, in the order the models see them
-    label: str  # the column that tells of a click
+    label: str  # the column with the clicks
     clicks: tuple[str, ...]  # its values that mean a click
-    misses: tuple[str, ...]  # its values that mean none
+    misses: tuple[str, ...]  # its values that mean no click
     header: bool = False  # the first line names the columns
-    spaced: bool = False  # blanks around a text are no part of it
-    missing: tuple[str, ...] = ()  # values that mean "missing", besides the empty one
+    spaced: bool = False  # strip blanks around text
+    missing: tuple[str, ...] = ()  # values that mean "missing", in addition to the empty one
     comment: str = ""  # lines that start with this are skipped, if it is not empty
-    own: bool = False  # a user's table: whatever its separator, and Parquet as well
+    own: bool = False  # a user's table: any common separator, or Parquet
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +62,7 @@ class RowFormat:
 
     @property
     def label_skipped(self) -> RowFormat:
-        """The same lines, whatever stands in the label's column."""
+        """The same lines, without reading the label's column."""
         return replace(self, columns=tuple(SKIPPED if name == self.label else name for name in self.columns))
 
     def with_header(
@@ -61,16 +70,16 @@ class RowFormat:
     ) -> RowFormat:
         """The same format with the columns that a header names; further columns are skipped.
 
-        A column is found whatever its capitals, unless another one has its very name.
+        Names match regardless of case, unless another column has exactly the wanted name.
 
         Args:
             given: The names in the header.
-            path: Where it is, for messages.
-            separator: That of the lines, if it is not the format's.
-            labelled: The label must be among the columns.
+            path: The file, for messages.
+            separator: The separator of the lines; None: the format's.
+            labelled: Require the label's column.
 
         Raises:
-            UserError: a column is not there, or twice.
+            UserError: a column is missing, or occurs twice.
         """
         needed = (self.label, *self.names) if labelled else self.names
         ours = {name.lower(): name for name in (self.label, *self.names) if name not in given}
@@ -95,12 +104,12 @@ class RowFormat:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RowFormat:
-        """The format that `to_dict` gave; what earlier versions said besides is left out."""
+        """The format that `to_dict` gave; unknown entries, which earlier versions wrote, are ignored."""
         lists = {name: tuple(data[name]) for name in ("columns", "clicks", "misses", "missing")}
         known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
         return cls(**known | lists | {"fields": tuple((name, Rule(rule)) for name, rule in data["fields"])})
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names in a message, not too many of them."""
+    """At most `most` names, for a message."""
     return ", ".join(name or "''" for name in names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

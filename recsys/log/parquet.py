@@ -1,8 +1,7 @@
-"""The rows of a Parquet file as lines of CSV, so that everything after it is the same as for a text file.
+"""The rows of a Parquet file as lines of CSV, so that all later steps are those of a text file.
 
-Numbers are written with all their digits, dates as in ISO 8601, durations in nanoseconds, true and
-false in words. A missing value is an empty
-field, and the line ends in a text are blanks, as a row is one line.
+Numbers are written with all their digits, dates in ISO 8601, durations in nanoseconds, booleans as true and false. A
+missing value is an empty field. Line ends within a text become blanks, because a row is one line.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SAMPLE = 1000  # rows that tell how long a line is
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file says that it is one; False if it cannot be read."""
+    """Whether a file begins like a Parquet file; False if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == MAGIC
@@ -30,7 +29,7 @@ def is_parquet(path: Path) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever polars raises in the block into a `UserError`; its panics are no `Exception`."""
+    """Turn errors of polars into a `UserError`, panics included, which do not derive from `Exception`."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, OverflowError) as error:
@@ -44,14 +43,14 @@ def parquet_names(path: Path) -> list[str]:
 
 
 def nested_names(path: Path) -> list[str]:
-    """The columns that hold lists, records or bytes, which are no categories and no numbers."""
+    """The columns that hold lists, records or bytes: neither numbers nor categories."""
     return [name for name, kind in _schema(path).items() if not _is_plain(kind)]
 
 
 def parquet_blocks(path: Path, size: int, limit: int | None) -> Iterator[tuple[bytes, int]]:
-    """Lines of CSV, about `size` bytes at a time, each time with the number of its first row, from 1.
+    """Lines of CSV in pieces of about `size` bytes, each with the number of its first row, counted from 1.
 
-    Columns of nested values are empty.
+    Columns of nested values are left empty.
 
     Raises:
         UserError: the file is damaged, or cannot be read.

@@ -5,7 +5,7 @@ merged into one vocabulary per field. Second pass: the blocks' codes become ids,
 log. In memory are a few blocks, one field's counts and a few bytes per row for the split. The disk holds, until the
 end, about one and a half times the size of the text in addition.
 
-An interrupted preparation keeps the blocks it has finished, and the next call goes on from there.
+An interrupted preparation leaves its finished blocks, and the next call continues from them.
 """
 
 from __future__ import annotations
@@ -25,32 +25,22 @@ import torch
 
 from harness.errors import UserError, writing
 from harness.run.progress import track
-from recsys.log.blocks import EXAMPLES, CodedBlock, build_field, code_block, translate
+from recsys.log.blocks import EXAMPLES, NO_SPACE, CodedBlock, build_field, code_block, translate
 from recsys.log.encoder import Encoder
-from recsys.log.formats import RowFormat
+from recsys.log.formats import PARTS, RowFormat, Source
 from recsys.log.text import BLOCK_BYTES, Block, table_blocks, table_header
 from recsys.log.vocabulary import FieldEncoder
 
-PARTS = ("train", "val", "test")
 WORKERS = min(4, os.cpu_count() or 1)
 SMALL_BLOCK = 1 << 20  # bytes; smaller ones cost more in files than they gain
-NO_SPACE = "Free some space, or set TINYDFA_CACHE to a folder on another disk"
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A text file, and the shares of its rows that go to training, validation and test."""
-
-    path: Path
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """What a preparation found out."""
+    """What was prepared."""
 
     encoder: Encoder
     rows: dict[str, int]  # of each part
@@ -73,10 +63,10 @@ def prepare(
     Args:
         sources: Text files; their rows keep their order within a part.
         layout: What their lines hold.
-        folder: Exists; blocks that an earlier call with the same arguments left in it are used.
+        folder: An existing folder. Blocks that an earlier call with the same arguments wrote there are used.
         seed: Decides which row of a source goes to which part.
-        min_count: A category seen less often shares id 0.
-        count_all: Count the rows of all parts, not only those of the training part.
+        min_count: A category seen less often gets id 0.
+        count_all: Count categories in the rows of all parts, not in the training rows alone.
         limit: Lines to read of each source; None: all.
         block_bytes: Text parsed at once.
 
@@ -107,12 +97,12 @@ def _code(
     if layout.header:
         names, separator = table_header(source.path, layout)
         layout = layout.with_header(names, source.path, separator)
-    # A small file is cut into more blocks than there are workers, so that they finish together.
+    # A small file is cut into more blocks than there are workers, so that all workers finish at about the same time.
     block_bytes = min(block_bytes, max(SMALL_BLOCK, source.path.stat().st_size // (4 * WORKERS)))
     texts = table_blocks(source.path, layout, block_bytes, limit)
 
     def code(block: Block) -> CodedBlock:
-        # The name tells which lines these are: a run with blocks of another size must not take them for its own.
+        # The name says which lines these are, so that a run with another block size does not use them.
         return code_block(block, layout, f"{folder}/{place}-{block.first_line}-{len(block.text)}")
 
     with writing(folder, NO_SPACE):
@@ -121,7 +111,7 @@ def _code(
 
 
 def _write_parts(pairs: Sequence[tuple[CodedBlock, np.ndarray]], fields: Sequence[FieldEncoder], folder: Path) -> None:
-    """The second pass: every row's ids and its label to the files of its part."""
+    """The second pass: write each row's ids and label to the files of its part."""
     with writing(folder, NO_SPACE), contextlib.ExitStack() as stack:
         outputs = [
             [stack.enter_context(open(folder / f"{part}.{column}", "wb")) for column in ("fields", "labels")]
@@ -143,7 +133,7 @@ def _write_parts(pairs: Sequence[tuple[CodedBlock, np.ndarray]], fields: Sequenc
 def split(rows: int, shares: tuple[float, float, float], seed: int) -> np.ndarray:
     """The part of each row, uint8 ``[rows]``: 0 train, 1 val, 2 test.
 
-    Sizes are ``int(share * rows)``, and what is left goes to the last part that has a share. The rows are those that
+    Sizes are ``int(share * rows)``; the remainder goes to the last part with a share. The rows are those that
     `torch.utils.data.random_split` gives for these sizes and a generator with this seed.
     """
     sizes = [int(share * rows) for share in shares]
@@ -158,10 +148,10 @@ def split(rows: int, shares: tuple[float, float, float], seed: int) -> np.ndarra
 
 
 def report_malformed(path: Path, blocks: Sequence[CodedBlock]) -> int:
-    """Say on stderr which rows were skipped; return how many.
+    """Report on stderr which rows were skipped; return their number.
 
     Raises:
-        UserError: more than 1 % of the rows and more than 10 are malformed, or half of them: the format is another.
+        UserError: more than 1 % of the rows and more than 10 are malformed, or half of them: the format is wrong.
     """
     bad = sum(block.bad for block in blocks)
     rows = sum(block.rows for block in blocks) + bad
@@ -179,7 +169,7 @@ def report_malformed(path: Path, blocks: Sequence[CodedBlock]) -> int:
 
 
 def _in_order(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`map` in threads, a few items ahead and no more, so that memory stays bounded."""
+    """`map` in threads, only a few items ahead, so that memory stays bounded."""
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque[Future[B]] = deque()
         try:

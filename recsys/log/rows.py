@@ -1,12 +1,13 @@
-"""From lines of text to columns with types; bad rows are found and named.
+"""From lines of text to typed columns; malformed rows are found and reported.
 
-A line is read as Python's `csv` reads it: a value may stand in quotes, which may hold separators, and a doubled quote
-stands for one. What differs: a row is one line, so a quote ends on its own line, and blanks around a number are no part
-of it; in a `spaced` format so are those around a text. A row means the same whatever else is in its block.
+A line is read as Python's `csv` reads it: a value may be quoted, a quoted value may hold separators, and a doubled
+quote stands for one. There are two differences. A row is one line, so a quoted value ends on its line. Blanks around a
+number are stripped, and in a `spaced` format also those around text. How a row is read does not depend on the rest of
+its block.
 
-polars does the parsing where there is nothing special in a block. It would fill up a line with too few columns without
-a word, so the separators of a block are counted as well: polars refuses lines with too many, hence if the total is
-right no line has too few. Any other block is read line by line.
+polars parses blocks of plain lines. It pads a line with too few columns silently, so the separators of the block are
+counted first: polars refuses lines with too many columns, so if the total is right, no line has too few. Any other
+block is read line by line.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from recsys.log.formats import NUMBER, WHOLE, RowFormat, Rule
 from recsys.log.text import Block
 
 SINGLE = "\x1f"  # stands for a separator of several characters: polars takes one
-CONTROL = ("\0", SINGLE)  # no text holds them
+CONTROL = ("\0", SINGLE)  # never part of a text
 BLANKS = (" ", "\t")
 LONGEST_SHOWN = 60  # characters of a value in a message
 
@@ -38,7 +39,7 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Rows:
-    """The good rows of a block."""
+    """The well-formed rows of a block."""
 
     frame: pl.DataFrame  # a column per field: text, "" if missing, or Float64, null if missing
     labels: np.ndarray | None  # uint8 [n], 1 = click; None if the lines have no label
@@ -66,7 +67,7 @@ def parse(block: Block, layout: RowFormat) -> Rows:
 
 
 def read_text(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray, list[Malformed]]:
-    """All columns of a block as text ("" if missing), the number of each row's line, and the lines that are no rows."""
+    """All columns of a block as text ("" if missing), the line number of each row, and the malformed lines."""
     frame = _read_whole(block, layout)
     if frame is None:
         frame, lines, malformed = _read_by_line(block, layout)
@@ -81,14 +82,14 @@ def read_text(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray
 
 
 def _read_whole(block: Block, layout: RowFormat) -> pl.DataFrame | None:
-    """The columns as text; None if not every line is a row of plain values."""
+    """The columns as text; None unless every line is a row of plain values."""
     text, separator = block.text, layout.separator
     if b'"' in text or any(code.encode() in text for code in CONTROL):
         return None
     if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
         return None
     if len(layout.columns) == 1 and not all(line.strip() for line in text.splitlines()):
-        return None  # in longer rows blank lines are noticed, because they lack separators
+        return None  # with several columns the count of separators reveals blank lines
     if len(separator) > 1:
         text, separator = text.replace(separator.encode(), SINGLE.encode()), SINGLE
     separators = np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == ord(separator))  # bytes.count takes longer
@@ -101,7 +102,7 @@ def _read_whole(block: Block, layout: RowFormat) -> pl.DataFrame | None:
 
 
 def _read_by_line(block: Block, layout: RowFormat) -> tuple[pl.DataFrame, np.ndarray, list[Malformed]]:
-    """As `read_text`, for a block with quotes, bad rows, comments, blank lines, or bytes that are not UTF-8."""
+    """`read_text` for a block with quotes, malformed rows, comments, blank lines, or invalid UTF-8."""
     rows, numbers, malformed = [], [], []
     lines = block.text.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
     for number, line in enumerate(lines[:-1], block.first_line):
@@ -126,7 +127,7 @@ def _plain(line: str, layout: RowFormat) -> str:
     """The values of one line without their quotes, with `SINGLE` between them.
 
     Raises:
-        csv.Error: it has a quote without its partner, or characters that are no text.
+        csv.Error: it has an unclosed quote, or control characters.
     """
     if any(code in line for code in CONTROL):
         raise csv.Error("it holds control characters")
@@ -150,7 +151,7 @@ def _read_csv(text: bytes, layout: RowFormat, separator: str) -> pl.DataFrame:
 
 
 def _faults(frame: pl.DataFrame, typed: pl.DataFrame, layout: RowFormat) -> dict[int, str]:
-    """What is wrong with a row, by its place; of several faults the label's is told, or that of the first field."""
+    """What is wrong with each malformed row, by its index: the fault of the label, else of the first bad field."""
     checks = {}
     if layout.label in layout.columns:
         allowed = [*layout.clicks, *layout.misses]
@@ -173,7 +174,7 @@ def _shortened(text: str) -> str:
 
 
 def _not_a(rule: Rule, name: str) -> pl.Expr:
-    """Where a number is not what the rule needs: finite, and whole if it says so; a missing one is fine."""
+    """Where a number is invalid: not finite, or not whole where the rule needs that. Missing numbers are valid."""
     values = pl.col(name)
     bad = ~values.is_finite()
     if rule in WHOLE:

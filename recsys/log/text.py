@@ -1,6 +1,6 @@
-"""A table as text, in blocks of whole lines: a text file is cut, the rows of a Parquet file are written as CSV.
+"""A table as blocks of whole lines: a text file is cut into blocks, a Parquet file is written as CSV.
 
-A byte order mark at the start of a file is no part of its first line.
+A byte order mark at the start of a file is skipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recsys.log.formats import RowFormat
 from recsys.log.parquet import is_parquet, parquet_blocks, parquet_names
 
 BLOCK_BYTES = 1 << 25  # about 140,000 rows of Criteo
-LONGEST_LINE = 1 << 20  # bytes; a longer one means that this is no text file
+LONGEST_LINE = 1 << 20  # bytes; a longer one means that this is not a text file
 SEPARATORS = (",", ";", "\t", "|")  # of a user's table
 ARCHIVES = ((b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"), (b"BZh", "bzip2"), (b"\xfd7zX", "xz"))
 
@@ -44,10 +44,10 @@ def table_blocks(path: Path, layout: RowFormat, size: int = BLOCK_BYTES, limit: 
         path: A text file, or a Parquet file where the layout allows one.
         layout: What its lines hold.
         size: Bytes of a block.
-        limit: Stop after that many lines; None: at the end.
+        limit: Stop after this many lines; None: read all.
 
     Raises:
-        UserError: the file cannot be read, or is of another kind.
+        UserError: the file cannot be read, or has another format.
     """
     if layout.own and is_parquet(path):
         return (Block(text, row) for text, row in parquet_blocks(path, size, limit))
@@ -59,7 +59,7 @@ def table_header(path: Path, layout: RowFormat) -> tuple[list[str], str]:
     """The names of a table's columns, and the separator of its lines.
 
     Raises:
-        UserError: the file cannot be read, or its first line is no header.
+        UserError: the file cannot be read, or its first line cannot be a header.
     """
     if layout.own and is_parquet(path):
         return parquet_names(path), ","
@@ -70,9 +70,9 @@ def table_header(path: Path, layout: RowFormat) -> tuple[list[str], str]:
 
 
 def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list[str], str]:
-    """The names in the first line of a table, read as `csv` reads them, and the separator between them.
+    """The names in the first line of a table, read as CSV, and the separator between them.
 
-    The separator of a user's table is the one of `SEPARATORS` that gives the line most columns.
+    The separator of a user's table is the one of `SEPARATORS` that gives the most columns.
 
     Raises:
         UserError: a quote is not closed.
@@ -96,7 +96,7 @@ def header_names(line: str, layout: RowFormat, origin: Path | str) -> tuple[list
         elif len(rows[0]) > len(names):
             names, best = rows[0], separator
     if fault and not names:
-        raise UserError(f"{origin}, line 1: this is no header ({fault}). Give a line of column names.")
+        raise UserError(f"{origin}, line 1: this is not a header ({fault}). Give a line of column names.")
     return [name.strip() for name in names], best
 
 
@@ -105,8 +105,8 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
 
     Args:
         path: The file.
-        size: Bytes of a block; it ends with the line in which they are reached.
-        limit: Stop after that many lines; None: at the end.
+        size: Bytes of a block, which ends with the line that reaches this size.
+        limit: Stop after this many lines; None: read all.
         header: Leave out the first line.
 
     Raises:
@@ -139,22 +139,22 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES, limit: int | None = None, h
 
 
 def _in_utf8(block: Block, path: Path) -> Block:
-    """The block; in another encoding different categories might be read as one, and numbers not at all.
+    """The block, checked: in another encoding, different categories could become one, and numbers unreadable.
 
     Raises:
-        UserError: it is not in UTF-8, or has bytes of zero.
+        UserError: it is not valid UTF-8, or has zero bytes.
     """
     try:
         if (place := block.text.find(b"\0")) < 0:
             block.text.decode()
             return block
-        what = "a byte of zero, so it is no text in UTF-8, perhaps text in UTF-16"
+        what = "a zero byte, so this is not UTF-8 text; perhaps it is UTF-16"
     except UnicodeDecodeError as error:
         place, what = error.start, f"byte 0x{block.text[error.start]:02x}, which is not UTF-8"
     line = block.first_line + block.text.count(b"\n", 0, place)
     raise UserError(
-        f"{path}, line {line}: {what}. Save the table as UTF-8, for example by iconv -f ENCODING -t utf-8, "
-        "where a table of Western Europe has windows-1252."
+        f"{path}, line {line}: {what}. Save the table as UTF-8, for example by iconv -f ENCODING -t utf-8 (a table "
+        "from Western Europe is often in windows-1252)."
     )
 
 
@@ -167,13 +167,13 @@ def _first_lines(text: bytes, count: int) -> bytes:
 
 
 def _refuse_long_lines(path: Path, text: bytes) -> None:
-    """Raise for a line above `LONGEST_LINE`; whole stretches of shorter lines are skipped at once."""
+    """Raise for a line longer than `LONGEST_LINE`, skipping runs of shorter lines at once."""
     start = 0
     while start < len(text):
         end = text.rfind(b"\n", start, start + LONGEST_LINE + 1)
         if end < 0:
             raise UserError(
-                f"{path}: a line is longer than {LONGEST_LINE} bytes, so this is no click log. Give the text file."
+                f"{path}: a line is longer than {LONGEST_LINE} bytes, so this is not a click log. Give the text file."
             )
         start = end + 1
 
@@ -181,8 +181,8 @@ def _refuse_long_lines(path: Path, text: bytes) -> None:
 def _refuse_other_kinds(path: Path, start: bytes) -> None:
     for magic, kind in ARCHIVES:
         if start.startswith(magic):
-            raise UserError(f"{path} is a {kind} archive. Unpack it and give the text file that is in it.")
+            raise UserError(f"{path} is a {kind} archive. Unpack it and give the text file in it.")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{path} is text in UTF-16, by its byte order mark. Save it as UTF-8.")
+        raise UserError(f"{path} is UTF-16 text (it has that byte order mark). Save it as UTF-8.")
     if start.startswith(b"PAR1"):
-        raise UserError(f"{path} is a Parquet file. Give a text file in its place; --table takes either.")
+        raise UserError(f"{path} is a Parquet file. Give a text file instead; only --table takes either.")

@@ -1,9 +1,9 @@
 """From values to category ids: binning of numbers, and the vocabulary of each field.
 
-A value becomes a key, a 64-bit number: the bin of a number, or the text of a category itself (its eight bytes; longer
-text is hashed). The vocabulary of a field lists the keys seen at least `min_count` times, the most frequent first and
-equally frequent ones by key; key number i of the list has id i + 1. All others have id 0. Missing is a key like any
-other. The ids depend on the counts alone, so the same file gives the same ids on every machine.
+A value becomes a key, a 64-bit number: the bin of a number, or the text of a category (up to eight bytes as they are;
+longer text is hashed). The vocabulary of a field lists the keys seen at least `min_count` times, by decreasing
+frequency, ties by key. Key i of the list has id i + 1; all other keys have id 0. A missing value has a key, too. The
+ids depend on the counts alone, so a file gives the same ids on every machine.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ QUANTILES = 32  # bins of a field under Rule.QUANTILE, at most
 def frame_values(frame: pl.DataFrame, fields: Sequence[tuple[str, Rule]]) -> list[np.ndarray]:
     """The fields' columns as numbers to look up, each ``[n]``.
 
-    Text becomes keys, int64: equal for equal text, 0 for the empty one. Text of up to eight ASCII characters is its own
-    key; for any other the chance that two of a million share one is about 3e-8. Numbers stay what they are, float64,
-    NaN if missing. All columns go through polars at once, because every call of it takes a millisecond.
+    Text becomes keys, int64: equal for equal text, 0 for empty text. Text of up to eight ASCII characters is the key
+    itself; for any other, the probability that two of a million share a key is about 3e-8. Numbers remain float64, NaN
+    if missing. All columns are converted in one polars call, because a call takes a millisecond.
     """
     texts = [name for name, rule in fields if rule is Rule.CATEGORY]
     shortest = frame.select(pl.col(name).str.len_bytes().min() for name in texts)
@@ -41,7 +41,7 @@ def frame_values(frame: pl.DataFrame, fields: Sequence[tuple[str, Rule]]) -> lis
 
 
 def _hashed(keys: pl.Series, texts: pl.Series) -> pl.Series:
-    """Keys with those of longer text filled in."""
+    """Keys, with those of longer text filled in."""
     if not keys.null_count():
         return keys
     others = texts.filter(keys.is_null()).unique()
@@ -60,7 +60,7 @@ def bin_keys(values: np.ndarray, rule: Rule, edges: np.ndarray) -> np.ndarray:
     Args:
         values: float64 ``[n]``; NaN is missing.
         rule: ln2, log2 or quantile.
-        edges: Where the bins of `Rule.QUANTILE` begin, increasing, without the first one; a value on an edge
+        edges: Lower ends of the bins of `Rule.QUANTILE`, increasing, without that of the first bin. A value on an edge
             belongs to the bin above it.
 
     Example:
@@ -82,7 +82,7 @@ def bin_keys(values: np.ndarray, rule: Rule, edges: np.ndarray) -> np.ndarray:
 
 
 def quantile_edges(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Where the bins of `Rule.QUANTILE` begin, for values that were seen `counts` times; NaN is left out."""
+    """Lower ends of the bins of `Rule.QUANTILE` for values with these counts; NaN is ignored."""
     known = ~np.isnan(values)
     if not known.any():
         return np.zeros(0)
@@ -121,7 +121,7 @@ class FieldEncoder:
 
 
 def make_field(name: str, rule: Rule, values: np.ndarray, counts: np.ndarray, min_count: int) -> FieldEncoder:
-    """The vocabulary of a field whose values, as `frame_values` gives them, were seen `counts` times."""
+    """The vocabulary of a field from its values, as `frame_values` gives them, and their counts."""
     edges = quantile_edges(values, counts) if rule is Rule.QUANTILE else np.zeros(0)
     keys = values if rule is Rule.CATEGORY else bin_keys(values, rule, edges)
     keys, counts = summed(keys, counts)

@@ -1,10 +1,10 @@
 """The five click models of arXiv 2006.12878 (Table 2): FM, DeepFM, DCN, AutoInt and AFN.
 
-Every model is written once. A `DFALayer` marks each place where the code release has a feedback point. Until something
-is attached to a model it is the plain PyTorch model, trained by backpropagation; no training method appears here.
+Every model is written once, and does not mention the training method. A `DFALayer` marks each feedback point of the
+code release; it does nothing until `tinydfa.attach` is called on the model.
 
-A model maps categories ``[B, F]`` of F fields to logits of a click ``[B, 1]``. `embedding_point` is where the
-embeddings enter the hidden layers; what they learn from there is decided in `recsys.training`.
+A model maps category ids ``[B, F]`` of F fields to logits of a click ``[B, 1]``. `embedding_point` is where the
+embeddings enter the hidden layers; `recsys.training` decides what they learn from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recsys.models.cross import CrossNetwork
 from recsys.models.embeddings import FieldRows, LinearTerm, embedding_table
 from recsys.models.layers import LogarithmicLayer, SelfAttention, pairwise_products, perceptron
-from recsys.presets import Preset
+from recsys.preset import Preset
 from tinydfa import DFALayer
 
 
@@ -59,7 +59,7 @@ class DeepFM(nn.Module):
 
 
 class DCN(nn.Module):
-    """A cross network beside a perceptron (Wang et al. 2017)."""
+    """A cross network and a perceptron in parallel (Wang et al. 2017)."""
 
     def __init__(self, preset: Preset, field_dims: Sequence[int]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class DCN(nn.Module):
 
 
 class AutoInt(nn.Module):
-    """Fields that attend to each other, beside a perceptron and a linear term (Song et al. 2019)."""
+    """Self-attention over fields, in parallel with a perceptron and a linear term (Song et al. 2019)."""
 
     def __init__(self, preset: Preset, field_dims: Sequence[int]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The cross network (Wang et al. 2017) from one product for all of its layers.
+"""The cross network (Wang et al. 2017), with one matrix product for all of its layers.
 
 Letters: B rows of a batch, n width of the embeddings of all fields together, K layers.
 """
@@ -14,10 +14,10 @@ from tinydfa import DFALayer
 
 
 class CrossNetwork(nn.Module):
-    """Layers ``x <- x0 (w x) + b + x`` (Wang et al. 2017), with a feedback point between any two.
+    """Layers ``x <- x0 (w x) + b + x`` (Wang et al. 2017), with a feedback point between consecutive layers.
 
-    Every x is ``a x0 + c`` with a number a for each row and a vector c for all, and ``w x`` is ``a (w x0) + w c``: one
-    product of x0 with all w does for all layers, and no x but the last is computed unless a point needs it.
+    Every x is ``a x0 + c``, with a scalar a per row and a vector c shared by all rows, and ``w x = a (w x0) + w c``. So
+    one product of x0 with all w serves all layers, and no x but the last is computed unless a point needs it.
     """
 
     def __init__(self, inputs: int, layers: int) -> None:
@@ -34,14 +34,14 @@ class CrossNetwork(nn.Module):
         return self.at_once(x0, cut=point.cuts and torch.is_grad_enabled())
 
     def one_by_one(self, x0: Tensor) -> Tensor:
-        """Layer by layer, where the gradient of every x is asked for or the weights are not those of the layers."""
+        """Layer by layer: needed if the gradient of every x is observed, or if layers have feedback weights."""
         x = x0
         for weight, bias, point in zip(self.weights, self.biases, [*self.points, nn.Identity()], strict=True):
             x = point(torch.addcmul(x + bias, x0, weight(x)))
         return x
 
     def at_once(self, x0: Tensor, cut: bool) -> Tensor:
-        """The same from one product; with `cut`, every x passes its point and is data for the layers above."""
+        """The same from one product; with `cut`, every x passes its point and is detached for the layers above."""
         weights = torch.cat([weight.weight for weight in self.weights])  # type: ignore[misc]
         a, c = torch.ones_like(x0[:, :1]), torch.zeros_like(x0[0])
         scales: list[Tensor] = []
@@ -61,9 +61,9 @@ class CrossNetwork(nn.Module):
 
 
 class Stretched(torch.autograd.Function):
-    """K times ``a x0 + c``, ``[B, n], [B, K], [K, n] -> K of [B, n]``, with few products in the backward pass.
+    """``a x0 + c`` for K layers, ``[B, n], [B, K], [K, n] -> K of [B, n]``, with few products in the backward pass.
 
-    Under DFA all layers receive one gradient, since all have one width; it is summed once.
+    Under DFA all layers receive the same gradient, because all have the same width. It is reduced once.
     """
 
     @staticmethod
@@ -93,7 +93,7 @@ class Stretched(torch.autograd.Function):
 
 
 def is_same(tensor: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are views of the same numbers; a compiler, which shares sums by itself, is told no."""
+    """Whether two tensors are views of the same memory; False while compiling, where sums are shared anyway."""
     if torch.compiler.is_compiling() or tensor.shape != other.shape:
         return False
     return tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()

@@ -1,8 +1,8 @@
-"""Embeddings: one table for all fields, and gradients of it that reuse their memory.
+"""Embeddings: one table for all fields, whose gradients reuse their memory.
 
-The gradient of a table is as large as the table, and nearly all of it is zero: a batch touches few rows. Allocating and
-clearing 64 MB in every step takes longer on a CPU than Adam on them, so a gradient that has been used is kept, and the
-rows that it holds are set back to zero. `recsys.optimizers` hands it back.
+The gradient of a table is as large as the table, and mostly zero, because a batch touches few rows. On a CPU,
+allocating and clearing 64 MB in every step takes longer than Adam. So the memory of a used gradient is kept, and only
+the touched rows are set back to zero. `recsys.optimizers` returns it to the table.
 
 Letters: B rows of a batch, F fields, V categories of all fields, d width of an embedding.
 """
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 
 class FieldRows(nn.Module):
-    """From a category of a field to a row of a table that holds all fields, one after another."""
+    """From a field's category id to a row of a table that holds all fields one after another."""
 
     offsets: Tensor
 
@@ -37,8 +37,8 @@ class FieldRows(nn.Module):
 class FieldTable(nn.Embedding):
     """One vector for every category of every field, ``[V, d]``.
 
-    With `sparse` the gradient is a sparse tensor of the rows that a batch names, else as large as the table. The latter
-    is added up without sorting, which makes it several times faster on a CPU than that of `F.embedding`.
+    With `sparse`, the gradient is a sparse tensor of the rows in the batch; otherwise it is dense. The dense gradient
+    is accumulated without sorting, which on a CPU is several times faster than in `F.embedding`.
     """
 
     def __init__(self, categories: int, width: int, sparse: bool = False) -> None:
@@ -51,17 +51,17 @@ class FieldTable(nn.Embedding):
         if self.sparse:
             return F.embedding(rows, self.weight, sparse=True)
         flat = rows.flatten()
-        if torch.compiler.is_compiling():  # which plans its memory by itself
+        if torch.compiler.is_compiling():  # which plans memory itself
             selected = self.weight.index_select(0, flat)
         else:
             selected = Selected.apply(self.weight, flat, self)
         return selected.view(*rows.shape, self.embedding_dim)
 
     def recycle(self) -> None:
-        """Drop the gradient, as ``weight.grad = None`` does, and keep its memory for the next one.
+        """Set ``weight.grad`` to None, and keep the memory of the gradient for the next one.
 
-        Whoever else holds the gradient sees it become zero, as under `Optimizer.zero_grad(set_to_none=False)`. It must
-        be what backward passes of this process left there, or a multiple of it.
+        Other references to the gradient see it become zero, as with `Optimizer.zero_grad(set_to_none=False)`. The
+        gradient must be what backward passes of this process left, or a multiple of it.
         """
         gradient, touched = self.weight.grad, self.touched
         self.weight.grad, self.touched = None, []
@@ -75,8 +75,8 @@ class FieldTable(nn.Embedding):
         self.spare = gradient
 
     def add_up(self, rows: Tensor, gradients: Tensor) -> Tensor:
-        """The gradient of the table, ``[V, d]``, from those of some of its rows, ``[n]`` and ``[n, d]``."""
-        if self.count(self.touched) < len(self.weight):  # beyond that it does not matter which they are
+        """The gradient of the table, ``[V, d]``, from the gradients ``[n, d]`` of some of its rows ``[n]``."""
+        if self.count(self.touched) < len(self.weight):  # with more, the whole gradient is cleared
             self.touched.append(rows)
         spare, self.spare = self.spare, None
         if spare is None or (spare.dtype, spare.device) != (gradients.dtype, gradients.device):
@@ -85,13 +85,13 @@ class FieldTable(nn.Embedding):
 
     @staticmethod
     def count(touched: list[Tensor]) -> int:
-        """Rows in all, repeated ones as often as they are there."""
+        """The number of rows, with repetitions."""
         return sum(len(rows) for rows in touched)
 
 
 @contextmanager
 def dense_gradients(model: nn.Module) -> Iterator[None]:
-    """Within, tables with sparse gradients have dense ones, for whoever calculates with them: as large as the table."""
+    """A context in which tables with sparse gradients have dense ones, for code that cannot handle sparse gradients."""
     tables = [module for module in model.modules() if isinstance(module, FieldTable) and module.sparse]
     for table in tables:
         table.sparse = False
@@ -119,7 +119,7 @@ class Selected(torch.autograd.Function):
 
 
 class LinearTerm(nn.Module):
-    """A weight for every category, added up over fields, and a bias."""
+    """A weight for every category, summed over fields, and a bias."""
 
     def __init__(self, categories: int, std: float, sparse: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The parts that the click models share above their embeddings, with the feedback points of the 2020 release.
+"""The layers of the click models above the embeddings, with the feedback points of the 2020 release.
 
-Each computes what the layer of that name in torchfm computes, from the same weights; tests/recsys compares the two.
-What differs is the order of the products: nothing loops over fields.
+Each computes the same as its counterpart in torchfm from the same weights, as tests/recsys checks, but without loops
+over fields.
 
 Letters: B rows of a batch, F fields, d width of an embedding, n = F d.
 """
@@ -37,8 +37,8 @@ def pairwise_products(vectors: Tensor) -> Tensor:
 def perceptron(inputs: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
     """Hidden layers: linear, batch normalisation, ReLU, dropout, feedback point. ``[B, inputs] -> [B, widths[-1]]``.
 
-    torchfm's linear layers have a bias, which the normalisation takes off again: its gradient is nothing but rounding,
-    and Adam makes full steps of that.
+    torchfm's linear layers have a bias, which the normalisation cancels. Its gradient is rounding noise, which Adam
+    turns into full steps. So there is none here.
     """
 
     def layer(before: int, after: int) -> nn.Sequential:
@@ -77,8 +77,8 @@ class SelfAttention(nn.Module):
 class LogarithmicLayer(nn.Module):
     """Neurons that multiply powers of their inputs: linear in the logarithm (Cheng et al. 2020).
 
-    ``relu(expm1(W log1p(|x| + 1e-7)))``, ``[B, F, d] -> [B, d m]`` for m neurons; neuron j of coordinate i is column
-    ``i m + j``, which is how the product leaves it (torchfm has column ``j d + i``).
+    ``relu(expm1(W log1p(|x| + 1e-7)))``, ``[B, F, d] -> [B, d m]`` for m neurons. Neuron j of coordinate i is column
+    ``i m + j``, the layout of the matrix product (in torchfm, column ``j d + i``).
     """
 
     def __init__(self, fields: int, neurons: int) -> None:
@@ -89,13 +89,13 @@ class LogarithmicLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logarithms = torch.log1p(x.abs() + 1e-7).transpose(1, 2).flatten(0, 1)  # [B d, F]
         exponents = self.linear(logarithms)  # [B d, m]
-        if torch.compiler.is_compiling():  # which decides by itself what is computed in place
+        if torch.compiler.is_compiling():  # which decides itself what to compute in place
             return torch.relu(torch.expm1(exponents)).view(len(x), -1)
         return PositiveExpm1.apply(exponents).view(len(x), -1)
 
 
 class PositiveExpm1(torch.autograd.Function):
-    """``relu(expm1(y))`` in the memory of y: with [B, 15000] of them, allocating takes longer than computing."""
+    """``relu(expm1(y))`` in place: for [B, 15000] numbers, allocation takes longer than the computation."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Batch normalisation over the rows of all processes that train together.
+"""Batch normalisation over the whole batch of all processes.
 
 Letters: B rows of this process's share of a batch, d width.
 """
@@ -15,9 +15,9 @@ from harness.precision import at_least_float32
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the rows of all processes, so that they normalise as one would.
+    """Batch normalisation over the rows of all processes, equal to that of one process with the whole batch.
 
-    torch has this for GPUs only (`nn.SyncBatchNorm`). Sums are float32 where autocast hands on bfloat16.
+    PyTorch has this only for GPUs (`nn.SyncBatchNorm`). Under autocast to bfloat16, sums are float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""Let a finished run predict clicks: a file of raw rows in, a file of probabilities out.
+"""Predict clicks with a finished run: a file of raw rows in, a file of probabilities out.
 
     python -m recsys.predict runs/recsys/deepfm_dfa-criteo-0 new.txt --out predictions.csv
 
-The rows have the format that the run was trained on, with or without labels, which are not used. `predictions.csv` has
-no header: its line n is the probability of a click for row n. Blank lines, comments and a header are no rows.
+The rows have the format that the run was trained on. Labels are optional, and not used. `predictions.csv` has no
+header: line n is the probability of a click for row n. Blank lines, comments and a header do not count as rows.
 
-    a category that training did not know    has id 0, like all that were too rare for an id of their own
+    a category not seen in training          gets id 0, like all rare categories
     an empty column                          is a missing value, which is a category like any other
     a line with too few or too many columns, or with text for a number
-                                             is an error that names the line; under --skip-malformed the row's line of
-                                             predictions stays empty, and it is counted and named on stderr
+                                             is an error that names the line; with --skip-malformed the line of
+                                             predictions is empty, and the row is counted and reported on stderr
 
-The file is read in blocks, so that its size does not matter, and `predictions.csv` is there whole or not at all.
-The last line on stdout is JSON: how many rows were predicted, how many were malformed, where the predictions are.
+The file is read in blocks, so it may have any size. `predictions.csv` is written completely or not at all. The last
+line on stdout is JSON: the number of rows, the number of malformed rows, and the path of the predictions.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from recsys.predict.saved import load_run
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Let a finished run predict clicks for the rows of a file."""
+    """Predict clicks for the rows of a file with a finished run."""
 
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN_FOLDER")]]
     """Folder of the run."""
     rows: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ROWS_FILE")]]
     """Raw rows in the format that the run was trained on, with or without labels."""
     out: Path = Path("predictions.csv")
-    """Where to write the probabilities, one a line; a file that is there is replaced."""
+    """Where to write the probabilities, one per line; an existing file is replaced."""
     skip_malformed: bool = False
-    """Leave an empty line for a malformed row instead of stopping."""
+    """Write an empty line for a malformed row instead of stopping."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
 

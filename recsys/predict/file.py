@@ -19,12 +19,12 @@ from recsys.log.rows import Malformed
 from recsys.log.text import BLOCK_BYTES
 from recsys.predict.rows import Encoded, encode_file
 
-EXAMPLES = 10  # malformed lines that are named
+EXAMPLES = 10  # malformed lines to report
 
 
 @dataclass
 class Found:
-    """What a file held."""
+    """What was found in a file."""
 
     rows: int = 0  # malformed ones included
     malformed: int = 0
@@ -45,7 +45,7 @@ class Found:
 
 @torch.no_grad()
 def probabilities(model: nn.Module, ids: Tensor, device: torch.device) -> Tensor:
-    """The chance of a click, float32 ``[n]`` on the CPU, of rows of categories ``[n, F]``."""
+    """Probabilities of a click, float32 ``[n]`` on the CPU, for rows of category ids ``[n, F]``."""
     parts = [torch.sigmoid(model(part.to(device)).float()).squeeze(1).cpu() for part in ids.split(AT_ONCE)]
     return torch.cat(parts) if parts else torch.empty(0)
 
@@ -63,22 +63,24 @@ def predict_file(
     """Write the probability of a click for every row of a file.
 
     Args:
-        model: Maps categories ``[n, F]`` to logits ``[n, 1]``; in evaluation mode.
-        encoder: Turns the rows into categories.
+        model: Maps category ids ``[n, F]`` to logits ``[n, 1]``; in evaluation mode.
+        encoder: Turns the rows into category ids.
         rows: Raw rows.
-        out: One line a row, empty for one that is malformed. Written under another name and renamed at the end.
-        device: Where the model is.
-        skip_malformed: Go on after a malformed row.
+        out: One line per row, empty for a malformed one. Written under another name and renamed at the end.
+        device: Device of the model.
+        skip_malformed: Continue after a malformed row.
         block_bytes: Text in memory at once.
 
     Raises:
-        UserError: `rows` cannot be read, has no rows or malformed ones that are not to be skipped, or the model gives
-            no number for one; or `out` cannot be written.
+        UserError: `rows` cannot be read, has no rows, or malformed ones while `skip_malformed` is not set; the model
+            returns NaN; or `out` cannot be written.
     """
     if out.exists():  # a device such as /dev/null would be replaced
         same = rows.exists() and out.samefile(rows)
         if same or not out.is_file():
-            raise UserError(f"--out {out} is {'the file of rows' if same else 'not a plain file'}. Name another file.")
+            raise UserError(
+                f"--out {out} is {'the file of rows' if same else 'not a regular file'}. Name another file."
+            )
     partial, found = out.with_name(out.name + ".partial"), Found()
     try:
         with writing(out):
@@ -106,10 +108,10 @@ def _read(encoder: Encoder, rows: Path, skip_malformed: bool, block_bytes: int) 
 
 
 def _refuse_nan(chance: Tensor, rows: Path, before: int) -> None:
-    """Raise if the model gives no number for a row, as it may for categories that never met in training."""
+    """Raise if the model returns NaN, as it may for categories that never occurred together in training."""
     broken = int(chance.isnan().sum())
     if broken:
         raise UserError(
-            f"{rows}: the model gives no number for {broken} of the {len(chance)} rows after row {before}. Train it "
-            "with a lower --lr."
+            f"{rows}: the model returns NaN for {broken} of the {len(chance)} rows after row {before}. Train it with a "
+            "lower --lr."
         )

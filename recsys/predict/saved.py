@@ -1,4 +1,4 @@
-"""A finished run, taken from its folder: the model with its best weights, and what turns raw rows into its inputs."""
+"""A finished run, loaded from its folder: the model with its best weights, and the encoder of its inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.run import read_config
 from harness.run.checkpoint import read_checkpoint
 from recsys.log.encoder import ENCODER, Encoder
 from recsys.models.click_models import build_model
-from recsys.presets import MODELS, Preset
+from recsys.preset import MODELS, Preset
 
 TRAIN = "Give the folder of a run that python -m recsys.train has finished"
 
@@ -25,17 +25,17 @@ class SavedRun(NamedTuple):
     """What `load_run` gives."""
 
     model: nn.Module  # in evaluation mode, with the weights of the best validation AUC
-    encoder: Encoder  # of the log that it was trained on
+    encoder: Encoder  # of the training log
     settings: dict[str, Any]  # its config.yaml
 
 
 def load_run(folder: Path, device: torch.device) -> SavedRun:
     """The model of a finished run, ready to predict, on `device`.
 
-    Nothing in the folder is executed: the checkpoint is read with ``weights_only``, the rest is YAML and JSON.
+    No code in the folder is executed: the checkpoint is read with ``weights_only``, the other files are YAML and JSON.
 
     Raises:
-        UserError: there is no finished run of this task in the folder, or a file of it is damaged.
+        UserError: the folder has no finished run of this task, or a file of it is damaged.
     """
     settings = _settings(folder)
     encoder = _encoder(folder)
@@ -46,7 +46,7 @@ def load_run(folder: Path, device: torch.device) -> SavedRun:
     try:
         model.load_state_dict(checkpoint["state"]["best"]["weights"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        files = f"the config.yaml and {ENCODER} beside it"
+        files = f"the config.yaml and {ENCODER} in its folder"
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder / 'checkpoint.pt'} does not belong to {files} ({reason}). {TRAIN}.") from error
     return SavedRun(model.to(device).eval(), encoder, settings)
@@ -56,15 +56,15 @@ def _settings(folder: Path) -> dict[str, Any]:
     """The run's configuration.
 
     Raises:
-        UserError: it is none of this task, or the run is not finished.
+        UserError: the run belongs to another task, or is not finished.
     """
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: no run is there, because it has no config.yaml. {TRAIN}.")
+        raise UserError(f"{folder}: there is no run, because it has no config.yaml. {TRAIN}.")
     settings = read_config(folder, TRAIN)
-    if settings.get("model") not in list(MODELS):  # a list: what a damaged file names need not be hashable
-        raise UserError(f"{folder}: the run there is not one of a click model. {TRAIN}.")
+    if settings.get("model") not in list(MODELS):  # a list: in a damaged file the value may be unhashable
+        raise UserError(f"{folder}: the run is not of a click model. {TRAIN}.")
     if not (folder / "result.json").is_file():
-        raise UserError(f"{folder}: the run there is not finished. Continue it with --resume first.")
+        raise UserError(f"{folder}: the run is not finished. Continue it with --resume first.")
     return settings
 
 
@@ -78,7 +78,7 @@ def _preset(folder: Path, settings: dict[str, Any]) -> Preset:
 
 
 def _encoder(folder: Path) -> Encoder:
-    """What turns raw rows into categories."""
+    """The encoder that turns raw rows into category ids."""
     path = folder / ENCODER
     try:
         return Encoder.from_dict(json.loads(path.read_text(encoding="utf-8")))

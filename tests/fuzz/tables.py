@@ -14,7 +14,7 @@ from recsys.datasets.movielens import LAYOUT_100K
 from recsys.datasets.own import OwnTable
 from recsys.log.cache import open_log
 from recsys.log.clicks import ClickData
-from recsys.log.prepare import Source
+from recsys.log.formats import Source
 from recsys.predict.file import predict_file
 from tests.fuzz.formats import Format
 from tests.recsys.raw_logs import raw_rows, write_rows

@@ -22,7 +22,7 @@ def log():
 
 def test_alignment_is_the_mean_cosine_between_the_gradients_at_a_point(log):
     config = Config(model="dcn", method=Method.DFA, rows=2000, device="cpu")
-    training = Training(config, config.resolve(), log.field_dims, CPU)
+    training = Training(config.resolve(), log.field_dims, CPU)
     fields, labels = log.train.batch(slice(0, 64))
     found = batch_alignment(training, Batch(fields, labels, 64))
 
@@ -40,12 +40,19 @@ def test_alignment_is_the_mean_cosine_between_the_gradients_at_a_point(log):
 
 def test_measuring_changes_nothing_of_the_training(log):
     plain, measured = (
-        train(Config(model="deepfm", method=Method.DFA, epochs=2, dropout=0.2, alignment=alignment), data=log)
-        for alignment in (False, True)
+        train(Config(model="deepfm", method=Method.DFA, epochs=2, dropout=0.2, alignment_every=every), data=log)
+        for every in (None, 1)
     )
     for name, values in plain["curves"].items():
         assert measured["curves"][name] == values
     assert set(measured["metrics"]) - set(plain["metrics"]) == {"alignment", "alignment_start", "alignment_deepest"}
+
+
+def test_alignment_is_measured_every_few_epochs(log):
+    config = Config(model="deepfm", method=Method.DFA, epochs=3, alignment_every=2)
+    curves = train(config, data=log)["curves"]
+    assert len(curves["val_auc"]) == 3
+    assert {len(curve) for name, curve in curves.items() if name.startswith("alignment ")} == {1}
 
 
 def test_the_summary_is_the_mean_over_points_after_the_last_and_the_first_epoch_and_the_last_point():

@@ -11,7 +11,8 @@ from harness.tables import RunContext
 from harness.tables.aggregate import only, with_methods
 from harness.tables.results import read
 from recsys import tables
-from recsys.presets import MODELS, PRESETS
+from recsys.preset import MODELS
+from recsys.presets import PRESETS
 from recsys.report import sections
 from tinydfa import Method
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recsys.config import RunConfig
 from recsys.log.batches import Batch
-from recsys.presets import MODELS, Preset
+from recsys.preset import MODELS, Preset
 from recsys.training import Training, has_untouched, sum_type
 from tests.float64 import float64
 from tests.processes import in_two_processes
@@ -25,7 +24,7 @@ def preset(model, **changes):
 
 def trained(preset, rank=0, size=1, steps=3):
     """The training after some steps on this process's share of every batch."""
-    training = Training(RunConfig(seed=1), preset, DIMS, CPU)
+    training = Training(preset, DIMS, CPU, seed=1)
     generator = torch.Generator().manual_seed(2)
     for _ in range(steps):
         fields = torch.stack([torch.randint(0, size_, (64,), generator=generator) for size_ in DIMS], dim=1).int()

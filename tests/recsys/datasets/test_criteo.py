@@ -12,7 +12,8 @@ from recsys.data import load_clicks
 from recsys.datasets import criteo_splits
 from recsys.datasets.criteo import criteo_layout
 from recsys.log.blocks import build_field, code_block
-from recsys.log.prepare import Source, prepare, split
+from recsys.log.formats import Source
+from recsys.log.prepare import prepare, split
 from recsys.log.text import read_blocks
 from tests.recsys.raw_logs import check_ids, ln2, log2, raw_rows, read_rows, vocabularies, write_rows
 

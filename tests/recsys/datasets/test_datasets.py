@@ -194,11 +194,11 @@ def test_ratings_that_are_unpacked_already_are_taken_as_they_are(tmp_path):
 def test_a_damaged_archive_is_named(tmp_path):
     path = tmp_path / "ml-1m.zip"
     path.write_bytes(b"PK\x03\x04 nonsense")
-    with pytest.raises(UserError, match=r"ml-1m\.zip: cannot take ml-1m/ratings\.dat out of it"):
+    with pytest.raises(UserError, match=r"ml-1m\.zip: cannot extract ml-1m/ratings\.dat"):
         movielens.take_out(path, movielens.RATINGS_1M, tmp_path / "ratings.dat")
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr("ml-1m/README", "no ratings")
-    with pytest.raises(UserError, match="cannot take"):
+    with pytest.raises(UserError, match="cannot extract"):
         movielens.take_out(path, movielens.RATINGS_1M, tmp_path / "ratings.dat")
     assert not (tmp_path / "ratings.dat").exists()
 

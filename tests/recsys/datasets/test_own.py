@@ -118,7 +118,7 @@ def test_durations_of_a_parquet_file_are_numbers_of_nanoseconds_whatever_its_uni
 
 @pytest.mark.parametrize("line", [1, 32])
 @pytest.mark.parametrize(
-    ("encoding", "found"), [("latin-1", "byte 0xe9, which is not UTF-8"), ("utf-16-le", "of zero")]
+    ("encoding", "found"), [("latin-1", "byte 0xe9, which is not UTF-8"), ("utf-16-le", "a zero byte")]
 )
 def test_another_encoding_is_refused_where_it_is_found(tmp_path, line, encoding, found):
     lines = ["shop,clicked", *(f"{number % 3},{number % 2}" for number in range(60))]
@@ -169,14 +169,14 @@ def changed(place: int, values: list[str], names: list[str] | None = None):
     (changed(0, ["1"], ["a", "clicked", "a", "b", "c", "d"]), {}, "names a, clicked, a, b.*and a more than once"),
     (changed(1, ["1"]), {}, r"has the values 1 \(60 rows\)\. There should be rows with a click and rows without"),
     (changed(1, ["0", "1"]), {"clicks": ("2",)}, r"--clicks 2: .*has the values 0 \(30 rows\), 1 \(30 rows\)"),
-    (changed(3, ["1,5", "2,25"]), {}, "price has 60 values.*'1,5'.*with a point and without commas"),
-    (changed(3, ["1.5"] * 19 + ["-"]), {}, "price has 60 values, and 3 are no numbers, such as '-'.*--categories"),
-    (changed(3, ["few"]), {"numbers": ("price",)}, "60 are no numbers, such as 'few'.*Leave the column out of"),
+    (changed(3, ["1,5", "2,25"]), {}, "price has 60 values.*'1,5'.*with a decimal point and without commas"),
+    (changed(3, ["1.5"] * 19 + ["-"]), {}, "price has 60 values, and 3 are not numbers, such as '-'.*--categories"),
+    (changed(3, ["few"]), {"numbers": ("price",)}, "60 are not numbers, such as 'few'.*Leave the column out of"),
     (lambda path: write_table(path, []), {}, "has no rows"),
     (lambda path: (path.write_text("") and path) or path, {}, "has no rows"),
     (lambda path: (path.write_text("a,clicked\n1,0,\n") and path) or path, {}, "has no rows; line 2 .*3 columns"),
-    (lambda path: (path.write_text('"a\nb",clicked\n1,0\n') and path) or path, {}, "1: this is no header .*a quote"),
-    (lambda path: (path.write_bytes(b"a\rb,clicked\n1,0\n") and path) or path, {}, "1: this is no header"),
+    (lambda path: (path.write_text('"a\nb",clicked\n1,0\n') and path) or path, {}, "1: this is not a header .*a quote"),
+    (lambda path: (path.write_bytes(b"a\rb,clicked\n1,0\n") and path) or path, {}, "1: this is not a header"),
     (lambda path: path.parent, {}, "cannot read .*: Is a directory"),
     (lambda path: path, {}, "cannot read .*: No such file"),
 ])  # fmt: skip

@@ -188,7 +188,7 @@ def test_samples_of_a_large_file_include_both_ends(tmp_path, monkeypatch):
 
 def test_a_disk_without_room_is_noticed_before_anything_is_written(folder, raw, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(UserError, match=r"takes about 0\.0 GB for a while.*TINYDFA_CACHE"):
+    with pytest.raises(UserError, match=r"takes about 0\.0 GB temporarily.*TINYDFA_CACHE"):
         load_clicks("criteo", criteo_file=raw)
 
 

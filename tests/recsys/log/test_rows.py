@@ -152,7 +152,7 @@ def test_a_fixed_split_is_read_whatever_its_quotes_and_its_mark(tmp_path, quotin
 def test_text_in_utf_16_is_refused_by_name(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("1\t2\n" * 9, encoding="utf-16")
-    with pytest.raises(UserError, match=r"t\.txt is text in UTF-16"):
+    with pytest.raises(UserError, match=r"t\.txt is UTF-16 text"):
         load_clicks("criteo", criteo_file=path)
 
 

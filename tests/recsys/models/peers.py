@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     from torchfm.model.dfm import DeepFactorizationMachineModel
     from torchfm.model.fm import FactorizationMachineModel
 
-from recsys.presets import Preset
+from recsys.preset import Preset
 
 
 def torchfm_model(preset: Preset, field_dims) -> nn.Module:

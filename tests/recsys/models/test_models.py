@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from harness.errors import UserError
 from recsys.models.click_models import build_model
-from recsys.presets import MODELS, Preset
+from recsys.preset import MODELS, Preset
 from recsys.training import withhold_feedback
 from tests.recsys.models.peers import copy_weights, pairs, torchfm_model
 from tinydfa import Method, attach, measure_alignment

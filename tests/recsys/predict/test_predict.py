@@ -162,7 +162,7 @@ def test_a_file_of_another_format_is_an_error_even_if_rows_may_be_skipped(run, t
     path.write_text("age,income\n39,<=50K\n50,>50K\n")
     for arguments, message in (
         ([], "line 1: 1 columns instead of 40"),
-        (["--skip-malformed"], "other.csv has 3 rows, none of the format"),
+        (["--skip-malformed"], "other.csv has 3 rows, all malformed"),
     ):
         status, _, said = command(capsys, run, path, "--out", tmp_path / "p.csv", *arguments)
         assert status == 2
@@ -197,14 +197,14 @@ def replaced(name, before, after):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "no run is there"),
-        (remove("config.yaml"), "no run is there"),
+        (shutil.rmtree, "there is no run"),
+        (remove("config.yaml"), "there is no run"),
         (remove("result.json"), "not finished. Continue it with --resume"),
         (remove("checkpoint.pt"), "its checkpoint.pt is missing"),
         (remove("encoder.json"), "encoder.json is missing or damaged"),
         (cut("checkpoint.pt"), "checkpoint.pt is damaged"),
         (cut("encoder.json"), "encoder.json is missing or damaged"),
-        (replaced("config.yaml", "model: deepfm", "model: gcn"), "not one of a click model"),
+        (replaced("config.yaml", "model: deepfm", "model: gcn"), "not of a click model"),
         (replaced("config.yaml", "embed: 10", "embed: 11"), "checkpoint.pt does not belong to the config.yaml"),
         (replaced("config.yaml", "method: dfa", "method: dfx"), "config.yaml is not what a run writes (--method dfx"),
         (replaced("config.yaml", "heads: 2", "heads: 3"), "config.yaml is not what a run writes (attention is 32 wide"),
@@ -221,7 +221,7 @@ def test_a_folder_without_a_whole_run_is_named_with_the_reason(copy, log, tmp_pa
 
 
 class Fussy(torch.nn.Module):
-    """A model that gives no number where the last field is rare."""
+    """A model that returns NaN where the last field is rare."""
 
     def forward(self, fields):
         return torch.where(fields[:, -1:] == 0, torch.nan, 0.0)
@@ -230,6 +230,6 @@ class Fussy(torch.nn.Module):
 def test_a_row_without_a_number_is_an_error_and_not_an_empty_line(run, log, tmp_path, capsys):
     rows = [[*row[:-1], last] for row, last in zip(read_rows(log), ["", "never seen", ""], strict=False)]
     path = write_rows(tmp_path / "new.txt", rows)
-    with pytest.raises(UserError, match=r"new\.txt: the model gives no number for 1 of the 3 rows after row 0"):
+    with pytest.raises(UserError, match=r"new\.txt: the model returns NaN for 1 of the 3 rows after row 0"):
         predict_file(Fussy(), load_run(run, CPU).encoder, path, tmp_path / "p.csv", CPU)
     assert not (tmp_path / "p.csv").exists()
