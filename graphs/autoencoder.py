@@ -8,14 +8,14 @@ Adam; reported are AUC and average precision on the held-out test edges after th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.config import RunConfig
+from graphs.config import ALONE, BaseConfig
 from graphs.data import load_graph
 from graphs.graph import Graph
 from graphs.links import LinkSplit, split_links
@@ -24,6 +24,7 @@ from graphs.presets import AutoencoderPreset, find_autoencoder_preset
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import rule_of, slug
+from harness.options import Flat
 from harness.run import NullRun, Run
 from harness.run.stateful import Record
 from harness.seeds import seed_everything
@@ -31,17 +32,30 @@ from tinydfa import attach
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(BaseConfig):
     """Train a graph auto-encoder on a citation graph."""
 
-    def resolve(self) -> AutoencoderPreset:
-        """The preset that these arguments mean."""
-        if self.method is not None and rule_of(self.method).needs_target:
-            raise UserError(
-                f"--method {self.method} needs a target per node, and link prediction has none. Use dfa or sdfa."
-            )
-        preset = find_autoencoder_preset(dataset=self.dataset, method=self.method)
-        return preset if self.epochs is None else replace(preset, epochs=self.epochs)
+    preset: Flat[AutoencoderPreset]
+
+    @staticmethod
+    def choose(dataset: str = "synthetic", method: str | None = None) -> AutoencoderPreset:
+        """The preset that these options mean."""
+        return find_autoencoder_preset(dataset=dataset, method=method)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if rule_of(self.preset.method).needs_target:
+            method = f"--method {self.preset.method}"
+            raise UserError(f"{method} needs a target per node, and link prediction has none. Use dfa or sdfa.")
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return f"gae_{slug(self.preset.method)}-{self.dataset}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decided the run: the preset, the data set and the seed."""
+        return vars(self.preset) | {"dataset": self.dataset, "seed": self.seed}
 
 
 @dataclass
@@ -55,12 +69,11 @@ class History(Record):
 
 def train(config: Config, run: Run | None = None, whole: Graph | None = None) -> dict[str, Any]:
     """Train as `config` says; for the arguments see `graphs.train.train`."""
-    preset = config.resolve()
-    device = pick_device(config.device)
-    whole = (whole or load_graph(config.dataset, config.data_dir)).to(device)
+    preset, device = config.preset, pick_device(config.device)
+    whole = (whole or load(config)).to(device)
     links = split_links(whole, preset.val_edges, preset.test_edges, config.seed)
     graph = whole.with_edges(links.train)
-    run = run or NullRun("graphs", resolved(config, preset))
+    run = run or NullRun("graphs", config.settings())
     seed_everything(config.seed)
     encoder = Encoder(graph.features, preset.width).to(device)
     attachment = attach(encoder, preset.method, seed=config.seed)
@@ -118,23 +131,12 @@ def evaluate(encoder: nn.Module, graph: Graph, links: LinkSplit) -> dict[str, fl
     }
 
 
-def resolved(config: Config, preset: AutoencoderPreset) -> dict[str, Any]:
-    """All that decided the run: the preset, the data set and the seed."""
-    return vars(preset) | {"dataset": config.dataset, "seed": config.seed}
-
-
-def main(config: Config) -> None:
-    """Run the command."""
-    preset = config.resolve()
-    name = f"gae_{slug(preset.method)}-{config.dataset}-{config.seed}"
-    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
-    graph = load_graph(config.dataset, config.data_dir)
-    pick_device(config.device)
-    with Run("graphs", name, settings, config.out, config.resume) as run:
-        train(config, run, graph)
+def load(config: Config) -> Graph:
+    """The graph of `config`."""
+    return load_graph(config.dataset, config.data_dir)
 
 
 if __name__ == "__main__":
-    from harness import cli
+    from harness.command import command
 
-    cli.run(Config, main)
+    command("graphs", Config, load, train, alone=ALONE)

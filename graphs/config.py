@@ -1,4 +1,4 @@
-"""The arguments that every command of this task shares."""
+"""The options that every training command of this task shares."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 from harness import config
 
+# Why accelerate and torchrun are refused.
+ALONE = "an epoch is one step on the whole graph, which processes cannot share"
+
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(config.RunConfig):
-    """Which graph, which method, where it runs and where it writes."""
+class BaseConfig(config.BaseConfig):
+    """Which graph, where it runs and where it writes."""
 
     dataset: str = "synthetic"
     """cora, citeseer, pubmed, or synthetic, which needs no files."""
-    epochs: int | None = None
-    """Full-batch steps; the published number if left out."""
     checkpoint_every: int = 50
     """Epochs between checkpoints."""
+
+    def lengths(self) -> dict[str, str]:
+        """Nothing depends on how long a training is."""
+        return {"epochs": ""}

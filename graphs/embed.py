@@ -28,6 +28,7 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
 from harness.methods import label as label_of
+from harness.options import make
 from harness.report.figures import canvas, png
 from harness.seeds import check_seed, seed_everything
 from harness.tables.results import make_result
@@ -95,11 +96,11 @@ def embed(config: train.Config, iterations: int = 5000) -> dict[str, Any]:
         task="graphs",
         model="gcn",
         dataset=config.dataset,
-        method=config.resolve().method,
+        method=config.preset.method,
         seed=config.seed,
         metrics=metrics,
         seconds=perf_counter() - start,
-        config=train.resolved(config, config.resolve()) | {"iterations": iterations},
+        config=config.settings() | {"iterations": iterations},
         device=graph.y.device,
         curves={"x": flat[:, 0].round(2).tolist(), "y": flat[:, 1].round(2).tolist(), "label": label.tolist()},
     )
@@ -107,11 +108,11 @@ def embed(config: train.Config, iterations: int = 5000) -> dict[str, Any]:
 
 def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
     """Hidden activations ``[N, 16]`` after the last epoch, the graph, and the test accuracy then."""
-    preset = config.resolve()
+    preset = config.preset
     if preset.model != "gcn":
         raise UserError(f"--model {preset.model}: Figure 2 is about gcn ({MODELS['gcn']}).")
     device = pick_device(config.device)
-    graph = train.load_preset_graph(preset, config).to(device)
+    graph = train.load(config).to(device)
     seed_everything(config.seed)
     model = build_model(preset, graph.features, graph.classes).to(device)
     assert isinstance(model, GCN)
@@ -127,7 +128,7 @@ def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
 def check_spread(hidden: Tensor, config: train.Config) -> None:
     """Raise `UserError` for activations that are the same at every node: a map of them is not a number anywhere."""
     if not hidden.isfinite().all() or torch.equal(hidden, hidden[:1].expand_as(hidden)):
-        preset = config.resolve()
+        preset = config.preset
         raise UserError(
             f"the hidden layer of {preset.model} has the same activations at every node after {preset.epochs} epochs "
             f"by {preset.method}, so there is nothing to map. Use another --seed, or other --epochs."
@@ -188,12 +189,12 @@ def main(config: Config) -> None:
     """Run the command: three trainings, three maps, one picture."""
     import json
 
-    common: dict[str, Any] = {"dataset": config.dataset, "seed": config.seed, "epochs": config.epochs}
-    common |= {"data_dir": config.data_dir, "device": config.device}
+    common = {name: getattr(config, name) for name in ("dataset", "seed", "data_dir", "device")}
+    common |= {} if config.epochs is None else {"epochs": config.epochs}
     results = []
     for number, (method, title) in enumerate(TITLES.items(), start=1):
         print(f"{number} of {len(TITLES)}: training by {title}, then its map ...", file=sys.stderr, flush=True)
-        results.append(embed(train.Config(method=method, **common), config.iterations))
+        results.append(embed(make(train.Config, method=method, **common), config.iterations))
     write_whole(config.out, draw(results))
     for result in results:
         print(json.dumps({key: value for key, value in result.items() if key != "curves"}))

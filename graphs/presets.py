@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
 from harness.methods import known, named, rule_of
 from harness.presets import named_preset
@@ -23,17 +24,28 @@ class Preset:
     """All that decides a number; the data set, paths and devices belong to the command line."""
 
     model: str
-    method: str
-    lr: float = 0.01  # Adam, constant
-    weight_decay: float = 0.0  # L2, added to the gradient
-    decay_top: bool = False  # False: weight decay on the first convolution only
-    dropout: float = 0.0  # of hidden activations; in spline and gat of the input features too
-    attention_dropout: float = 0.0  # gat: first layer; dna: all layers
-    top_attention_dropout: float = 0.0  # gat: second layer
-    normalise_features: bool = True  # each node's features add up to 1
-    five_folds: bool = False  # train on one stratified fold of five, validate on one, test on three
-    error_at: str | None = None  # submodule at whose output the error is taken; None: the logits
-    epochs: int = 250  # full batch
+    """cheb, gcn, spline, gat or dna."""
+    method: MethodOption
+    lr: float = 0.01
+    """Adam's learning rate, constant."""
+    weight_decay: float = 0.0
+    """L2, added to the gradient."""
+    decay_top: bool = False
+    """Weight decay on all layers; else on the first convolution only."""
+    dropout: float = 0.0
+    """Share of hidden activations dropped; in spline and gat of the input features too."""
+    attention_dropout: float = 0.0
+    """Share of attention weights dropped; gat: first layer, dna: all layers."""
+    top_attention_dropout: float = 0.0
+    """gat: the same, second layer."""
+    normalise_features: bool = True
+    """Each node's features add up to 1."""
+    five_folds: bool = False
+    """Train on one stratified fold of five, validate on one, test on three."""
+    error_at: str | None = None
+    """The submodule at whose output the error is taken; the logits if None."""
+    epochs: int = 250
+    """Full-batch steps."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "attention_dropout", "top_attention_dropout"):
@@ -44,6 +56,14 @@ class Preset:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
         if self.weight_decay < 0:
             raise UserError(f"weight_decay is {self.weight_decay}; it must not be negative.")
+        object.__setattr__(self, "method", named(self.method))
+
+
+# Options that do something for some values of another field alone.
+NEEDS = {
+    "attention_dropout": ("model", ("gat", "dna")),
+    "top_attention_dropout": ("model", ("gat",)),
+}
 
 
 cheb_bp = Preset(model="cheb", method=Method.BP, weight_decay=5e-4, dropout=0.5)
@@ -146,12 +166,26 @@ PRESETS = {
 class AutoencoderPreset:
     """All that decides a link-prediction number (Table 4; code release, `autoencoder.py`)."""
 
-    method: str
-    lr: float = 0.01  # Adam, constant, no weight decay
-    epochs: int = 400  # full batch
-    width: int = 16  # of the embedding; the hidden layer is twice as wide
-    val_edges: float = 0.05  # shares of the undirected edges held out
+    method: MethodOption
+    lr: float = 0.01
+    """Adam's learning rate, constant."""
+    epochs: int = 400
+    """Full-batch steps."""
+    width: int = 16
+    """Of the embedding; the hidden layer is twice as wide."""
+    val_edges: float = 0.05
+    """Share of the undirected edges held out to validate on."""
     test_edges: float = 0.10
+    """Share of the undirected edges held out to test on."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "epochs", "width"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
+        if not (self.val_edges > 0 and self.test_edges > 0 and self.val_edges + self.test_edges < 1):
+            shares = f"val_edges is {self.val_edges} and test_edges {self.test_edges}"
+            raise UserError(f"{shares}; both must be above 0, and together below 1.")
+        object.__setattr__(self, "method", named(self.method))
 
 
 gae_bp = AutoencoderPreset(method=Method.BP)
@@ -177,7 +211,7 @@ def find_preset(*, name: str | None = None, model: str | None = None, method: st
     """
     if name is not None:
         return named_preset(PRESETS, name, model=model, method=method)
-    model, method = "gcn" if model is None else model, method or Method.DFA
+    model, method = "gcn" if model is None else model, named(method or Method.DFA)
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(method)
@@ -187,7 +221,7 @@ def find_preset(*, name: str | None = None, model: str | None = None, method: st
 
 def find_autoencoder_preset(*, dataset: str, method: str | None = None) -> AutoencoderPreset:
     """The preset of a data set and a method (dfa if None); CiteSeer has its own."""
-    method = method or Method.DFA
+    method = named(method or Method.DFA)
     check_method(method)
     bp, dfa = (gae_bp_citeseer, gae_dfa_citeseer) if dataset == "citeseer" else (gae_bp, gae_dfa)
     return bp if method is Method.BP else replace(dfa, method=method)

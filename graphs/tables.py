@@ -5,11 +5,11 @@ Figure 2 has no numbers; we add the silhouette score of its maps.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from graphs import alignment, autoencoder, embed, published, train
-from graphs.presets import GRID, MODELS
-from harness.methods import named
+from graphs.presets import GRID, MODELS, PRESETS, Preset, find_autoencoder_preset
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 
@@ -17,21 +17,15 @@ DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SOURCE = "arXiv 2006.12878"
 FOLDS = "DNAConv alone uses five stratified folds (one to train on, one to validate, three to test), as in the paper."
 # Small scale: DNAConv's epochs take ten times as long as others', and by backpropagation it learns from epoch 40 on.
-QUICK_EPOCHS = {"dna_bp": 55, "dna_dfa": 30, "dna_shallow": 15, "dna_alignment": 15}
-QUICK_EPOCHS_OTHERS = 100
-
-
-def _common(cell: Cell, seed: int, context: RunContext, epochs: int) -> dict[str, Any]:
-    length = {"epochs": context.epochs or epochs} if context.epochs or context.scale == "quick" else {}
-    place = {"data_dir": context.data_dir, "device": context.device}
-    return {"dataset": cell.dataset, "method": named(cell.method), "seed": seed} | place | length
+QUICK_EPOCHS = 100
+QUICK_EPOCHS_OF_DNA = {"bp": 55, "shallow": 15}
+QUICK_EPOCHS_OF_DNA_OTHERS = 30
+QUICK_EPOCHS_OF_DNA_ALIGNMENT = 15
 
 
 def run_classifier(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table 3 or A.4."""
-    model = cell.key.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.key.partition("+")[0], QUICK_EPOCHS_OTHERS))
-    return slim(train.train(train.Config(model=model, preset=cell.key, **common)))
+    return slim(train.train(train.Config(**_options(cell, seed, context))))
 
 
 def run_scores(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
@@ -42,23 +36,38 @@ def run_scores(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 
 def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A cell of Table A.2."""
-    model = cell.key.split("_")[0]
-    common = _common(cell, seed, context, QUICK_EPOCHS.get(cell.key.partition("+")[0], QUICK_EPOCHS_OTHERS))
-    return slim(alignment.measure(alignment.Config(model=model, preset=cell.key, **common)))
+    quick = QUICK_EPOCHS_OF_DNA_ALIGNMENT if cell.preset.model == "dna" else QUICK_EPOCHS
+    return slim(alignment.measure(alignment.Config(**_options(cell, seed, context, quick))))
 
 
 def run_autoencoder(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """A cell of Table 4."""
-    return slim(autoencoder.train(autoencoder.Config(**_common(cell, seed, context, QUICK_EPOCHS_OTHERS))))
+    """A cell of Table 4; at small scale with the settings of the other data sets than CiteSeer."""
+    quick = find_autoencoder_preset(dataset=cell.dataset, method=cell.method) if context.scale == "quick" else None
+    cell = replace(cell, preset=quick or cell.preset)
+    return slim(autoencoder.train(autoencoder.Config(**_options(cell, seed, context, QUICK_EPOCHS))))
 
 
 def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A map of Figure 2; its points are kept for the first seed only."""
-    config = train.Config(model="gcn", preset=cell.key, **_common(cell, seed, context, QUICK_EPOCHS_OTHERS))
+    config = train.Config(**_options(cell, seed, context))
     result = embed.embed(config, iterations=250 if context.scale == "quick" else 5000)
     if seed > 0:
         del result["curves"]
     return result
+
+
+def _options(cell: Cell, seed: int, context: RunContext, quick: int | None = None) -> dict[str, Any]:
+    """What a cell asks for; at small scale for `quick` epochs."""
+    length = {"epochs": quick or _quick_epochs(cell.preset)} if context.scale == "quick" else dict(cell.length)
+    length |= {} if context.epochs is None else {"epochs": context.epochs}
+    place = {"data_dir": context.data_dir, "device": context.device}
+    return {"preset": replace(cell.preset, **length), "dataset": cell.dataset, "seed": seed} | place
+
+
+def _quick_epochs(preset: Preset) -> int:
+    if preset.model == "dna":
+        return QUICK_EPOCHS_OF_DNA.get(preset.method, QUICK_EPOCHS_OF_DNA_OTHERS)
+    return QUICK_EPOCHS
 
 
 def _classifier_cells(methods: tuple[str, ...]) -> tuple[Cell, ...]:
@@ -68,6 +77,7 @@ def _classifier_cells(methods: tuple[str, ...]) -> tuple[Cell, ...]:
             column=column,
             method=method,
             key=f"{model}_{method}",
+            preset=PRESETS[f"{model}_{method}"],
             dataset=dataset,
             metric="test_accuracy",
             published=published.accuracy(model, method, dataset),
@@ -117,12 +127,13 @@ GAP = Table(
         Cell(
             row=row,
             column=column,
-            method=preset.split("_")[1],
-            key=preset,
+            method=str(PRESETS[key].method),
+            key=key,
+            preset=PRESETS[key],
             dataset=dataset,
             metric="test_accuracy",
         )
-        for preset, row in GAP_ROWS.items()
+        for key, row in GAP_ROWS.items()
         for dataset, column in (("cora", "Cora"), ("citeseer", "CiteSeer"))
     ),
     source="ours: the paper has no such table",
@@ -156,6 +167,7 @@ GAP_GRID = Table(
             column=f"{preset.weight_decay:g}, {preset.dropout:g}",
             method=str(preset.method),
             key=tried,
+            preset=preset,
             dataset="cora",
             metric="val_accuracy",
         )
@@ -201,12 +213,14 @@ def _alignment_cells() -> tuple[Cell, ...]:
             row=row,
             column=column,
             method="dfa",
-            key="dna_alignment" if model == "dna" else f"{model}_dfa",
+            key=key,
+            preset=PRESETS[key],
             dataset=dataset,
             metric=metric,
             published=published.ALIGNMENT[model] if column == "Cora" else None,
         )
         for model, row in MODELS.items()
+        for key in ("dna_alignment" if model == "dna" else f"{model}_dfa",)
         for dataset, column, metric in columns
     )
 
@@ -245,6 +259,7 @@ SEEDS = Table(
             column=column,
             method=method,
             key=f"{model}_{method}",
+            preset=PRESETS[f"{model}_{method}"],
             dataset=dataset,
             metric="test_accuracy",
             published=published.accuracy(model, method, dataset),
@@ -272,6 +287,7 @@ TABLE4 = Table(
             column=f"{column} {short}",
             method=method,
             key=f"gae_{method}_citeseer" if dataset == "citeseer" else f"gae_{method}",
+            preset=find_autoencoder_preset(dataset=dataset, method=method),
             dataset=dataset,
             metric=metric,
             published=published.AUTOENCODER[dataset][method][position],
@@ -294,7 +310,15 @@ FIGURE2 = Table(
     unit="silhouette",
     decimals=2,
     cells=tuple(
-        Cell(row="GraphConv", column="Cora", method=method, key=f"gcn_{method}", dataset="cora", metric="silhouette")
+        Cell(
+            row="GraphConv",
+            column="Cora",
+            method=method,
+            key=f"gcn_{method}",
+            preset=PRESETS[f"gcn_{method}"],
+            dataset="cora",
+            metric="silhouette",
+        )
         for method in ("bp", "dfa", "shallow")
     ),
     source=f"{SOURCE}, Figure 2",

@@ -8,7 +8,7 @@ Full batch, Adam, a fixed number of epochs. Reported is the test accuracy at the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphs.config import RunConfig
+from graphs.config import ALONE, BaseConfig
 from graphs.data import load_graph
 from graphs.graph import Graph
+from graphs.measurement import Alignment, check_alignment, check_classes
 from graphs.models import build_model
-from graphs.presets import Preset, find_preset
+from graphs.presets import NEEDS, Preset, find_preset
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
 from harness.methods import slug
+from harness.options import Flat, PresetName, refuse_without_effect
 from harness.run import NullRun, Run
 from harness.run.stateful import Record
 from harness.seeds import seed_everything
@@ -32,31 +34,47 @@ from tinydfa import Attachment, attach
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(BaseConfig):
     """Train a node classifier on a citation graph."""
 
-    model: str | None = None
-    """cheb, gcn, spline, gat or dna; gcn if left out."""
-    preset: str | None = None
-    """A named preset, such as gcn_dfa, in place of model and method."""
+    preset: Flat[Preset]
+    named: PresetName = None
     graph: Path | None = None
     """A graph of your own, in place of --dataset: an .npz file of arrays, or a .pt file of PyTorch Geometric."""
+    alignment_every: int | None = None
+    """Epochs between measurements of the alignment with backpropagation; none if left out."""
+
+    @staticmethod
+    def choose(preset: str | None = None, model: str | None = None, method: str | None = None) -> Preset:
+        """The preset that these options mean."""
+        return find_preset(name=preset, model=model, method=method)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.graph is not None and (self.dataset != "synthetic" or self.data_dir is not None):
             option = "--data-dir" if self.dataset == "synthetic" else "--dataset"
             raise UserError(f"{option} and --graph name two graphs. Leave one of them out.")
+        if self.alignment_every is not None:
+            check_alignment(self.alignment_every, self.preset.method)
+
+    def check(self, typed: frozenset[str]) -> None:
+        """Refuse options without effect."""
+        refuse_without_effect(typed, self.preset, NEEDS)
 
     @property
     def data_name(self) -> str:
         """The data set, or the file of one's own."""
         return self.dataset if self.graph is None else name_of(self.graph, "graph")
 
-    def resolve(self) -> Preset:
-        """The preset that these arguments mean."""
-        preset = find_preset(name=self.preset, model=self.model, method=self.method)
-        return preset if self.epochs is None else replace(preset, epochs=self.epochs)
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return f"{self.named or f'{self.preset.model}_{slug(self.preset.method)}'}-{self.data_name}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decided the run: the preset, the data set and the seed; and what was measured."""
+        measured = {} if self.alignment_every is None else {"alignment_every": self.alignment_every}
+        return vars(self.preset) | {"dataset": self.data_name, "seed": self.seed} | measured
 
 
 @dataclass
@@ -99,25 +117,26 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
     Raises:
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
-    preset = config.resolve()
-    device = pick_device(config.device)
-    graph = (graph or load_preset_graph(preset, config)).to(device)
-    run = run or NullRun("graphs", resolved(config, preset))
+    preset, device = config.preset, pick_device(config.device)
+    graph = (graph or load(config)).to(device)
+    run = run or NullRun("graphs", config.settings())
     seed_everything(config.seed)
     model = build_model(preset, graph.features, graph.classes).to(device)
     attachment = attach_method(model, preset, config.seed)
     optimizer, history = make_optimizer(model, preset), History()
+    alignment = Alignment(model, graph, attachment, every=config.alignment_every, last=preset.epochs)
     state = {"model": model, "attachment": attachment, "optimizer": optimizer, "history": history}
-    done, target = run.resume(state), training_target(graph)
+    done, target = run.resume(state | alignment.state()), training_target(graph)
     for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
         attachment.target = target
         loss = train_epoch(model, graph, optimizer)
         val, test = evaluate(model, graph)
         history.add(loss, val, test)
-        run.log(epoch, train_loss=loss, val_accuracy=val, test_accuracy=test)
+        run.log(epoch, train_loss=loss, val_accuracy=val, test_accuracy=test, **alignment.after(epoch))
         if epoch % config.checkpoint_every == 0:
-            run.save(epoch, **state)
-    return run.finish(model=preset.model, metrics=history.metrics(), curves=vars(history), device=device)
+            run.save(epoch, **state, **alignment.state())
+    metrics = history.metrics() | alignment.metrics()
+    return run.finish(model=preset.model, metrics=metrics, curves=vars(history) | alignment.curves, device=device)
 
 
 def attach_method(model: nn.Module, preset: Preset, seed: int) -> Attachment:
@@ -159,35 +178,26 @@ def make_optimizer(model: nn.Module, preset: Preset) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=preset.lr)
 
 
-def load_preset_graph(preset: Preset, config: Config) -> Graph:
-    """The graph of `config`, with the features and the split of the preset."""
-    return load_graph(
+def load(config: Config) -> Graph:
+    """The graph of `config`, with the features and the split of its preset.
+
+    Raises:
+        UserError: there is no such graph, or its nodes do not all have the class that an alignment needs.
+    """
+    graph = load_graph(
         config.dataset,
         config.data_dir,
-        normalise_features=preset.normalise_features,
-        five_folds=preset.five_folds,
+        normalise_features=config.preset.normalise_features,
+        five_folds=config.preset.five_folds,
         seed=config.seed,
         file=config.graph,
     )
-
-
-def resolved(config: Config, preset: Preset) -> dict[str, Any]:
-    """All that decided the run: the preset, the data set and the seed."""
-    return vars(preset) | {"dataset": config.data_name, "seed": config.seed}
-
-
-def main(config: Config) -> None:
-    """Run the command."""
-    preset = config.resolve()
-    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.data_name}-{config.seed}"
-    settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
-    graph = load_preset_graph(preset, config)  # before the folder is made: a missing file should not leave one behind
-    pick_device(config.device)
-    with Run("graphs", name, settings, config.out, config.resume) as run:
-        train(config, run, graph)
+    if config.alignment_every is not None:
+        check_classes(graph)
+    return graph
 
 
 if __name__ == "__main__":
-    from harness import cli
+    from harness.command import command
 
-    cli.run(Config, main)
+    command("graphs", Config, load, train, alone=ALONE)

@@ -3,9 +3,7 @@
 Exit status: 0 done; 2 the user's mistake, as one line on stderr; 1 anything else, with its traceback.
 """
 
-import contextlib
 import dataclasses
-import io
 import os
 import sys
 import traceback
@@ -56,18 +54,10 @@ def _is_dfa_error(error: Exception) -> bool:
 
 
 def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
-    """The arguments as a `config_class`; leaves with status 0 after --help, 2 after a mistake."""
-    import tyro
+    """The arguments as a `config_class` (see `harness.options.parse`); leaves with status 0 after --help."""
+    from harness import options
 
-    marks = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, args=argv, config=marks)
-    except SystemExit as exit_:
-        if exit_.code in (0, None):
-            raise
-    _leave(_unboxed(complaint.getvalue()))
+    return options.parse(config_class, sys.argv[1:] if argv is None else argv)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -124,13 +114,6 @@ def _pass_on(more: str = "") -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
         sys.exit(1)
-
-
-def _unboxed(panel: str) -> str:
-    """The sentences of tyro's framed message, without frame, rules and its pointer to --help."""
-    lines = [line.strip("│ ") for line in panel.splitlines()]
-    words = [line for line in lines if line and line[0] not in "╭╰─" and not line.startswith("For full helptext")]
-    return " ".join(words).replace(" .", ".") + " (--help lists the options)"
 
 
 def _leave(message: str) -> NoReturn:

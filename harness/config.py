@@ -24,31 +24,63 @@ MethodName = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """The arguments of every `train` command. A task adds its own, and its data set and epochs with their meaning."""
+# The same as a field of a preset (see `harness.options`).
+Method = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="NAME", help=f"How hidden layers learn: {', '.join(known())}, or a rule of your own, file.py:Class."
+    ),
+]
 
-    method: MethodName = None
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """The options of every `train` command. A task adds its preset and its data set (see `harness.options`)."""
+
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""
-    epochs: int | None = None
-    """Passes over the training data; the published number if left out."""
     data_dir: Path | None = None
     """Data root; else $DFA_DATA, else the user's cache folder."""
     out: Path | None = None
     """Folder of the run; else runs/<task>/<name>."""
     resume: bool = False
-    """Continue an interrupted run."""
+    """Continue the run in its folder: to its end, or further."""
+    config: Path | None = None
+    """A YAML file of options, such as the config.yaml of a run; options that are typed override it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
 
     def __post_init__(self) -> None:
-        for option, value in (("--epochs", self.epochs), ("--checkpoint-every", self.checkpoint_every)):
-            if value is not None and value < 1:
-                raise UserError(f"{option} {value}: give at least 1.")
+        if self.checkpoint_every < 1:
+            raise UserError(f"--checkpoint-every {self.checkpoint_every}: give at least 1.")
         check_seed(self.seed)
+
+    def check(self, typed: frozenset[str]) -> None:
+        """Raise `UserError` for options that do not go together; a task says which.
+
+        Args:
+            typed: The names of the options that were typed.
+        """
+
+    def lengths(self) -> dict[str, str]:
+        """The settings that a resumed run may have larger than before: name to why not, which is empty if it may."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(BaseConfig):
+    """The options of a `train` command that declares its preset's settings itself."""
+
+    method: MethodName = None
+    epochs: int | None = None
+    """Passes over the training data; the published number if left out."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise UserError(f"--epochs {self.epochs}: give at least 1.")
+        super().__post_init__()
         if self.method is not None:
             object.__setattr__(self, "method", named(self.method))
             if getattr(self, "compile", False):

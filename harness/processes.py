@@ -139,6 +139,21 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def refuse(task: str, why: str) -> None:
+    """Raise `UserError` if several processes are to train what one has to train alone.
+
+    Args:
+        task: The task's folder.
+        why: The reason, as a sentence without its full stop.
+    """
+    number = max(started(), asked_of_accelerate(parent_command()))
+    if number > 1:
+        raise UserError(
+            f"{number} processes were asked for, and {task} trains in one: {why}. Start it without accelerate or "
+            "torchrun."
+        )
+
+
 def check_joined(group: Processes, task: str) -> None:
     """Raise `UserError` if several processes were started and this one trains alone: each would write the same run."""
     if group.size == 1 and (number := started()) > 1:

@@ -23,6 +23,7 @@ A training that is to leave no folder, such as a cell of a table, is given a `Nu
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -72,6 +73,8 @@ class Run:
         config: The resolved configuration, a dataclass or a mapping.
         out: The folder to write to; None is `runs/<task>/<name>` below the current folder.
         resume: Continue what the folder holds. A run that was not interrupted, or never started, runs as usual.
+        lengths: Settings that may be larger than when the run was started, which prolongs it: name to the reason why
+            they may not, which is empty if they may.
 
     Raises:
         UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
@@ -79,8 +82,17 @@ class Run:
             one.
     """
 
-    def __init__(self, task: str, name: str, config: Any, out: Path | None = None, resume: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        name: str,
+        config: Any,
+        out: Path | None = None,
+        resume: bool = False,
+        lengths: Mapping[str, str] | None = None,
+    ) -> None:
         self.task, self.name, self.config, self._resumes = task, name, config, resume
+        self._lengths = lengths or {}
         self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
@@ -280,17 +292,18 @@ class Run:
         write_whole(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
 
     def _compare_config(self) -> None:
-        before = read_config(self.folder)
-        now = plain(self.config)
-        names = sorted((set(before) | set(now)) - PLACES)
-        changed = [
-            f"{name}: {before.get(name)} -> {now.get(name)}"
-            for name in names
-            if given(before.get(name)) != given(now.get(name))
-        ]
-        if changed:
+        before, now = given(read_config(self.folder)), given(plain(self.config))
+        changed = [name for name in sorted((set(before) | set(now)) - PLACES) if before.get(name) != now.get(name)]
+        longer = [name for name in changed if name in self._lengths and now.get(name, 0) > before.get(name, math.inf)]
+        for name in longer:
+            if why := self._lengths[name]:
+                raise UserError(
+                    f"{self.folder} holds a run of {before[name]} {name}, and {why}, so that it cannot be prolonged to "
+                    f"{now[name]}. Resume it as it was, or start another with --out."
+                )
+        if others := [f"{name}: {before.get(name)} -> {now.get(name)}" for name in changed if name not in longer]:
             way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"
-            raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(changed)}). {way_out}.")
+            raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(others)}). {way_out}.")
 
     def _tensorboard(self) -> Any:
         if self._board is None:

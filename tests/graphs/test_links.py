@@ -6,6 +6,7 @@ from graphs.data import load_graph
 from graphs.graph import gcn_adjacency
 from graphs.links import split_links
 from harness.errors import UserError
+from harness.options import make
 from tinydfa import Method
 
 
@@ -70,7 +71,7 @@ def test_scores_are_perfect_when_joined_nodes_point_alike(whole):
 
 def test_backpropagation_and_dfa_fit_the_training_edges_better_than_shallow():
     loss = {
-        method: train(Config(method=method, epochs=60))["metrics"]["train_loss"]
+        method: train(make(Config, method=method, epochs=60))["metrics"]["train_loss"]
         for method in (Method.BP, Method.DFA, Method.SHALLOW)
     }
     assert loss[Method.BP] < loss[Method.DFA] < loss[Method.SHALLOW] - 0.1
@@ -79,7 +80,7 @@ def test_backpropagation_and_dfa_fit_the_training_edges_better_than_shallow():
 @pytest.mark.data
 def test_links_of_cora_are_predicted_with_dfa_and_not_without(data_dir):
     auc = {
-        method: train(Config(dataset="cora", method=method, epochs=100, data_dir=data_dir))["metrics"]["test_auc"]
+        method: train(make(Config, dataset="cora", method=method, epochs=100, data_dir=data_dir))["metrics"]["test_auc"]
         for method in (Method.BP, Method.DFA, Method.SHALLOW)
     }
     assert auc[Method.BP] > 0.80
@@ -89,4 +90,4 @@ def test_links_of_cora_are_predicted_with_dfa_and_not_without(data_dir):
 
 def test_drtp_is_refused_for_want_of_targets():
     with pytest.raises(UserError, match="drtp needs a target"):
-        train(Config(method=Method.DRTP))
+        train(make(Config, method=Method.DRTP))

@@ -14,6 +14,7 @@ from graphs.data import load_graph
 from graphs.own import draw_split, read_graph
 from graphs.train import Config, train
 from harness.errors import UserError
+from harness.options import make
 from tinydfa import Method
 
 with warnings.catch_warnings():
@@ -233,23 +234,23 @@ def two_communities(path: Path, unlabelled: int = 0) -> Path:
 @pytest.mark.parametrize("method", [Method.DFA, Method.DRTP, Method.BP])
 def test_a_network_learns_a_graph_of_ones_own(tmp_path, method):
     path = two_communities(tmp_path / "friends.npz", unlabelled=6)
-    result = train(Config(graph=path, method=method, epochs=60, device="cpu"))
+    result = train(make(Config, graph=path, method=method, epochs=60, device="cpu"))
     assert result["dataset"] == "friends"
     assert result["metrics"]["test_accuracy"] > 0.9
 
 
 def test_options_that_name_two_graphs_are_refused(tmp_path):
     with pytest.raises(UserError, match="--dataset and --graph name two graphs"):
-        Config(graph=tmp_path / "g.npz", dataset="cora")
+        make(Config, graph=tmp_path / "g.npz", dataset="cora")
     with pytest.raises(UserError, match="--data-dir and --graph name two graphs"):
-        Config(graph=tmp_path / "g.npz", data_dir=tmp_path)
+        make(Config, graph=tmp_path / "g.npz", data_dir=tmp_path)
 
 
 def test_nodes_without_a_class_are_refused_where_the_loss_or_the_folds_need_them(tmp_path):
     path = two_communities(tmp_path / "friends.npz", unlabelled=6)
     with pytest.raises(UserError, match="node 0 has no class"):
-        alignment.measure(alignment.Config(graph=path, epochs=1, device="cpu"))
+        alignment.measure(make(alignment.Config, graph=path, epochs=1, device="cpu"))
     with pytest.raises(UserError, match=r"friends\.npz: the preset trains on 5 folds"):
-        train(Config(graph=path, model="dna", epochs=1, device="cpu"))
+        train(make(Config, graph=path, model="dna", epochs=1, device="cpu"))
     whole = two_communities(tmp_path / "all.npz")
-    assert train(Config(graph=whole, model="dna", epochs=1, device="cpu"))["dataset"] == "all"
+    assert train(make(Config, graph=whole, model="dna", epochs=1, device="cpu"))["dataset"] == "all"

@@ -12,7 +12,9 @@ from graphs.report import sections
 from graphs.train import Config
 from harness import cli
 from harness.errors import UserError
+from harness.options import make
 from harness.tables import RunContext
+from harness.tables.aggregate import with_methods
 from harness.tables.results import read
 from tinydfa import Method
 
@@ -36,10 +38,24 @@ def test_every_published_table_of_the_task_is_there_with_a_row_per_model():
         assert list(dict.fromkeys(cell.row for cell in named(name).cells)) == list(MODELS.values())
 
 
-def test_cells_name_presets_of_their_method():
-    for name in ("table3", "tableA4", "tableA2"):
-        for cell in named(name).cells:
-            assert PRESETS[cell.key].method is Method(cell.method)
+def test_every_cell_carries_the_preset_of_its_name_and_its_method():
+    for table in tables.TABLES:
+        for cell in table.cells:
+            assert cell.preset.method is Method(cell.method)
+            assert cell.key.startswith("gae_") or cell.preset == PRESETS[cell.key]
+
+
+def test_a_row_of_another_method_trains_by_it(monkeypatch):
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
+    cell = next(cell for cell in with_methods(named("table3"), ["drtp"]).cells if cell.row == "GraphConv")
+    result = named("table3").run(small(cell), 0, QUICK)
+    assert (result["method"], result["config"]["weight_decay"]) == ("drtp", PRESETS["gcn_dfa"].weight_decay)
+
+
+def test_a_cell_runs_at_its_length():
+    cell = replace(named("table3").cells[0], dataset="synthetic", length={"epochs": 3})
+    assert len(named("table3").run(cell, 0, RunContext())["curves"]["train_loss"]) == 3
+    assert len(named("table3").run(cell, 0, RunContext(epochs=2))["curves"]["train_loss"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,8 +88,7 @@ def test_a_tuned_row_has_the_settings_with_the_best_mean_validation_accuracy_of_
 
 
 def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", {})
-    monkeypatch.setattr(tables, "QUICK_EPOCHS_OTHERS", 2)
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
     for name in ("table3", "tableA2", "table4"):
         cell = named(name).cells[1]
         result = named(name).run(small(cell), 0, QUICK)
@@ -83,8 +98,7 @@ def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
 
 
 def test_curves_are_kept_for_the_first_seeds_only(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", {})
-    monkeypatch.setattr(tables, "QUICK_EPOCHS_OTHERS", 2)
+    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
     cell = small(named("table3").cells[0])
     kept = ["curves" in named("table3").run(cell, seed, QUICK) for seed in (0, 2, 3)]
     assert kept == [True, True, False]
@@ -93,7 +107,7 @@ def test_curves_are_kept_for_the_first_seeds_only(monkeypatch):
 @pytest.fixture(scope="module")
 def maps():
     methods = (Method.BP, Method.DFA, Method.SHALLOW)
-    return [embed.embed(Config(method=method, epochs=60), iterations=100) for method in methods]
+    return [embed.embed(make(Config, method=method, epochs=60), iterations=100) for method in methods]
 
 
 def test_trained_hidden_layers_separate_the_classes_better_than_shallow_ones(maps):
@@ -103,7 +117,7 @@ def test_trained_hidden_layers_separate_the_classes_better_than_shallow_ones(map
 
 
 def test_a_map_is_the_same_for_the_same_seed(maps):
-    again = embed.embed(Config(method=Method.DFA, epochs=60), iterations=100)
+    again = embed.embed(make(Config, method=Method.DFA, epochs=60), iterations=100)
     assert again["curves"] == maps[1]["curves"]
 
 
@@ -113,7 +127,7 @@ def test_the_picture_is_a_png_of_three_maps(maps):
 
 def test_embedding_another_model_is_refused():
     with pytest.raises(UserError, match="Figure 2 is about gcn"):
-        embed.embed(Config(model="gat"))
+        embed.embed(make(Config, model="gat"))
 
 
 def test_silhouettes_are_those_of_their_definition():
@@ -130,7 +144,7 @@ def test_a_hidden_layer_that_is_the_same_everywhere_is_refused(value, monkeypatc
 
     monkeypatch.setattr(embed, "hidden_activations", flat)
     with pytest.raises(UserError, match=r"hidden layer of gcn has the same activations at every node after 3 epochs"):
-        embed.embed(Config(model="gcn", method=Method.SHALLOW, epochs=3))
+        embed.embed(make(Config, model="gcn", method=Method.SHALLOW, epochs=3))
 
 
 def test_the_report_draws_what_was_run_and_nothing_else(maps, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphs import alignment, autoencoder, embed, train
+from graphs import alignment, autoencoder, embed, measurement, train
+from graphs.config import ALONE
 from graphs.models import build_model
 from graphs.presets import PRESETS, find_preset
 from graphs.train import Config, History
+from harness.command import command, run_command
 from harness.errors import UserError
+from harness.options import make
 from harness.run import Run
 from tinydfa import Method
 
@@ -23,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def accuracy(method, epochs=100, **options):
-    return train.train(Config(method=method, epochs=epochs, **options))["metrics"]["test_accuracy"]
+    return train.train(make(Config, method=method, epochs=epochs, **options))["metrics"]["test_accuracy"]
 
 
 def test_backpropagation_learns_and_dfa_learns_far_more_than_shallow():
@@ -46,7 +50,7 @@ def test_cora_and_citeseer_come_out_as_known(data_dir):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    first, again, other = (train.train(Config(epochs=5, seed=seed))["curves"]["train_loss"] for seed in (0, 0, 1))
+    first, again, other = (train.train(make(Config, epochs=5, seed=seed))["curves"]["train_loss"] for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
@@ -63,7 +67,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("model", ["gcn", "gat", "spline"])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(model, tmp_path, monkeypatch, capsys):
-    config = Config(model=model, epochs=9, checkpoint_every=4, seed=5)
+    config = make(Config, model=model, epochs=9, checkpoint_every=4, seed=5)
     whole = train.train(config)
 
     steps = iter(range(100))
@@ -76,10 +80,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(model, tmp_path, monkeypat
 
     monkeypatch.setattr(train, "train_epoch", killed_in_the_seventh_epoch)
     with pytest.raises(KilledError):
-        train.main(replace(config, out=tmp_path))
+        run_command("graphs", replace(config, out=tmp_path), train.load, train.train)
     monkeypatch.setattr(train, "train_epoch", train_epoch)
     torch.manual_seed(999)
-    train.main(replace(config, out=tmp_path, resume=True))
+    run_command("graphs", replace(config, out=tmp_path, resume=True), train.load, train.train)
 
     resumed = json.loads((tmp_path / "result.json").read_text())
     assert resumed["metrics"] == whole["metrics"]
@@ -90,10 +94,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(model, tmp_path, monkeypat
 
 
 def test_a_resumed_auto_encoder_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
-    config = autoencoder.Config(epochs=5, checkpoint_every=2)
+    config = make(autoencoder.Config, epochs=5, checkpoint_every=2)
     whole = autoencoder.train(config)
-    settings = autoencoder.resolved(config, config.resolve())
-    half = replace(config, epochs=4)
+    settings = config.settings()
+    half = replace(config, preset=replace(config.preset, epochs=4))
     with Run("graphs", "half", settings, tmp_path) as run:
         monkeypatch.setattr(Run, "finish", lambda self, **result: result)
         autoencoder.train(half, run)
@@ -104,28 +108,28 @@ def test_a_resumed_auto_encoder_ends_like_an_uninterrupted_one(tmp_path, monkeyp
 
 
 def test_alignment_grows_while_dfa_trains_and_is_one_under_backpropagation():
-    metrics = alignment.measure(alignment.Config(epochs=60))["metrics"]
+    metrics = alignment.measure(make(alignment.Config, epochs=60))["metrics"]
     assert metrics["alignment"] > metrics["alignment_start"] + 0.1 > 0.1
-    backprop = alignment.measure(alignment.Config(method=Method.BP, epochs=10))["metrics"]
+    backprop = alignment.measure(make(alignment.Config, method=Method.BP, epochs=10))["metrics"]
     assert backprop["alignment"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_alignment_measurements_do_not_change_the_training():
-    config = alignment.Config(model="gat", epochs=12)
+    config = make(alignment.Config, model="gat", epochs=12)
     assert alignment.measure(config)["metrics"]["test_accuracy"] == train.train(config)["metrics"]["test_accuracy"]
 
 
 def test_alignment_of_dna_uses_its_own_learning_rate():
-    assert alignment.Config(model="dna").resolve() == PRESETS["dna_alignment"]
+    assert make(alignment.Config, model="dna").preset == PRESETS["dna_alignment"]
     assert PRESETS["dna_alignment"].lr == 0.005
     assert PRESETS["dna_dfa"].lr == 0.01
 
 
 def test_where_a_preset_takes_the_error_matters_also_where_alignment_is_measured_and_a_map_is_drawn():
     presets = ("gcn_dfa", "gcn_dfa_spread")
-    plain, spread = (alignment.measure(alignment.Config(preset=preset, epochs=10)) for preset in presets)
+    plain, spread = (alignment.measure(make(alignment.Config, preset=preset, epochs=10)) for preset in presets)
     assert spread["metrics"]["alignment"] != plain["metrics"]["alignment"]
-    plain, spread = (embed.hidden_activations(Config(preset=preset, epochs=10))[0] for preset in presets)
+    plain, spread = (embed.hidden_activations(make(Config, preset=preset, epochs=10))[0] for preset in presets)
     assert not torch.equal(plain, spread)
 
 
@@ -136,7 +140,7 @@ def test_methods_without_published_settings_use_those_of_dfa():
 
 def test_layer_wise_methods_are_refused_with_the_reason():
     with pytest.raises(UserError, match=r"--method fa .*graph convolutions are neither"):
-        Config(method=Method.FA).resolve()
+        make(Config, method=Method.FA)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +161,17 @@ def test_an_impossible_preset_is_refused(changes):
         (["--preset", "gcn_xyz"], "--preset gcn_xyz: no such preset"),
         (["--preset", "gcn_bp", "--method", "dfa"], "--preset gcn_bp trains by bp and --method says dfa"),
         (["--preset", "gcn_bp", "--model", "gat"], "--preset gcn_bp is about gcn and --model says gat"),
-        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--epochs", "0"], "epochs is 0; it must be above 0"),
+        (["--alignment-every", "0"], "--alignment-every 0: give at least 1"),
+        (["--attention-dropout", "0.5"], "--attention-dropout has no effect with --model gcn, only with gat or dna"),
         (["--dataset", "cora", "--data-dir", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["--method", "fa"], "--method fa replaces the weights"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
-    from harness import cli
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as leaving:
-        cli.run(Config, train.main, arguments)
+        command("graphs", Config, train.load, train.train, alone=ALONE, argv=arguments)
     complaint = capsys.readouterr().err
     assert leaving.value.code == 2
     assert message in complaint
@@ -183,40 +187,67 @@ def test_the_command_runs_and_prints_its_result_last(tmp_path):
     assert printed["metrics"] == json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
 
 
-@pytest.mark.parametrize("options", [{}, {"model": "dna"}])
-def test_measuring_alignment_of_drtp_is_refused_before_a_folder_is_made(options, tmp_path):
-    with pytest.raises(UserError, match="--method drtp projects the classes of labelled nodes"):
-        alignment.main(alignment.Config(method=Method.DRTP, out=tmp_path / "run", **options))
+@pytest.mark.parametrize("config_class", [Config, alignment.Config])
+@pytest.mark.parametrize("options", [[], ["--model", "dna"]])
+def test_measuring_alignment_of_drtp_is_refused_before_a_folder_is_made(config_class, options, tmp_path, capsys):
+    words = ["--method", "drtp", "--alignment-every", "5", "--out", str(tmp_path / "run"), *options]
+    with pytest.raises(SystemExit, match="2"):
+        command("graphs", config_class, train.load, train.train, alone=ALONE, argv=words)
+    assert "--method drtp projects the classes of labelled nodes" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_measuring_alignment_offers_no_checkpoints(capsys):
-    from harness import cli
+def test_a_training_that_measures_alignment_resumes_to_the_same_curves(tmp_path):
+    config = make(Config, epochs=6, checkpoint_every=3, alignment_every=2, out=tmp_path / "run")
+    whole = train.train(config)
+    assert whole["curves"]["epoch"] == [2, 4, 6]
+    run_command("graphs", replace(config, preset=replace(config.preset, epochs=4)), train.load, train.train)
+    found = run_command("graphs", replace(config, resume=True), train.load, train.train)
+    assert (found["curves"], found["metrics"]) == (whole["curves"], whole["metrics"])
 
-    with pytest.raises(SystemExit) as leaving:
-        cli.run(alignment.Config, alignment.main, ["--checkpoint-every", "3"])
-    assert leaving.value.code == 2
-    assert "--checkpoint-every" in capsys.readouterr().err
+
+def test_a_training_is_prolonged_to_what_it_had_been_at_once_and_not_shortened(tmp_path):
+    config = make(Config, model="gat", epochs=7, checkpoint_every=2, out=tmp_path / "run")
+    whole = train.train(config)
+    short = replace(config, preset=replace(config.preset, epochs=5))
+    run_command("graphs", short, train.load, train.train)
+    longer = run_command("graphs", replace(config, resume=True), train.load, train.train)
+    assert (longer["curves"], longer["metrics"]) == (whole["curves"], whole["metrics"])
+    with pytest.raises(UserError, match=r"another configuration \(epochs: 7 -> 5\)"):
+        run_command("graphs", replace(short, resume=True), train.load, train.train)
+
+
+@pytest.mark.parametrize("module", ["train", "alignment", "autoencoder"])
+def test_several_processes_are_refused_with_the_reason(module, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.delitem(sys.modules, f"graphs.{module}")
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module(f"graphs.{module}", run_name="__main__", alter_sys=True)
+    message = capsys.readouterr().err
+    assert "2 processes were asked for, and graphs trains in one: an epoch is one step on the whole graph" in message
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_releases_alignment_of_backpropagation_with_itself_is_one_without_dropout_and_less_with_it():
     for name, exact in (("cheb_dfa", True), ("spline_dfa", False)):
         preset = replace(PRESETS[name], method=Method.BP)
-        graph = train.load_preset_graph(preset, alignment.Config())
+        graph = train.load(alignment.Config(preset=preset))
         model = build_model(preset, graph.features, graph.classes)
         attachment = train.attach_method(model, preset, seed=0)
-        cosine = alignment.released_alignment(model, attachment, graph).mean().item()
+        cosine = measurement.released_alignment(model, attachment, graph).mean().item()
         assert (cosine == pytest.approx(1.0, abs=1e-4)) == exact
 
 
 def test_the_releases_alignment_is_the_cosine_of_two_gradients_by_hand():
     """A linear top, no dropout: DFA's gradient is e F where the unit is on, backpropagation's goes back through it."""
     preset = PRESETS["cheb_dfa"]
-    graph = train.load_preset_graph(preset, alignment.Config())
+    graph = train.load(alignment.Config(preset=preset))
     torch.manual_seed(0)
     model = build_model(preset, graph.features, graph.classes)
     attachment = train.attach_method(model, preset, seed=0)
-    found = alignment.released_alignment(model, attachment, graph)
+    found = measurement.released_alignment(model, attachment, graph)
     with torch.no_grad():
         below = model.conv1(graph.x, graph)
     on, hidden = (below > 0).float(), below.relu().requires_grad_()

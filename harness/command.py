@@ -1,0 +1,66 @@
+"""A training as a command: its options, its data, its folder, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from harness import cli, processes
+from harness.config import BaseConfig
+from harness.device import pick_device
+from harness.run import Run
+
+
+class Training(Protocol):
+    """What a task's configuration says about a run."""
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder, below `runs/<task>`."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the run's numbers, by name."""
+
+
+def command(
+    task: str,
+    config_class: type[BaseConfig],
+    load: Callable[[Any], Any],
+    train: Callable[[Any, Run, Any], Any],
+    *,
+    alone: str = "",
+    argv: list[str] | None = None,
+) -> None:
+    """Run a training command; leaves as `harness.cli.run` does.
+
+    Args:
+        task: The task's folder.
+        config_class: The options, with what `Training` asks for.
+        load: Configuration to data. It is called before the run's folder is made, so that a missing file leaves none.
+        train: The training: configuration, run and data.
+        alone: Why one process has to train alone; empty if several can.
+        argv: The arguments; those of this process if None.
+    """
+
+    def main(config: Any) -> None:
+        if alone:
+            processes.refuse(task, alone)
+            run_command(task, config, load, train)
+        else:
+            device = processes.join(config.device)
+            run_command(task, replace(config, device=str(device)) if processes.started() > 1 else config, load, train)
+            processes.leave()
+
+    cli.run(config_class, main, argv)
+
+
+def run_command(
+    task: str, config: Any, load: Callable[[Any], Any], train: Callable[[Any, Run, Any], Any]
+) -> dict[str, Any]:
+    """Load, open the run's folder, train; the result of `train`."""
+    pick_device(config.device)
+    data = load(config)
+    settings = config.settings() | {"device": config.device, "data_dir": config.data_dir}
+    with Run(task, config.name, settings, config.out, config.resume, lengths=config.lengths()) as run:
+        return train(config, run, data)
