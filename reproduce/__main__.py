@@ -143,7 +143,7 @@ def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> 
     failures = terminal.run_jobs(jobs, {table.name: table for table in chosen}, config.out, config.jobs)
     for table in chosen:
         lines = lines_of(table, config.out, context.label)
-        terminal.show_table(table, lines)
+        terminal.show_table(table if config.epochs is None else aggregate.at_own_length(table), lines)
         if config.epochs is None:
             write_markdown(tables[table.name], config)
     complaints = terminal.explain(failures)

@@ -12,6 +12,8 @@ from harness.report.figures import WIDEST, canvas, png
 from harness.tables import Table
 from harness.tables.aggregate import Summary, summarise
 
+PALE = 0.35  # opacity of a run that is shorter than published
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
@@ -42,7 +44,9 @@ def _draw_column(axes: Any, table: Table, column: str, rows: Sequence[str], line
         if cell.published is not None:
             axes.plot(cell.published, height, "D", color=colour, markersize=4.5, fillstyle="none")
         if ours.mean is not None:
-            axes.errorbar(ours.mean, height, xerr=ours.std or 0, fmt="o", color=colour, markersize=5, capsize=2)
+            alpha = PALE if cell.shortened and not table.small else 1.0
+            bar = {"fmt": "o", "markersize": 5, "capsize": 2, "color": colour, "alpha": alpha}
+            axes.errorbar(ours.mean, height, xerr=ours.std or 0, **bar)
 
 
 def _legend(figure: "Canvas", table: Table) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.methods import label
 from harness.tables import Cell, Table
-from harness.tables.aggregate import Summary, summarise
+from harness.tables.aggregate import summarise
 from reproduce.render import NOTHING, grid, number, remarks
 
 WIDEST = 8  # numbers in one line of "one line a row"
@@ -150,10 +150,7 @@ def _lines_of(table: Table, names: Row, cells: Sequence[Cell | None], lines: Lin
 
 def _ours(table: Table, cell: Cell | None, lines: Lines, usual: int) -> str:
     """Our number, without the count of its seeds where that is the usual one; blank if the table has no such cell."""
-    if cell is None:
-        return ""
-    found: Summary = summarise(table, cell, lines)
-    return number(table, found).removesuffix(f" ({usual})") if not found.failed else number(table, found)
+    return "" if cell is None else number(table, cell, lines, usual)
 
 
 def _published(table: Table, cell: Cell | None) -> str:

@@ -126,4 +126,6 @@ def _dots(table: Table, lines: Sequence[dict[str, Any]], title: str) -> Figure:
         caption += " Where the bars of two methods overlap, the seeds hardly tell them apart."
     if table.is_compared:
         caption += " Diamonds: published."
+    if not table.small and any(cell.shortened for cell in table.cells):
+        caption += " Pale: trained for less than published; the table says how much."
     return Figure(title, caption, dots_png(table, lines))

@@ -84,14 +84,25 @@ def provenance(lines: Sequence[dict[str, Any]]) -> str:
     return f"Ours: {runs}; torch {torch or 'unknown'}; commit {commits or 'unknown'}."
 
 
-def number(table: Table, summary: Summary) -> str:
-    """What is shown for a cell of ours, such as "81.5 ± 0.4 (10)"."""
-    failed = f"{summary.failed} not finite" if summary.failed else ""
-    if summary.mean is None:
+def number(table: Table, cell: Cell, lines: Sequence[dict[str, Any]], usual: int = 0) -> str:
+    """What is shown for a cell of ours, such as "81.5 ± 0.4 (10)", or "9.34 (1 seed, 1 of 100 epochs)".
+
+    Args:
+        table: The cell's.
+        cell: The cell.
+        lines: The table's runs.
+        usual: A number of seeds that is not said.
+    """
+    found: Summary = summarise(table, cell, lines)
+    failed = f"{found.failed} not finite" if found.failed else ""
+    if found.mean is None:
         return f"{NOTHING} ({failed})" if failed else NOTHING
-    spread = "" if summary.std is None else f" ± {summary.std:.{table.decimals}f}"
-    count = f"{summary.n}, {failed}" if failed else f"{summary.n}"
-    return f"{summary.mean:.{table.decimals}f}{spread} ({count})"
+    spread = "" if found.std is None else f" ± {found.std:.{table.decimals}f}"
+    shortened = "" if table.small else cell.shortened
+    seeds = f" seed{'s' if found.n > 1 else ''}" if shortened else ""
+    count = f"{found.n}{seeds}" if failed or found.n != usual else ""
+    said = ", ".join(filter(None, (count, failed, shortened)))
+    return f"{found.mean:.{table.decimals}f}{spread}{f' ({said})' if said else ''}"
 
 
 def _pair(table: Table, cell: Cell | None, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
@@ -99,7 +110,7 @@ def _pair(table: Table, cell: Cell | None, lines: Sequence[dict[str, Any]]) -> t
     if cell is None:
         return "", ""
     published = NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
-    return published, number(table, summarise(table, cell, lines))
+    return published, number(table, cell, lines)
 
 
 def _distinct(values: Any) -> list[str]:

@@ -70,6 +70,11 @@ def with_methods(table: Table, methods: Sequence[str]) -> Table:
     return replace(table, cells=tuple(cells))
 
 
+def at_own_length(table: Table) -> Table:
+    """The table with cells that say nothing of a length: for runs whose length the command says."""
+    return replace(table, cells=tuple(replace(cell, length={}) for cell in table.cells))
+
+
 def _by_another(cell: Cell, method: str) -> Cell:
     """The cell with its preset trained by `method`."""
     preset = None if cell.preset is None else replace(cell.preset, method=method)

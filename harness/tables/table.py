@@ -1,7 +1,7 @@
 """A published table as data: which numbers it holds, and which run of ours answers each of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace  # noqa: F401 - in an example
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,27 @@ class Cell:
     source: str = ""
     preset: Any = field(default=None, hash=False)  # the task's preset itself, at the published length
     length: Mapping[str, Any] = field(default_factory=dict, hash=False)  # fields that the table's runs have otherwise
+
+    @property
+    def shortened(self) -> str:
+        """How much less than published the run is, in words; empty if it is not.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> cell = Cell(row="", column="", method="", key="", dataset="", metric="")
+            >>> replace(cell, preset=SimpleNamespace(epochs=100), length={"epochs": 1, "precision": "bf16"}).shortened
+            '1 of 100 epochs'
+        """
+        parts = (_less(name, value, getattr(self.preset, name, None)) for name, value in self.length.items())
+        return ", ".join(filter(None, parts))
+
+
+def _less(name: str, value: Any, published: Any) -> str:
+    """A number of something as a part of the published one, or as it is where all of it was published."""
+    if type(value) is not int or not (published is None or value < published):
+        return ""
+    whole = "" if published is None else f" of {published:,}"
+    return f"{value:,}{whole} {name.removeprefix('max_').replace('_', ' ')}"
 
 
 @dataclass(frozen=True)

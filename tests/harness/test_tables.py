@@ -1,7 +1,7 @@
 """From runs to numbers and texts; expected values are worked out by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,57 @@ def test_mean_and_sample_standard_deviation_are_those_worked_out_by_hand():
     assert found.mean == pytest.approx(83.0)
     assert found.std == pytest.approx(13**0.5)  # ((-3)^2 + (-1)^2 + 4^2) / 2
     assert (found.n, found.failed) == (3, 0)
-    assert render.number(TABLE, found) == "83.0 ± 3.6 (3)"
+    assert render.number(TABLE, CELLS[0], lines) == "83.0 ± 3.6 (3)"
 
 
 def test_one_run_has_no_spread_and_none_is_a_dash():
-    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], [line(CELLS[0], 0, 0.8)])) == "80.0 (1)"
-    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], [])) == "–"
+    assert render.number(TABLE, CELLS[0], [line(CELLS[0], 0, 0.8)]) == "80.0 (1)"
+    assert render.number(TABLE, CELLS[0], []) == "–"
 
 
 def test_a_run_that_is_not_finite_is_shown_and_left_out_of_the_mean():
     lines = [line(CELLS[0], 0, 0.8), line(CELLS[0], 1, None)]
     assert aggregate.summarise(TABLE, CELLS[0], lines) == Summary(mean=80.0, std=None, n=1, failed=1)
-    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], lines)) == "80.0 (1, 1 not finite)"
-    assert render.number(TABLE, aggregate.summarise(TABLE, CELLS[0], lines[1:])) == "– (1 not finite)"
+    assert render.number(TABLE, CELLS[0], lines) == "80.0 (1, 1 not finite)"
+    assert render.number(TABLE, CELLS[0], lines[1:]) == "– (1 not finite)"
+
+
+@dataclass(frozen=True)
+class Preset:
+    epochs: int = 100
+    train_images: int | None = None
+    precision: str = "fp32"
+    is_slow: bool = True
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        ({}, ""),
+        ({"epochs": 1}, "1 of 100 epochs"),
+        ({"epochs": 100}, ""),
+        (
+            {"epochs": 2, "train_images": 1000, "precision": "bf16", "is_slow": False},
+            "2 of 100 epochs, 1,000 train images",
+        ),
+    ],
+)
+def test_a_cell_says_how_much_shorter_than_published_its_run_is(length, words):
+    assert replace(CELLS[0], preset=Preset(), length=length).shortened == words
+
+
+def test_a_shorter_run_says_so_in_its_cell_wherever_it_is_shown(capsys):
+    short = replace(TABLE, cells=tuple(replace(cell, preset=Preset(), length={"epochs": 1}) for cell in CELLS))
+    lines = [line(CELLS[0], 0, 0.0934)]
+    assert render.number(short, short.cells[0], lines) == "9.3 (1 seed, 1 of 100 epochs)"
+    assert render.number(short, short.cells[0], lines, usual=1) == "9.3 (1 of 100 epochs)"
+    assert render.number(short, short.cells[1], lines) == "–"
+    assert "9.3 (1 of 100 epochs)" in layout.markdown(short, lines)
+    assert any("9.3 (1 seed, 1 of 100 epochs)" in row for row in render.grid(short, lines)[1])
+    terminal.show_table(short, lines)
+    assert "1 of 100 epochs" in capsys.readouterr().out
+    for unsaid in (aggregate.at_own_length(short), replace(short, small=True)):
+        assert render.number(unsaid, unsaid.cells[0], lines) == "9.3 (1)"
 
 
 def test_paper_and_ours_stand_side_by_side_and_gaps_stay_gaps():
