@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
 from harness.methods import named, rule_of
+from harness.options import Fixed
 from harness.presets import named_preset
-from nlp.model.attention import KINDS, PATTERNS
+from nlp.model.attention import PATTERNS
 from tinydfa import Feedback, Method
 
-SCHEDULES = ("noam", "adam", "onecycle", "radam", "plateau")
-GRANULARITIES = ("macro", "micro")
 PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are named; elsewhere the small ones do
 
 
@@ -26,7 +27,7 @@ PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are 
 class Preset:
     """All that decides a number. Its fields are options; the text, paths and devices are those of the command."""
 
-    method: str
+    method: MethodOption
     granularity: Literal["macro", "micro"] = "macro"
     """A feedback point after each block (macro), or three a block (micro)."""
     points_embedding: bool = False
@@ -35,7 +36,7 @@ class Preset:
     """Take the error below the vocabulary projection (hidden, as published) or above it."""
     last_block: Literal["projected", "error"] = "projected"
     """What the last block gets where the error is taken right above it: its projection, as published, or itself."""
-    feedback: Feedback = field(default_factory=Feedback)  # its seed is the run's
+    feedback: Fixed[Feedback] = field(default_factory=Feedback)  # its seed is the run's
     attention: Literal["standard", "fixed", "dense", "random"] = "standard"
     """How a position takes from those before it."""
     layers: int = 6
@@ -55,7 +56,7 @@ class Preset:
     vocabulary_size: int = 32_000
     """Tokens of the vocabulary, at most."""
     lower: bool = True
-    """Turn the text into lower case."""
+    """Whether the text is turned into lower case."""
     chunk: int = 128
     """Tokens of a sequence."""
     batch: int = 64
@@ -85,14 +86,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", named(self.method))
-        for what, known in (
-            ("granularity", GRANULARITIES),
-            ("error_at", ("hidden", "logits")),
-            ("last_block", ("projected", "error")),
-            ("attention", KINDS),
-            ("schedule", SCHEDULES),
-            ("vocabulary", ("bpe", "char")),
-        ):
+        for what, known in choices().items():
             if getattr(self, what) not in known:
                 raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
         for name in ("layers", "d_model", "d_ff", "heads", "vocabulary_size", "chunk", "batch", "warmup", "epochs"):
@@ -114,6 +108,10 @@ class Preset:
                 "below the vocabulary. Use --error-at logits, or another method."
             )
 
+    def by_epochs(self, epochs: int) -> Preset:
+        """The same for so many epochs, however many steps they have."""
+        return replace(self, epochs=epochs, steps=None)
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Preset:
         """The preset of a run, from its `config.yaml`."""
@@ -134,10 +132,27 @@ class Preset:
             )
 
 
+@cache
+def choices() -> dict[str, tuple[str, ...]]:
+    """The values that a field of a preset may have, where these are few."""
+    hints = get_type_hints(Preset)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
 def _refuse_below_1(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UserError(f"{name} is {value}; give at least 1.")
 
+
+# Options that do something for some values of another field alone.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "heads": ("attention", ("standard", "dense", "random")),
+    "vocabulary_size": ("vocabulary", ("bpe",)),
+    "warmup": ("schedule", ("noam",)),
+    "plateau_factor": ("schedule", ("plateau",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "last_block": ("error_at", ("hidden",)),
+}
 
 bp = Preset(method=Method.BP)
 macro = replace(bp, method=Method.DFA)
@@ -256,8 +271,8 @@ def find_preset(name: str | None, granularity: str | None, method: str | None, d
     """
     if name is not None:
         return named_preset(PRESETS, name, method=method, granularity=granularity)
-    granularity, method = granularity or "macro", method or Method.DFA
-    if granularity not in GRANULARITIES:
+    granularity, method = granularity or "macro", named(method or Method.DFA)
+    if granularity not in choices()["granularity"]:
         raise UserError(f"--granularity {granularity}: choose macro or micro.")
     row = {"bp": "bp", "shallow": "shallow"}.get(method, f"{granularity}_schedule")
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]

@@ -19,8 +19,8 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import slug
 from harness.seeds import check_seed
-from nlp.model.generate import check_settings, generate
-from nlp.train import load_run
+from nlp.output.generate import check_settings, generate
+from nlp.saved import load_run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,9 @@ class Schedule:
     def step(self) -> None:
         """Call after each step of the optimiser."""
         self.left -= 1
-        if self.by_step is not None and self.left > 0:  # onecycle has no learning rate beyond the last step
+        if isinstance(self.by_step, OneCycleLR) and self.left <= 0:
+            return  # it has no learning rate beyond the last step
+        if self.by_step is not None:
             self.by_step.step()
 
     def validated(self, perplexity: float) -> None:

@@ -15,6 +15,7 @@ from harness.precision import fastest
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from nlp import train
+from nlp.config import Config
 from nlp.presets import LADDER_RATES, PAPER_DATA, PRESETS, TRIED, Preset
 from nlp.published import PUBLISHED
 
@@ -69,9 +70,9 @@ def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[s
     elif cell.dataset not in PAPER_DATA:  # with bf16 half the time, and within 0.5 % the same perplexity
         options["precision"] = fastest(pick_device(context.device))
     if context.epochs is not None:
-        preset = replace(preset, epochs=context.epochs, steps=None)
+        preset = preset.by_epochs(context.epochs)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return slim(train.train(train.Config(dataset=cell.dataset, seed=seed, **place, **options), preset=preset))
+    return slim(train.train(Config(preset=preset, dataset=cell.dataset, seed=seed, **place, **options)))
 
 
 def _cells() -> tuple[Cell, ...]:

@@ -124,7 +124,7 @@ class RandomSynthesizer(nn.Module):
 
 
 def build_attention(kind: str, width: int, heads: int, dropout: float, length: int) -> nn.Module:
-    """One of `KINDS`; for the arguments see the classes."""
+    """Attention of a kind, "standard", "fixed", "dense" or "random"; for the arguments see the classes."""
     match kind:
         case "standard":
             return StandardAttention(width, heads, dropout)
@@ -134,9 +134,6 @@ def build_attention(kind: str, width: int, heads: int, dropout: float, length: i
             return DenseSynthesizer(width, heads, dropout, length)
         case _:
             return RandomSynthesizer(width, heads, dropout, length)
-
-
-KINDS = ("standard", "fixed", "dense", "random")
 
 
 def fixed_patterns(length: int) -> Tensor:

@@ -117,7 +117,7 @@ def test_the_results_have_a_block_for_every_table():
 
 def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
     trained = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {"metrics": {}})
+    monkeypatch.setattr(tables.train, "train", lambda config: trained.append(config.preset) or {"metrics": {}})
     cell = next(cell for cell in BY_NAME["table5"].cells if cell.dataset == "wikitext-103" and cell.key == "micro")
     other = replace(cell, key="of no preset", preset=replace(cell.preset, layers=3), length={"epochs": 2})
     BY_NAME["table5"].run(other, 0, RunContext())
