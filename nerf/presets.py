@@ -17,8 +17,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
-from harness.methods import rule_of
+from harness.methods import named, rule_of
 from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.data.images import Background
@@ -31,7 +32,7 @@ from tinydfa import Method
 class Preset:
     """All that decides a number. Its fields are options; the scene, paths and devices are those of the command."""
 
-    method: str
+    method: MethodOption
     depth: int = 4
     """Hidden layers of the trunk."""
     width: int = 128
@@ -43,7 +44,7 @@ class Preset:
     view_frequencies: int = 4
     """Frequencies in the encoding of a viewing direction."""
     views: bool = True
-    """Let the colour depend on the viewing direction."""
+    """Whether the colour depends on the viewing direction."""
     samples_coarse: int = 64
     """Samples a ray for the coarse network."""
     samples_fine: int = 128
@@ -79,6 +80,7 @@ class Preset:
     """What is behind the scene; white if None and the pictures have an alpha channel, else black."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", named(self.method))
         positive = ("depth", "width", "skip_every", "samples_coarse", "rays", "lr", "decay", "steps")
         for name in (*positive, "size", "test_views", "val_views", "near", "far"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -122,6 +124,10 @@ class Preset:
             noise=self.noise,
             precision=self.precision,
         )
+
+    def reading(self) -> dict[str, Any]:
+        """What decides how a scene is read: arguments of `nerf.data.load.load_scene`."""
+        return {"size": self.size, "near": self.near, "far": self.far, "background": self.background}
 
     def rate(self, step: int) -> float:
         """The learning rate after `step` steps, as a share of `lr`."""
@@ -235,7 +241,7 @@ def find_preset(*, name: str | None = None, method: str | None = None, dataset: 
         UserError: there is no such preset, or the preset has another method.
     """
     if name is None:
-        method = method or Method.DFA
+        method = named(method or Method.DFA)
         family = _DEFAULTS.get(dataset, "small")
         return replace(PRESETS[f"{family}_{'bp' if method is Method.BP else 'dfa'}"], method=method)
     return named_preset(PRESETS, name, method=method)

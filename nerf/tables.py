@@ -21,6 +21,7 @@ from harness.tables import Cell, RunContext, Table
 from harness.tables.grids import or_diverged
 from harness.tables.results import make_result, slim
 from nerf import published, train
+from nerf.config import Config
 from nerf.data import blender, llff
 from nerf.data.load import load_scene
 from nerf.field.release2020 import load_2020, pixel_offset
@@ -102,7 +103,7 @@ def _train(
         seed: Seed of the run.
         context: Scale, device and data root.
         small: The preset is a small one. Others have their method's small preset at scale "quick".
-        **options: Fields of `train.Config`.
+        **options: Fields of `Config`.
     """
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
@@ -113,7 +114,7 @@ def _train(
     if small or context.scale == "quick":
         preset = replace(preset, precision=fastest(pick_device(context.device)))
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return train.train(train.Config(seed=seed, **dataset, **place, **options), preset=preset)
+    return train.train(Config(preset=preset, seed=seed, **dataset, **place, **options))
 
 
 def run_released(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

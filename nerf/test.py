@@ -26,9 +26,9 @@ from nerf.data.load import DATASETS, load_scene
 from nerf.field.fields import Fields
 from nerf.field.release2020 import load_2020, pixel_offset
 from nerf.output.scores import evenly, means, score_views
+from nerf.saved import load_run, read_settings
 from nerf.scene.rays import PIXEL_CENTRE
 from nerf.scene.views import Scene
-from nerf.train import load_run, read_settings, reading_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
     if dataset in DATASETS and (dataset == "llff") != (settings["dataset"] == "llff"):
         raise UserError(f"--dataset {dataset}: {folder} saw {settings['dataset']}, in other coordinates. Leave it out.")
     fields, preset = load_run(folder, pick_device(config.device))
-    reading = reading_options(preset) | {"size": config.size or preset.size}
+    reading = preset.reading() | {"size": config.size or preset.size}
     scene = load_scene(dataset, name, config.data_dir, **reading)
     if scene.white_background != fields.rendering.white_background:
         raise UserError(f"the background of {name} is another than that of {folder}. Score the scene of the run.")

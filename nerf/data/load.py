@@ -71,6 +71,11 @@ def load_scene(
     return found if val_views is None or found.val is not None else held_out(found, val_views)
 
 
+def default_scene(dataset: str) -> str:
+    """The scene that is meant where none is named; of an unknown data set, nothing."""
+    return DEFAULT_SCENES.get(dataset, "")
+
+
 def check_options(dataset: str, near: float | None, far: float | None, background: Background | None) -> None:
     """Refuse what a data set has no use for.
 

@@ -7,6 +7,7 @@ position, in OpenGL's axes: x to the right, y up, and the camera looks along -z.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,10 @@ class Scene:
         Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it
     )
     val: Views | None = None  # to choose settings by, if they were asked for: neither trained on nor tested
+
+    def facts(self) -> dict[str, Any]:
+        """What the configuration of a run says of it."""
+        return {"scene": self.name, "white_background": self.white_background}
 
     def to(self, device: torch.device | str) -> Scene:
         """The same on `device`, in torch's default type."""

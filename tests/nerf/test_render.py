@@ -5,7 +5,9 @@ from PIL import Image
 
 from harness import cli
 from harness.errors import UserError
+from harness.options import parse
 from nerf import render
+from nerf.config import Config as Training
 from nerf.data.load import load_scene
 from nerf.field.volume import Rendered
 from nerf.output import pictures as module
@@ -14,8 +16,7 @@ from nerf.output.video import GAP
 from nerf.render import Config, compared_views
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import scene_rays
-from nerf.train import Config as Training
-from nerf.train import main as train
+from tests.nerf.commands import start
 from tests.nerf.output.film_files import read_mp4
 
 
@@ -29,7 +30,7 @@ def runs(tmp_path_factory, own_cache):
             arguments[1] = "small_bp"
             arguments += ["--size", "20", "--depth", "2", "--width", "16", "--rays", "32", "--test-views", "1"]
             arguments += ["--samples-coarse", "8", "--samples-fine", "8"]
-        train(cli.parse(Training, arguments))
+        start(parse(Training, arguments))
     return folders
 
 
