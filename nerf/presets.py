@@ -1,11 +1,11 @@
-"""What decides a number in this folder, and the settings that have a name.
+"""The settings that decide a run's numbers, and the named presets.
 
 Published settings (code release of arXiv 2006.12878, `config/*.yml`, and NeRF, arXiv 2003.08934). Two things about
 them are easily missed:
 
-- The configurations of the release say 8 x 256, but its training script never hands the depth on, so that the released
-  networks are 4 layers of 128 units; `synthetic_dfa` and `real_dfa` are those. What the configurations say has names of
-  its own, `..._8x256`.
+- The configurations of the release say 8 x 256, but its training script never passes the depth on, so the released
+  networks are 4 layers of 128 units; `synthetic_dfa` and `real_dfa` are those. What the configurations say is named
+  `..._8x256`.
 - The widths 425 and 512 of the larger configurations are those of the fine network, and the script takes them for both.
 
 Names: ``<data>_<method>[_<size>]``; `small_...` and `debug_...` are ours, for a CPU.
@@ -104,7 +104,7 @@ class Preset:
             )
 
     def architecture(self) -> Architecture:
-        """The shape of the networks."""
+        """The architecture of both networks."""
         return Architecture(
             depth=self.depth,
             width=self.width,
@@ -115,7 +115,7 @@ class Preset:
         )
 
     def rendering(self, white_background: bool) -> Rendering:
-        """How the fields are looked at."""
+        """How the fields are rendered."""
         return Rendering(
             samples_coarse=self.samples_coarse,
             samples_fine=self.samples_fine,
@@ -139,8 +139,8 @@ synthetic_dfa = replace(synthetic_bp, method=Method.DFA, lr=1e-4)
 real_bp = replace(synthetic_bp, noise=1.0, rays=4096, steps=200_000, decay=1.25)
 real_dfa = replace(real_bp, method=Method.DFA)
 
-# Ours: a scene of 100 x 100 pixels, minutes on a CPU. So few steps need a larger rate than the published ones; it is
-# one of `RATES`, see there. At such rates a field by relu may become empty everywhere; one by softplus comes back.
+# Ours: a scene of 100 x 100 pixels, minutes on a CPU. So few steps need a higher learning rate than published, one of
+# `RATES`. At such rates a relu density may become zero everywhere, and stays so; softplus recovers.
 small_bp = replace(
     synthetic_bp,
     size=100,

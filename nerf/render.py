@@ -1,4 +1,4 @@
-"""Show what runs have learned: a film of colour and depth, and test views beside the truth.
+"""Render trained runs: a film of colour and depth, and test views beside the truth.
 
     python -m nerf.render runs/nerf/small_dfa-synthetic-solids-0 --out film --frames 40 --size 100
     python -m nerf.render RUN_BP RUN_DFA RUN_SHALLOW --out film     # side by side, in this order
@@ -52,7 +52,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     chunk: int = 1024
-    """Rays that are worked on at once."""
+    """Rays that are rendered at once."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -111,13 +111,13 @@ def compared_views(fields: Mapping[str, Fields], scene: Scene, count: int, chunk
 
 
 def _captions(methods: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """What to call each run: by its method, else by its folder, else numbered; the first that tells them apart."""
+    """A caption for each run: its method, else its folder, else numbered, whichever is unique."""
     names = list(methods) if len(set(methods)) == len(methods) else [folder.name for folder in folders]
     return names if len(set(names)) == len(names) else [f"{name} {number}" for number, name in enumerate(names, 1)]
 
 
 def _scale(width: int) -> int:
-    """Times that the pixels of a picture of that width are repeated."""
+    """Factor by which a picture of that width is enlarged."""
     return -(-CAPTIONED // width)
 
 

@@ -55,5 +55,5 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> tuple[Fields, 
             fields.occupied = grid.to(device).occupied
     except (KeyError, TypeError, RuntimeError) as error:
         why = " ".join(str(error).split())[:100]
-        raise UserError(f"{path} and the checkpoint beside it do not go together ({why}). Give another run.") from error
+        raise UserError(f"{path} and the checkpoint beside it do not match ({why}). Give another run.") from error
     return fields.to(device), preset

@@ -15,12 +15,12 @@ from nerf.field.volume import densities, render_rays
 from nerf.scene.rays import Rays, pick
 
 GRID_EVERY = 16  # steps between two updates of the grid
-GRID_ROUNDS = 8  # updates in which every cell has its turn
-GRID_WARMUP = 32  # updates before it is believed
+GRID_ROUNDS = 8  # updates that together visit every cell once
+GRID_WARMUP = 32  # updates before the grid is used
 
 
 def drawing(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The generator of one step: what a step draws depends on `seed` and `step` alone, however often it is resumed."""
+    """The random generator of one step. It depends on `seed` and `step` alone, so a resumed run draws the same."""
     number = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     return torch.Generator(device).manual_seed(number)
 
@@ -77,13 +77,13 @@ def check_share(batch: int, chunk: int, processes: Processes) -> None:
 
 
 def make_grid(bounds: Tensor, samples: int) -> OccupancyGrid:
-    """A grid over a scene's bounds, ``[2, 3]``, for rays that ask about `samples` places along it."""
+    """An occupancy grid over a scene's bounds, ``[2, 3]``, for rays with `samples` coarse samples."""
     step = float((bounds[1] - bounds[0]).norm()) / samples
     return OccupancyGrid(bounds, step=step, warmup=GRID_WARMUP, rounds=GRID_ROUNDS)
 
 
 def update_grid(grid: OccupancyGrid, fields: Fields) -> None:
-    """Ask the network that draws the picture about this round's cells."""
+    """Evaluate the density of the fine network (or the only one) in this round's cells."""
     network = fields.fine or fields.coarse
     anywhere = grid.bounds.new_tensor([[0.0, 0.0, 1.0]])  # density does not depend on the direction
     with products(fields.rendering.precision):

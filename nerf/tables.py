@@ -1,7 +1,7 @@
-"""Neural view synthesis as data: Tables 1 and A.5 of arXiv 2006.12878, Figure A.1, and what a CPU can train.
+"""Neural view synthesis as tables: Tables 1 and A.5 of arXiv 2006.12878, Figure A.1, and small runs for a CPU.
 
-The published numbers are of pictures 800 pixels wide, or 1008, and of 200,000 to 500,000 steps. Beside those tables
-stands one of our own with smaller pictures and fewer steps, the same for every method, and with the networks that the
+The published numbers are of pictures 800 pixels wide, or 1008, and of 200,000 to 500,000 steps. Another table is
+our own, with smaller pictures and fewer steps, the same for every method, and with the networks that the
 paper's authors trained by DFA and released.
 """
 
@@ -57,7 +57,7 @@ QUICK: dict[str, Any] = {
 
 
 def dataset_of(scene: str) -> str:
-    """The data set on the command line that has a scene."""
+    """The data set that has a scene."""
     if scene == "solids":
         return "synthetic"
     return "llff" if scene in llff.NAMES else "blender"
@@ -71,7 +71,7 @@ def run_scene(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train all scenes of a set one after another; the result is that of the last with means over all.
 
-    At scale "quick" there is one scene, which stands for all.
+    At scale "quick" there is one scene.
     """
     if context.scale == "quick":
         return run_scene(cell, seed, context)

@@ -1,4 +1,4 @@
-"""What decides a number in this folder, and the settings of every row of Table 5 by name, published and small.
+"""The settings that decide a run's numbers, and named presets: the rows of Table 5, published and small.
 
 Published: arXiv 2006.12878, code release, `run_experiments.sh`, `train_lm.py`, `transformer.py`, on WikiText-103.
 Small: the same rows for minutes on a CPU in place of days on a GPU; only sizes, length and learning rates differ.
@@ -185,10 +185,10 @@ SMALL_SIZES: dict[str, Any] = {
     "steps": 1000,
     "validate_every": 200,
 }
-# By row; of noam the factor and the steps of warm-up. With so few steps every row needs larger ones than published: of
+# By row; of noam the factor and the warm-up steps. With so few steps every row needs higher rates than published: of
 # several the one with the lowest validation perplexity, seed 0, after 300 steps, or for the schedules of macro and
-# micro after all 1,000. In these the perplexity never stops falling, so that a schedule which waits for that does
-# nothing: here it is one cycle.
+# micro after all 1,000. The perplexity falls to the end, so that plateau would never
+# lower the rate: here the schedule is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
     "bp": {"lr": 1.0, "warmup": 200},
     "bp_beta2": {"lr": 1.0, "warmup": 200},
@@ -205,21 +205,21 @@ SMALL_RATES: dict[str, dict[str, Any]] = {
 SMALL: dict[str, Preset] = {
     f"small_{name}": replace(preset, **SMALL_SIZES, **SMALL_RATES[name]) for name, preset in PUBLISHED.items()
 }
-# Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. They may differ
-# from the published rows in anything. Each has the rate of `ONE_CYCLE_RATES` with the lowest validation perplexity.
+# Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. Each has the rate
+# of `ONE_CYCLE_RATES` with the lowest validation perplexity.
 OURS_MACRO = replace(SMALL["small_macro_schedule"], last_block="error", lr=3e-3, dropout=0.0)
 OURS: dict[str, Preset] = {
     "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=3e-3, dropout=0.0),
     "small_ours": OURS_MACRO,
     "small_micro_ours": replace(OURS_MACRO, granularity="micro", lr=2e-3),
 }
-# One thing of ours taken back at a time, and nothing else changed: which of the two is worth how much.
+# Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
     "projected": {"last_block": "projected"},
     "dropout": {"dropout": 0.1},
     "projected_dropout": {"last_block": "projected", "dropout": 0.1},
 }
-GAP_RATE = 2e-3  # the best of micro, and near the best of macro; a projected last block does not bear macro's own
+GAP_RATE = 2e-3  # the best of micro, and near the best of macro; a projected last block diverges at macro's own
 GAP: dict[str, Preset] = {
     "small_ours_gap": replace(OURS_MACRO, lr=GAP_RATE),
     **{
@@ -230,7 +230,7 @@ GAP: dict[str, Preset] = {
     "small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0, lr=1e-2),
 }
 # One grid of learning rates, the same for backpropagation and for every other row, seed 0. One cycle needs all of its
-# steps (table `nlp-rates`, run for the rows of ours); other schedules are told apart after 300 (`nlp-ladder-rates`, not
+# steps (table `nlp-rates`, run for the rows of ours); other schedules are compared after 300 (`nlp-ladder-rates`, not
 # run: those rows have the rates told above).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
 LADDER_RATES = {"noam": (0.5, 1.0, 2.0, 4.0), "adam": (5e-4, 1e-3, 2e-3, 4e-3)}
@@ -243,7 +243,7 @@ def _rates() -> dict[str, dict[str, Preset]]:
     for name, preset in (SMALL | OURS | GAP).items():
         one_cycle = preset.schedule == "onecycle"
         if name in GAP and name != "small_shallow_no_dropout":
-            continue  # a row that takes something back keeps the rate of what it is compared with
+            continue  # an ablation keeps the rate of what it is compared with
         steps = preset.steps if one_cycle else LADDER_STEPS
         rates = ONE_CYCLE_RATES if one_cycle else LADDER_RATES[preset.schedule]
         found[name] = {

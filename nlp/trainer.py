@@ -1,4 +1,4 @@
-"""What trains a language model, and how far it is; a checkpoint holds all of it."""
+"""The state of a training: model, method, optimizer, schedule and progress, all kept in checkpoints."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Trainer:
         self._summed = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self._since = perf_counter()
         if self.group.rank > 0:
-            seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
+            seed_everything(config.seed + 1_000_003 * self.group.rank)  # own dropout; weights are the first's
 
     def _attach(self, config: Config) -> None:
         """Make the model train by the method, over all processes."""
@@ -139,7 +139,7 @@ class Trainer:
         self._note(chunk, loss.detach())
 
     def _note(self, chunk: Chunk, loss: torch.Tensor) -> None:
-        """A step is done."""
+        """Count a step."""
         self.schedule.step()
         self._summed += loss
         progress = self.progress
@@ -203,5 +203,5 @@ def refuse_other_vocabulary(trained: str, found: str, where: str) -> None:
     if trained != found:
         raise UserError(
             f"the checkpoint was trained on tokens of the vocabulary {trained}, and that {where} is {found}: a number "
-            "would stand for another word. Use the text and the vocabulary it was trained on, or train anew with --out."
+            "would stand for another word. Use the text and vocabulary it was trained on, or start another with --out."
         )

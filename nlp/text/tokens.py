@@ -1,12 +1,12 @@
-"""Token ids in memory-mapped files: encoded once, a block at a time, and kept under a key of their content.
+"""The cache of token ids: memory-mapped files, encoded once, under a key of their content.
 
     <cache>/nlp/<key>/
         vocabulary.json              learnt from the training text alone
         train.bin val.bin test.bin   the ids, one after another, of the vocabulary's dtype
         counts.json                  tokens and words of each
 
-The folder gets its name when it is whole. The key depends on the texts, on how the vocabulary is learnt, and on the
-version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
+The folder is renamed into place when it is complete. The key depends on the texts, on how the vocabulary is learnt, and
+on the version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nlp.text.blocks import blocks, count_words
 from nlp.text.corpora import FILES, Texts
 from nlp.text.vocabulary import Vocabulary, train_vocabulary
 
-FORMAT = 1  # raised when the same texts and settings shall give other tokens
+FORMAT = 1  # increased when the same texts and settings give other tokens
 NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
 
 
@@ -66,7 +66,7 @@ def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Path:
 
 
 def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:
-    """A name for all that decides the tokens, 32 hexadecimal digits."""
+    """A hash of all that decides the tokens, 32 hexadecimal digits."""
     digests = {split: [part.digest for part in parts] for split, parts in texts.splits.items()}
     how = [kind, lower, texts.line_ends, *([size, version("tokenizers")] if kind == "bpe" else [])]
     return hashlib.sha256(json.dumps([FORMAT, how, digests]).encode()).hexdigest()[:32]

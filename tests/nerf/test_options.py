@@ -58,7 +58,7 @@ def refused(command, arguments, capsys):
         (["--near", "1"], "--near 1.0 with --dataset synthetic: the solids have their own"),
         (["--far", "9"], "--far 9.0 with --dataset synthetic"),
         (["--background", "white"], "--background white with --dataset synthetic"),
-        (["--dataset", "llff", "--near", "1"], "--near 1.0 with --dataset llff: poses_bounds.npy says it"),
+        (["--dataset", "llff", "--near", "1"], "--near 1.0 with --dataset llff: poses_bounds.npy has them"),
         (["--dataset", "llff", "--far", "9"], "--far 9.0 with --dataset llff"),
         (["--dataset", "blender", "--near", "3", "--far", "2"], "near is 3.0 and far is 2.0; near must be less"),
         (["--dataset", "blender", "--near", "2", "--far", "2"], "near must be less"),

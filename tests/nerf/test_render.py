@@ -143,5 +143,5 @@ def test_a_checkpoint_of_another_network_is_named(runs, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes((runs[0] / "checkpoint.pt").read_bytes())
     assert command(tmp_path, "--out", tmp_path / "out") == 2
     message = capsys.readouterr().err
-    assert "config.yaml and the checkpoint beside it do not go together" in message
+    assert "config.yaml and the checkpoint beside it do not match" in message
     assert message.count("\n") == 1

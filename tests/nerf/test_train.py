@@ -11,7 +11,7 @@ import torch
 
 from harness.command import command
 from harness.errors import UserError
-from harness.options import make
+from harness.options import make, parse
 from harness.precision import fastest
 from nerf import step, train
 from nerf import test as scoring
@@ -20,6 +20,7 @@ from nerf.curves import History
 from nerf.field.fields import Fields, Rendering
 from nerf.field.network import Architecture
 from nerf.field.volume import render_rays
+from nerf.output.alignment import network_alignment
 from nerf.saved import load_run
 from nerf.scene.rays import Rays
 from nerf.step import drawing, train_step
@@ -276,3 +277,54 @@ def test_the_command_runs_and_prints_its_result_last(tmp_path):
     printed = json.loads(done.stdout.splitlines()[-1])
     assert (printed["task"], printed["dataset"], printed["method"]) == ("nerf", "synthetic", "dfa")
     assert printed["metrics"] == json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+
+
+def test_alignment_is_one_for_backpropagation_and_measuring_it_changes_nothing():
+    small = SMALL | {"preset": "small_bp", "size": 10, "width": 16, "depth": 2, "samples_coarse": 4, "samples_fine": 4}
+    measured, plain = (train.train(make(Config, **small, test_views=1, alignment_every=n))["curves"] for n in (4, None))
+    assert measured["alignment_step"] == [4, 8]
+    aligned = {name: values for name, values in measured.items() if name.startswith("alignment ")}
+    assert {"alignment coarse points.0", "alignment fine points.1", "alignment fine view_point"} <= aligned.keys()
+    for values in aligned.values():
+        assert values == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert {name: values for name, values in measured.items() if name in plain} == plain
+
+
+def test_the_alignment_of_dfa_is_that_of_its_signal_with_the_gradient_of_the_loss():
+    """At the last hidden layer before the colour, from the definition: the error times feedback, against autograd."""
+    torch.manual_seed(0)
+    shape = Architecture(depth=2, width=8, position_frequencies=2, view_frequencies=1)
+    fields = Fields(shape, Rendering(samples_coarse=4, samples_fine=0, density="softplus"))
+    attachments = train.attach_all(fields, Method.DFA, seed=0)
+    rays, colours = scene_of_a_ball(40)
+    found = network_alignment(fields, rays, colours)["alignment coarse view_point"]
+
+    kept = {}
+    network, attachment = fields.coarse, attachments["attachment of coarse"]
+    handles = [network.register_forward_hook(lambda module, inputs, output: keep(kept, "error", output))]
+    handles.append(network.view_point.register_forward_hook(lambda module, inputs, output: keep(kept, "point", output)))
+    with attachment.backprop():
+        (render_rays(fields, rays).colour - colours).square().mean().backward()
+    for handle in handles:
+        handle.remove()
+    signal = kept["error"].grad @ attachment.effective_feedback()[:, : kept["point"].shape[1]]
+    cosines = torch.nn.functional.cosine_similarity(signal, kept["point"].grad, dim=1)
+    assert found == pytest.approx(cosines[kept["point"].grad.norm(dim=1) > 0].mean().item(), abs=1e-5)
+
+
+def keep(kept, name, output):
+    output.retain_grad()
+    kept[name] = output
+
+
+def test_a_decay_over_the_whole_length_is_not_prolonged(tmp_path):
+    start(make(Config, **SMALL, out=tmp_path))
+    with pytest.raises(UserError, match=r"a run of 9 steps, and the learning rate falls over all .* prolonged to 12"):
+        start(make(Config, **SMALL | {"steps": 12}, out=tmp_path, resume=True))
+
+
+def test_the_configuration_of_a_run_gives_the_options_of_another(tmp_path):
+    config = make(Config, **SMALL, out=tmp_path)
+    start(config)
+    again = parse(Config, ["--config", str(tmp_path / "config.yaml"), "--width", "8", "--no-views"])
+    assert again.preset == replace(config.preset, width=8, views=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness.command import command
+from harness.command import command, run_command
 from harness.errors import NonFiniteLoss, UserError
 from harness.options import make, parse
 from harness.run import Run
@@ -375,3 +375,29 @@ def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name
     with pytest.raises(UserError, match=cause) as caught:
         load_run(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", ["noam", "adam", "plateau"])
+def test_a_run_that_is_prolonged_ends_like_one_of_that_length(schedule, tmp_path, corpus):
+    options = {"schedule": schedule, "validate_every": 4, "warmup": 10, "dropout": 0.2}
+    short, long = (tiny_config(steps=steps, out=tmp_path, **options) for steps in (8, 20))
+    run_command("nlp", short, lambda config: corpus, train)
+    prolonged = run_command("nlp", replace(long, resume=True), lambda config: corpus, train)
+    assert prolonged["curves"] == train(long, corpus=corpus)["curves"]
+    assert prolonged["curves"]["step"] == [4, 8, 12, 16, 20]
+
+
+def test_one_cycle_of_the_learning_rate_is_not_prolonged(tmp_path, corpus):
+    short, long = (tiny_config(steps=steps, out=tmp_path, schedule="onecycle") for steps in (8, 20))
+    run_command("nlp", short, lambda config: corpus, train)
+    with pytest.raises(UserError, match=r"of 8 steps, and onecycle raises and lowers .* cannot be prolonged to 20"):
+        run_command("nlp", replace(long, resume=True), lambda config: corpus, train)
+
+
+def test_the_configuration_of_a_run_gives_the_options_of_another(tmp_path, corpus):
+    words = "--granularity micro --schedule adam --lr 1e-3 --no-lower --layers 2 --steps 5 --memory replay"
+    config = parse(Config, [*words.split(), "--out", str(tmp_path)])
+    with Run("nlp", config.name, config.settings(), tmp_path):
+        pass
+    again = parse(Config, ["--config", str(tmp_path / "config.yaml"), "--steps", "7"])
+    assert again.preset == replace(config.preset, steps=7)

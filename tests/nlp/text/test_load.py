@@ -300,7 +300,7 @@ def test_unknown_names_and_settings_are_errors_that_list_the_known_ones(tmp_path
         load_corpus(size=100)
     with pytest.raises(UserError, match=r"--text-dir .*nowhere: no such folder"):
         load_corpus(text_dir=tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"corpus docs is not there.*text/docs/train\.txt\.xz"):
+    with pytest.raises(UserError, match=r"corpus docs was not found.*text/docs/train\.txt\.xz"):
         load_corpus("docs", tmp_path)
 
 
