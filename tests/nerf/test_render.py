@@ -61,7 +61,7 @@ class Oracle(torch.nn.Module):
     """Sees the procedural scene as it is."""
 
 
-def exactly(fields, rays, *, chunk):
+def exactly(fields, rays, *, chunk, processes=None):
     from nerf.data.solids import trace
 
     colour, alpha, distance = trace(rays)
@@ -89,8 +89,8 @@ def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
 
 
 def test_captions_tell_the_psnr_of_each_view(monkeypatch):
-    def too_dark(fields, rays, *, chunk):
-        seen = exactly(fields, rays, chunk=chunk)
+    def too_dark(fields, rays, *, chunk, processes):
+        seen = exactly(fields, rays, chunk=chunk, processes=processes)
         return seen._replace(colour=torch.zeros_like(seen.colour))
 
     scene = load_scene("synthetic", None, None, size=20)
