@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.data import cache_dir
-from harness.errors import UserError, writing
+from harness.data.cache import make_once
+from harness.errors import UserError
 from harness.run.progress import track
 from nlp.text.blocks import blocks, count_words
 from nlp.text.corpora import FILES, Texts
@@ -52,17 +52,12 @@ def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Path:
     Raises:
         UserError: a text is empty, damaged or not UTF-8, or the cache cannot be written.
     """
-    from filelock import FileLock
-
     folder = cache_dir() / "nlp" / content_key(texts, kind, size, lower)
-    if read_tokens(folder) is not None:
-        return folder
-    with writing(folder, NEW_CACHE):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if read_tokens(folder) is None:
-                make_tokens(folder, texts, kind, size, lower)
-    return folder
+
+    def make(partial: Path) -> None:
+        make_tokens(partial, texts, kind, size, lower)
+
+    return make_once(folder, make, NEW_CACHE, is_whole=lambda folder: read_tokens(folder) is not None)
 
 
 def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:
@@ -73,25 +68,17 @@ def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:
 
 
 def make_tokens(folder: Path, texts: Texts, kind: str, size: int, lower: bool) -> None:
-    """Learn the vocabulary and encode all splits into `folder`: whole, or not at all."""
-    temporary = folder.with_suffix(".tmp")  # of a process that was killed, if it is there: the lock is ours
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        training = track(blocks(texts.splits["train"]), f"vocabulary of {texts.name}")
-        vocabulary = train_vocabulary(kind, training, size, lower)
-        counts = {}
-        for split, parts in texts.splits.items():
-            pieces = track(blocks(parts), f"tokens of {texts.name}, {split}")
-            counts[split] = write_ids(temporary / f"{split}.bin", pieces, vocabulary, texts.line_ends)
-            if counts[split]["words"] == 0:
-                raise UserError(f"the {FILES[split]} text of {texts.name} is empty. Give one with words in it.")
-        (temporary / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
-        (temporary / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Learn the vocabulary and encode all splits into the empty `folder`."""
+    training = track(blocks(texts.splits["train"]), f"vocabulary of {texts.name}")
+    vocabulary = train_vocabulary(kind, training, size, lower)
+    counts = {}
+    for split, parts in texts.splits.items():
+        pieces = track(blocks(parts), f"tokens of {texts.name}, {split}")
+        counts[split] = write_ids(folder / f"{split}.bin", pieces, vocabulary, texts.line_ends)
+        if counts[split]["words"] == 0:
+            raise UserError(f"the {FILES[split]} text of {texts.name} is empty. Give one with words in it.")
+    (folder / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 def write_ids(path: Path, pieces: Iterable[str], vocabulary: Vocabulary, line_ends: bool = False) -> dict[str, int]:
