@@ -63,7 +63,7 @@ def parse(config_class: type[T], words: Sequence[str]) -> T:
     settings = {name: value for name, value in settings.items() if name not in getattr(config_class, "found", ())}
     before = [*_words(settings, {}), *words]
     chosen = _choose(config_class, before)
-    default = None if chosen is None else config_class(preset=chosen)
+    default = None if chosen is None else config_class(preset=chosen)  # type: ignore[call-arg]
     shown = _flat(default) if default is not None else _defaults(config_class)
     _refuse_unknown(path, settings, shown)
     flags, others = _valued_flags(words, shown)
@@ -81,7 +81,7 @@ def make(config_class: type[T], **options: Any) -> T:
     own = {name: value for name, value in options.items() if name not in fields and name != "preset"}
     changes = {name: value for name, value in options.items() if name in fields}
     named = {"named": options["preset"]} if "preset" in options else {}
-    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)
+    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)  # type: ignore[call-arg]
 
 
 def typed(words: Iterable[str]) -> frozenset[str]:
