@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from graphs import train
-from graphs.data.graph import Graph
-from graphs.models.networks import GCN, build_model
+from graphs.graph import Graph
+from graphs.models import GCN, build_model
 from graphs.presets import MODELS
 from harness.device import pick_device
 from harness.errors import UserError
@@ -177,12 +177,18 @@ def draw(results: list[dict[str, Any]]) -> bytes:
             axes.scatter(x[mine], y[mine], s=3, color=f"C{number}", label=name, linewidths=0)
         score = result["metrics"]["silhouette"]
         axes.set_title(f"{TITLES.get(result['method'], label_of(result['method']))}\nsilhouette {score:.2f}")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[], xlim=span(x), ylim=span(y))
         axes.spines[:].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, markerscale=4, frameon=False)
     return png(figure)
+
+
+def span(values: np.ndarray) -> tuple[float, float]:
+    """The part of an axis that is shown: what holds 99 % of the points, and a margin; a few far ones squeeze no map."""
+    low, high = np.percentile(values, (0.5, 99.5))
+    margin = 0.08 * (high - low)
+    return float(low - margin), float(high + margin)
 
 
 def main(config: Config) -> None:

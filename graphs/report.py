@@ -75,7 +75,8 @@ def embeddings(lines: Lines) -> Iterable[Figure]:
         maps = {line["method"]: line["result"] for line in chosen}
         shown = [maps[method] for method in ("bp", "dfa", "shallow") if method in maps]
         caption = f"Hidden layer of GraphConv on {NAMES[dataset]} under t-SNE, coloured by class, seed 0."
-        yield Figure(title=f"Embeddings, {NAMES[dataset]}", caption=caption, image=draw(shown))
+        title = f"Embeddings, {NAMES[dataset]}"
+        yield Figure(title=title, caption=caption, image=draw(shown), front=dataset == "cora")
 
 
 def in_order(lines: Lines) -> dict[str, Lines]:

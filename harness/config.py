@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import tyro
 
@@ -36,8 +36,6 @@ Method = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
     """The options of every `train` command. A task adds its preset and its data set (see `harness.options`)."""
-
-    found: ClassVar[tuple[str, ...]] = ()  # names in a config.yaml that are no options: what was found in the data
 
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""

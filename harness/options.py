@@ -60,14 +60,12 @@ def parse(config_class: type[T], words: Sequence[str]) -> T:
     takes_file = FILE[2:] in {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     path = _file_named(words) if takes_file else None
     settings = {} if path is None else _read(path)
-    settings = {name: value for name, value in settings.items() if name not in getattr(config_class, "found", ())}
     before = [*_words(settings, {}), *words]
     chosen = _choose(config_class, before)
-    default = None if chosen is None else config_class(preset=chosen)  # type: ignore[call-arg]
+    default = None if chosen is None else config_class(preset=chosen)
     shown = _flat(default) if default is not None else _defaults(config_class)
     _refuse_unknown(path, settings, shown)
-    flags, others = _valued_flags(words, shown)
-    config = _tyro(config_class, [*_words(settings | flags, shown), *others], default=default)
+    config = _tyro(config_class, [*_words(settings, shown), *words], default=default)
     if hasattr(config, "check"):
         config.check(typed(words))
     return config
@@ -81,7 +79,7 @@ def make(config_class: type[T], **options: Any) -> T:
     own = {name: value for name, value in options.items() if name not in fields and name != "preset"}
     changes = {name: value for name, value in options.items() if name in fields}
     named = {"named": options["preset"]} if "preset" in options else {}
-    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)  # type: ignore[call-arg]
+    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)
 
 
 def typed(words: Iterable[str]) -> frozenset[str]:
@@ -180,25 +178,6 @@ def _words(settings: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[st
             yield from (option(name), *map(str, value))
         else:
             yield f"{option(name)}={value}"
-
-
-def _valued_flags(words: Sequence[str], shown: Mapping[str, Any]) -> tuple[dict[str, bool], list[str]]:
-    """The flags that are typed with a value, such as ``--tied True`` and ``--lower=False``; and the other words."""
-    flags: dict[str, bool] = {}
-    others: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, _, value = word.partition("=")
-        field = name.removeprefix("--").replace("-", "_")
-        is_flag = name.startswith("--") and isinstance(shown.get(field), bool)
-        if is_flag and rest[:1] in (["True"], ["False"]):
-            value = rest.pop(0)
-        if is_flag and value in ("True", "False"):
-            flags[field] = value == "True"
-        else:
-            others.append(word)
-    return flags, others
 
 
 def _unlike(name: str, value: Any) -> Iterator[str]:

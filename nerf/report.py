@@ -1,4 +1,4 @@
-"""Figures of this task for the report: test views side by side, a film, and PSNR by step."""
+"""Pictures of this task for the report: test views side by side, a film, and PSNR by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHERE = {"solids": "the generated solids", "synthetic": "the generated solids", 
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """Figures of the runs below `results_dir` at the context's scale."""
+    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
     folder = results_dir / "nerf"
     trained = lines_with_curves(folder / "nerf-small.jsonl", context.scale)
     trained = [line for line in trained if line["row"] in SMALL.values()]  # one network a scene and method
@@ -28,7 +28,9 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
     for dataset, lines in grouped(trained, "dataset").items():
         same = [line for line in released if line["dataset"] == dataset]
         figures += [*strip(lines, same, dataset), *film(lines, dataset), learning_curves(lines, dataset)]
-    lead = "Test views rendered by the trained networks, and how their PSNR rises in training."
+    lead = (
+        "What the networks see from places they were not trained on, and how near that is to the truth as they train."
+    )
     return [Section(title="Radiance fields: views and films", lead=lead, figures=tuple(figures))] if figures else []
 
 
@@ -54,7 +56,8 @@ def strip(lines: Lines, released: Lines, dataset: str) -> Iterable[Figure]:
     caption = (
         f"The first test view of {WHERE.get(dataset, dataset)}, seed 0: colour, and below it depth (bright is near)."
     )
-    yield Figure(title=f"Truth and renderings, {WHERE.get(dataset, dataset)}", caption=caption, image=png(figure))
+    title = f"Truth and renderings, {WHERE.get(dataset, dataset)}"
+    yield Figure(title=title, caption=caption, image=png(figure), front=dataset in ("lego", "fern"), photograph=True)
 
 
 def film(lines: Lines, dataset: str) -> Iterable[Figure]:
@@ -63,7 +66,7 @@ def film(lines: Lines, dataset: str) -> Iterable[Figure]:
         if line["method"] == "dfa" and pictures(line):
             caption = f"Colour and depth by the network that DFA trained on {WHERE.get(dataset, dataset)}, seed 0."
             image = base64.b64decode(pictures(line)["film"])
-            yield Figure(title=f"A walk around, {WHERE.get(dataset, dataset)}", caption=caption, image=image)
+            yield Figure(f"A walk around, {WHERE.get(dataset, dataset)}", caption, image, photograph=True)
 
 
 def learning_curves(lines: Lines, dataset: str) -> Figure:

@@ -26,7 +26,8 @@ from harness.report import Section
 from harness.tables import RunContext, Table, aggregate
 from harness.tables.aggregate import lines_of
 from reproduce import blocks, execute, layout, readme, terminal
-from reproduce.page import table_section, write_report
+from reproduce.page import write_report
+from reproduce.small import small
 from reproduce.tasks import TASKS, discover, task_sections
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,7 +129,7 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
             raise UserError(
                 "--datasets has no meaning with --scale quick, which runs on embedded data alone. Drop one."
             )
-        return [aggregate.quick(table) for table in chosen if table.cells and (table.in_quick or not config.all)]
+        return [small(table) for table in chosen if table.cells and (table.in_quick or not config.all)]
     aggregate.check_datasets(chosen, config.datasets)
     parts = [aggregate.only(table, config.datasets) for table in chosen]
     return [part for part in parts if part.cells]
@@ -183,18 +184,15 @@ def make_report(
     """
     results = config.out if config.scale == "paper" else ROOT / "results"
     small = config.out if config.scale == "quick" else None
-    groups: dict[str, list[Section]] = {}
+    sections: dict[str, list[Section]] = {}
     troubles: list[str] = []
     shown = [table for table in tables.values() if table.name in chosen or table.path(results).exists()]
     for task in dict.fromkeys(table.task for table in shown):
-        own = task_sections(task, results, replace(context, scale="paper"), troubles, "published data")
+        sections[task] = task_sections(task, results, replace(context, scale="paper"), troubles, "full runs")
         if small:
-            own = task_sections(task, small, context, troubles, "small runs") + own
-        covered = {view.name for section in own for view in section.tables}
-        generated = [table_section(t, results, small) for t in shown if t.task == task and t.name not in covered]
-        groups[task] = own + generated
+            sections[task] += task_sections(task, small, context, troubles, "small runs")
     path = config.out / "report.html"
-    write_report(path, TITLE, LEAD, shown, groups, results, small)
+    write_report(path, TITLE, LEAD, shown, sections, results, small)
     return path, troubles
 
 
@@ -214,7 +212,7 @@ def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
 
 def write_markdown(table: Table, config: Config) -> None:
     """Write the whole table as Markdown, also where the command ran a part of it."""
-    whole = aggregate.quick(table) if config.scale == "quick" else table
+    whole = small(table) if config.scale == "quick" else table
     path = table.path(config.out).with_suffix(".md")
     write_whole(path, layout.markdown(whole, lines_of(whole, config.out, config.scale)))
 

@@ -13,6 +13,7 @@ from harness.tables import Table
 from harness.tables.aggregate import Summary, summarise
 
 PALE = 0.35  # opacity of a run that is shorter than published
+LEGEND = 1.25  # inches that an entry of the legend takes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -56,4 +57,5 @@ def _legend(figure: "Canvas", table: Table) -> None:
     marks = [Line2D([], [], ls="", marker="o", color=colour_of(m), label=label_of(m)) for m in methods]
     if any(cell.published is not None for cell in table.cells):
         marks.append(Line2D([], [], ls="", marker="D", color="black", fillstyle="none", label="published"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
+    fitting = max(2, int(figure.get_figwidth() / LEGEND))
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), fitting), frameon=False)

@@ -24,15 +24,6 @@ class Comparison:
     unit: str
     decimals: int
 
-    @property
-    def recovered(self) -> float | None:
-        """How far DFA gets on the way from shallow training to backpropagation, 0 to 1; None if not on that way."""
-        if set(self.means) != set(HEADLINE):
-            return None
-        bp, dfa, shallow = (self.means[method] for method in HEADLINE)
-        share = (dfa - shallow) / (bp - shallow) if bp != shallow else -1.0
-        return share if 0 <= share <= 1 else None
-
     def text(self, method: str) -> str:
         """The mean of `method`; the title says in what, unless it is a percentage."""
         return f"{self.means[method]:.{self.decimals}f}{'%' if self.unit == '%' else ''}"
@@ -58,23 +49,6 @@ def compare(tables: Sequence[tuple[Table, Lines]], methods: Sequence[str]) -> Co
     first = tables[0][0]
     means = {method: sum(each[method] for each in common.values()) / len(common) for method in there}
     return Comparison(first.title, means, rows, columns, len(common), first.unit, first.decimals)
-
-
-def comparisons(tables: Sequence[tuple[Table, Lines]]) -> list[Comparison]:
-    """BP, DFA and shallow training side by side, once for all tables of a paper about the same rows and columns.
-
-    Percentages alone: they are drawn as bars from 0 to 100, and other units have no end.
-    """
-    groups: list[list[tuple[Table, Lines]]] = []
-    for table, lines in tables:
-        if table.unit == "%" and not table.is_ours and len({cell.metric for cell in table.cells}) == 1:
-            akin = (group for group in groups if any(same_places(table, other) for other, _ in group))
-            group = next(akin, None)
-            if group is None:
-                groups.append(group := [])
-            group.append((table, lines))
-    found = (compare(group, HEADLINE) for group in groups)
-    return [comparison for comparison in found if comparison is not None]
 
 
 def same_places(one: Table, other: Table) -> bool:

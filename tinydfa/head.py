@@ -184,7 +184,8 @@ class Head(Holder):
         link = self.link
         if any([record.value is not None for record in records]):  # noqa: C419
             return join(self._plan(outputs, records), link, outputs, records, target)
-        if records and self.in_force(link.settings) is None and link.settings.feedback.projector is None and link.whole:
+        draws = self.feedback_matrix is None and not link.rule.learns and link.settings.feedback.projector is None
+        if records and draws and link.whole:  # what learns is made by the first pass that trains
             self._columns(link.settings, error_of(link.settings.batch_dims, outputs), outputs[0], records)
         return outputs
 

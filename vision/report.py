@@ -25,12 +25,14 @@ SHOWN = {  # table: what is drawn of it
     "biotorch": "CIFAR-10, LeNet",
 }
 
+SMALL = {"drtp-mnist": "8 x 8 digits", "notebook-mnist": "8 x 8 digits, standard normal weights"}  # where digits teach
+
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
     """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
     folder = results_dir / "vision"
     figures: list[Figure] = []
-    for table, where in SHOWN.items():
+    for table, where in (SHOWN if context.scale == "paper" else SMALL).items():
         lines = lines_with_curves(folder / f"{table}.jsonl", context.scale)
         lines = [line for line in lines if len(line["result"]["curves"]["train_loss"]) > 1]  # a point is no curve
         figures += [*learning_curves(lines, where), *alignment_curves(lines, where), *first_weights(lines, where)]
@@ -92,7 +94,8 @@ def first_weights(lines: Lines, where: str) -> Iterable[Figure]:
         axes.set(title=label(method), xticks=[], yticks=[])
     row = next(line["row"] for line in lines if has_weights(line))
     caption = f"Weights of the first 25 hidden units of {row}, each scaled by its largest; blue is positive. Seed 0."
-    yield Figure(title=f"What the lowest layer looks for, {where}", caption=caption, image=png(figure))
+    title = f"What the lowest layer looks for, {where}"
+    yield Figure(title=title, caption=caption, image=png(figure), front=where == "MNIST")
 
 
 def mosaic(weights: list[list[float]]) -> np.ndarray:

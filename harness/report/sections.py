@@ -3,6 +3,8 @@
 import base64
 from dataclasses import dataclass
 
+FILM = 420  # CSS pixels that a film is about wide
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -11,6 +13,8 @@ class Figure:
     title: str
     caption: str
     image: bytes
+    front: bool = False  # one of the few that stand on top of the task's part, before what is unfolded
+    photograph: bool = False  # keeps its colours on a dark page, as what is drawn on white paper does not
 
     @property
     def uri(self) -> str:
@@ -19,9 +23,13 @@ class Figure:
 
     @property
     def width(self) -> int:
-        """Width on the page, in CSS pixels: bytes 16 to 20 of a PNG hold its width, 6 to 8 of a GIF."""
+        """Width on the page, in CSS pixels: bytes 16 to 20 of a PNG hold its width, 6 to 8 of a GIF.
+
+        A film is enlarged by a whole number to a width at which its caption can be read.
+        """
         if self.is_gif:
-            return int.from_bytes(self.image[6:8], "little")
+            width = int.from_bytes(self.image[6:8], "little")
+            return width * max(1, round(FILM / max(width, 1)))
         return int.from_bytes(self.image[16:20], "big") // 2
 
     @property

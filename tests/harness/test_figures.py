@@ -12,9 +12,9 @@ from matplotlib.colors import to_rgb
 from harness import report
 from harness.errors import UserError
 from harness.methods import colour, known
-from harness.report import figures, panels
-from harness.tables import Cell, Table
-from reproduce import dots, page, summary
+from harness.report import Figure, Section, figures, panels
+from harness.tables import Cell, Table, results
+from reproduce import dots, page, parts, summary
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -25,12 +25,12 @@ def shows(png: bytes, colour: str) -> bool:
     return bool((np.abs(pixels(png) - np.array(to_rgb(colour))).max(axis=2) < 0.01).any())
 
 
-def table(*cells: tuple[str, float | None]) -> Table:
-    parts = tuple(
+def table(*numbers: tuple[str, float | None]) -> Table:
+    cells = tuple(
         Cell(row="a row", column="Cora", method=method, key=method, dataset="cora", metric="m", published=published)
-        for method, published in cells
+        for method, published in numbers
     )
-    return Table(name="t", title="T", task="fake", unit="%", cells=parts, source="s", run=lambda *_: {})
+    return Table(name="t", title="T", task="fake", unit="%", cells=cells, source="s", run=lambda *_: {})
 
 
 def line(method: str, seed: int, value: float, dataset: str = "cora", **result: object) -> dict:
@@ -73,30 +73,49 @@ def test_the_headline_compares_methods_over_the_cells_that_all_of_them_have():
     assert summary.headline(three, lines) == "BP 81.0%, DFA 70.0%."
 
 
-def test_methods_of_two_tables_are_averaged_over_the_cells_that_all_of_them_have():
-    first, second = table(("bp", None), ("dfa", None)), table(("shallow", None))
+METHODS = ("bp", "dfa", "shallow")
+
+
+def written(folder: Path, of: Table, lines: list[dict]) -> Table:
+    for found in lines:
+        results.append(of.path(folder), found)
+    return of
+
+
+def test_the_overview_averages_methods_of_two_tables_over_the_cells_that_all_of_them_have(tmp_path: Path):
+    first, second = table(("bp", None), ("dfa", None)), replace(table(("shallow", None)), name="second")
     elsewhere = replace(first, cells=tuple(replace(c, column="PubMed", dataset="pubmed") for c in first.cells))
     both = replace(first, cells=first.cells + elsewhere.cells)
     lines = [line("bp", 0, 80.0), line("dfa", 0, 75.0), line("bp", 0, 1.0, "pubmed"), line("dfa", 0, 1.0, "pubmed")]
-    [found] = summary.comparisons([(both, lines), (second, [line("shallow", 0, 60.0)])])
-    assert found.means == {"bp": 80.0, "dfa": 75.0, "shallow": 60.0}
-    assert (found.rows, found.columns, found.cells) == (("a row",), ("Cora",), 1)
-    assert found.recovered == pytest.approx(0.75)
+    tables = [written(tmp_path, both, lines), written(tmp_path, second, [line("shallow", 0, 60.0)])]
+    [row] = parts.overview(tables, tmp_path).rows
+    assert row == (first.title, "80.0", "75.0", "60.0", "% ↑", "a row on Cora")
 
 
-def test_tables_about_different_data_are_not_averaged():
-    cora = table(("bp", None), ("dfa", None))
-    pubmed = replace(cora, cells=tuple(replace(c, column="PubMed", dataset="pubmed") for c in cora.cells))
-    easy = [line("bp", 0, 80.0), line("dfa", 0, 75.0)]
-    hard = [line("bp", 0, 40.0, "pubmed"), line("dfa", 0, 30.0, "pubmed")]
-    found = summary.comparisons([(cora, easy), (pubmed, hard)])
-    assert [comparison.means for comparison in found] == [{"bp": 80.0, "dfa": 75.0}, {"bp": 40.0, "dfa": 30.0}]
+def test_the_overview_says_that_less_is_better_where_backpropagation_is_below_shallow_training(tmp_path: Path):
+    lines = [line("bp", 0, 2.0), line("dfa", 0, 3.0), line("shallow", 0, 9.0)]
+    errors = written(tmp_path, table(*((method, None) for method in METHODS)), lines)
+    assert parts.overview([errors], tmp_path).rows[0][4] == "% ↓"
 
 
-@pytest.mark.parametrize("other", [{"unit": "dB"}, {"source": "ours: no paper has it"}])
-def test_what_is_no_percentage_or_no_papers_is_not_in_the_headline(other: dict[str, str]):
-    pair = replace(table(("bp", None), ("dfa", None)), **other)
-    assert summary.comparisons([(pair, [line("bp", 0, 80.0), line("dfa", 0, 75.0)])]) == []
+def test_a_table_that_lacks_a_method_or_tells_how_settings_were_chosen_is_not_in_the_overview(tmp_path: Path):
+    pair = written(tmp_path, table(("bp", None), ("dfa", None)), [line("bp", 0, 80.0), line("dfa", 0, 75.0)])
+    all_three = replace(table(*((m, None) for m in METHODS)), name="rates", source="ours: how rates were chosen")
+    rates = written(tmp_path, all_three, [line(m, 0, 80.0) for m in METHODS])
+    assert parts.overview([pair, rates], tmp_path).rows == ()
+
+
+def test_a_run_that_is_shorter_than_published_is_not_in_the_overview(tmp_path: Path):
+    whole = table(*((m, None) for m in METHODS))
+    short = replace(whole, cells=tuple(replace(c, length={"epochs": 1}) for c in whole.cells))
+    assert parts.overview([written(tmp_path, short, [line(m, 0, 80.0) for m in METHODS])], tmp_path).rows == ()
+
+
+def test_the_best_pictures_of_a_task_stand_before_what_is_folded(tmp_path: Path):
+    front, rest = Figure("best", "", b"", front=True), Figure("other", "", b"")
+    found = page.group("fake", [Section("own", figures=(rest, front))], [], tmp_path, None)
+    assert found.front == (front,)
+    assert [section.figures for section in found.sections] == [(rest,)]
 
 
 def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
@@ -105,12 +124,12 @@ def test_a_report_that_cannot_be_written_is_the_users_mistake(tmp_path: Path):
         page.write_report(tmp_path / "file" / "r.html", "t", "l", [], {}, tmp_path, None)
 
 
-def test_a_film_is_shown_at_its_own_size_and_says_what_it_is():
+def test_a_film_is_enlarged_by_a_whole_number_and_says_what_it_is():
     import imageio.v3 as imageio
 
     film = imageio.imwrite("<bytes>", np.zeros((2, 30, 50, 3), np.uint8), extension=".gif")
     figure = report.Figure("t", "c", film)
-    assert figure.width == 50
+    assert figure.width == 400  # 8 x 50, the nearest to 420
     assert figure.uri.startswith("data:image/gif;base64,")
 
 

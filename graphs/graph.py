@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from graphs.data.sparse import SparseMatrix
+from graphs.sparse import SparseMatrix
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
     """
 
     def loss(model: nn.Module) -> Tensor:
-        attachment.target = y
+        if attachment.rule.needs_target:
+            attachment.target = y
         return cross_entropy(model(x), y)
 
     model.eval()

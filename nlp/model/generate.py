@@ -1,4 +1,4 @@
-"""Generate text with a language model, one token after another."""
+"""Text from a language model, one token after another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from nlp.text.vocabulary import Vocabulary
 
-PROMPT = 16  # tokens of a text that a sample continues
+PROMPT = 16  # tokens of a text that a sample goes on from
 TEMPERATURE = 0.8
 
 
@@ -29,13 +29,13 @@ def generate(
     """Continue a prompt.
 
     Args:
-        model: Token ids ``[1, T]`` to logits ``[1, T, V]``; run in evaluation mode, its mode restored.
+        model: Token ids ``[1, T]`` to logits ``[1, T, V]``; run in evaluation mode, and put back in the mode it was in.
         prompt_ids: What to continue, at least one token.
         length: Tokens to add.
-        temperature: Divides the logits; 0 takes the likeliest token.
+        temperature: What logits are divided by: below 1 likely tokens become likelier; at 0 the likeliest is taken.
         top_k: Draw from the `top_k` likeliest tokens; None: from all.
         generator: Decides the draws, on the CPU: the same text on every device. None: torch's global one.
-        context: Longest input of the model; of a longer text it reads the last `context` tokens.
+        context: Longest input of the model: of a longer text it sees the last `context` tokens.
 
     Returns:
         The prompt and what follows it, int64 ``[len(prompt_ids) + length]``.
@@ -62,12 +62,12 @@ def generate(
 def continued(
     model: nn.Module, tokens: np.ndarray, vocabulary: Vocabulary, length: int, context: int
 ) -> dict[str, str]:
-    """Continue the beginning of a text, sampled with seed 0: "prompt" and "text".
+    """How a model goes on from the beginning of a text, drawn with seed 0: "prompt" and "text".
 
     Args:
         model: Token ids ``[1, T]`` to logits ``[1, T, V]``.
         tokens: The text; its first `PROMPT` tokens are the prompt.
-        vocabulary: Of the tokens.
+        vocabulary: What the tokens stand for.
         length: Tokens to write.
         context: Longest input of the model.
     """
@@ -86,7 +86,7 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, generator: tor
 
 
 def check_settings(length: int, temperature: float, top_k: int | None) -> None:
-    """Refuse impossible settings."""
+    """Refuse settings without a meaning."""
     if length < 0:
         raise UserError(f"--length {length}: give the number of tokens to add, 0 or more.")
     if not temperature >= 0:

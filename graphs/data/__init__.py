@@ -1,1 +1,0 @@
-"""Graphs: citation graphs by name, a generated one, and your own."""
