@@ -147,7 +147,7 @@ def expected_of_ranks(method: str, key: str, rank: dict) -> dict[str, Tensor]:
     """The gradient of the whole batch; of a rule that is not linear in the error, the mean of the halves'."""
     if method in ESTIMATED:
         return by_hand(method, Mlp(), *batch(), 1, rank[f"feedback at the {key}"])
-    if method in (*LINEAR, "brsf", "fitted", "calibrated"):
+    if method in (*LINEAR, "brsf", "kp", "fitted", "calibrated"):
         return reference(method, steps_before=int(key == "second"))
     return mean([reference(method, half) for half in HALVES])
 

@@ -23,7 +23,7 @@ LATE = "fitted_forward"  # changes F at the end of the backward pass, the other 
 ESTIMATED = ["fdfa", "grape", LATE]
 LOOKING = ["fitted", *ESTIMATED, "calibrated"]
 LEARNING = {"dkp": DKP, "ebd": EBD}
-METHODS = [*[str(method) for method in Method], *LEARNING, *LOOKING]
+METHODS = [*[str(method) for method in Method], "kp", *LEARNING, *LOOKING]
 CONDITIONS = {
     "eager": "plain PyTorch",
     "compiled": "`torch.compile(fullgraph=True)`",
@@ -60,8 +60,8 @@ NOTES: dict[tuple[str, str], str] = {
     **{(method, "compiled"): REFUSED for method in LOOKING},
     **{(method, "accumulation"): EVERY_PART for method in LOOKING},
     **{(method, "DDP"): NOISE for method in ESTIMATED},
-    **{(method, "replay"): WALKS_BACK for method in ("bp", "fa", "usf", "brsf", "frsf", "fitted", "calibrated")},
-    **{(method, "torch.func"): CHANGES for method in ("brsf", *LEARNING, *LOOKING)},
+    **{(method, "replay"): WALKS_BACK for method in ("bp", "fa", "usf", "brsf", "frsf", "kp", "fitted", "calibrated")},
+    **{(method, "torch.func"): CHANGES for method in ("brsf", "kp", *LEARNING, *LOOKING)},
 }
 LINEAR = ["bp", "shallow", "dfa", "fa", "usf", "frsf", *LEARNING]  # a mean over the batch is the mean over its parts
 SEED = 3
@@ -213,8 +213,8 @@ def matrices(method: str, net: Mlp, x: Tensor, number: int) -> dict[str, Tensor]
     if method == "bp":
         return {name: layer.weight.detach() for name, layer in layers.items()}
     twin, seen = Mlp(), {}
+    twin, _ = attached(method, twin)  # at the first weights, from which kp's B begins
     twin.load_state_dict(net.state_dict())
-    twin, _ = attached(method, twin)
     for name, layer in twin.named_modules():
         if isinstance(layer, nn.Linear):
             layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: (i[0], o)}))

@@ -42,10 +42,11 @@ class LayerFeedback(nn.Module):
 
     Args:
         rule: The rule in force.
-        drawn: A random matrix shaped as the weight; its magnitudes are used where the signs are the weight's.
+        drawn: A random matrix shaped as the weight; its magnitudes are used where the signs are the weight's. Of a rule
+            whose B comes nearer to the weight, what it lacked of it at first.
         feedback: What it was drawn from.
         seed: Of this layer.
-        passes: Forward passes so far, which number the fresh draws.
+        passes: Forward passes so far, which number the fresh draws; of a B that comes nearer, those that train.
         like: The layer's weight.
     """
 
@@ -57,6 +58,7 @@ class LayerFeedback(nn.Module):
     ) -> None:
         super().__init__()
         self.follows_signs, self.fresh, self.seed = rule.follows_signs, rule.magnitudes is Magnitudes.FRESH, seed
+        self.approach = rule.approach
         self.size = glorot(like) if rule.magnitudes is Magnitudes.ONE else 1.0
         kept = kept_of(rule, drawn, feedback, seed)
         self.register_buffer("matrix", None if kept is None else kept.to(like), persistent=False)
@@ -64,16 +66,20 @@ class LayerFeedback(nn.Module):
 
     def of_this_pass(self, weight: Tensor) -> Tensor | None:
         """The fixed or freshly drawn part of B; the sign of W is applied when it is needed."""
-        if self.fresh and transformed():
+        if (self.fresh or self.approach is not None) and transformed():
             raise DFAError(
-                "fresh magnitudes (brsf) are drawn anew in every pass, and inside torch.func (vmap, grad) a function "
-                "must change nothing. Use frsf or usf there, or call the model outside, with loss.backward()."
+                "the feedback of brsf and kp changes in every pass, and inside torch.func (vmap, grad) a function "
+                "must change nothing. Use fa, frsf or usf there, or call the model outside, with loss.backward()."
             )
         if is_distributed(weight) and self.matrix is not None:
             raise DFAError(TENSOR_PARALLEL)
-        if self.fresh and not in_backward():
+        if self.counts() and not in_backward():
             self.passes += 1
         return self.part(weight)
+
+    def counts(self) -> bool:
+        """Whether a pass that runs now has a number of its own."""
+        return self.fresh or (self.approach is not None and self.training and torch.is_grad_enabled())
 
     def __getattr__(self, name: str) -> Any:
         if name in ("weight", "bias"):  # tensor parallelism looks for them in every part of a layer
@@ -82,6 +88,10 @@ class LayerFeedback(nn.Module):
 
     def part(self, weight: Tensor) -> Tensor | None:
         """What `of_this_pass` gave last."""
+        if self.approach is not None:
+            assert self.matrix is not None
+            come = nearer if torch.compiler.is_compiling() else nearer_to
+            return come(weight.detach(), self.matrix, self.passes, 1.0 - self.approach)
         if not self.fresh:
             return self.matrix
         take = magnitudes if torch.compiler.is_compiling() else magnitudes_of
@@ -214,6 +224,24 @@ def magnitudes_of(row: Tensor, passes: Tensor, seed: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + int(passes)) ^ OWN)
     start = int(torch.randint(0, row.numel() - count + 1, (1,), generator=generator))
     return row[start : start + count]
+
+
+@torch.no_grad()
+def nearer_to(weight: Tensor, lacking: Tensor, passes: Tensor, left: float) -> Tensor:
+    """What lacks a share of `lacking`, of which `left` is left in every pass after the first."""
+    base = torch.full((), left, dtype=weight.dtype, device=weight.device)
+    return weight + base ** (passes - 1).clamp(min=0) * lacking
+
+
+@torch.library.custom_op("tinydfa::nearer", mutates_args=())
+def nearer(weight: Tensor, lacking: Tensor, passes: Tensor, left: float) -> Tensor:
+    """`nearer_to`, where a compiler would compute it again in the backward pass, when `passes` has changed."""
+    return nearer_to(weight, lacking, passes, left)
+
+
+@nearer.register_fake
+def _(weight: Tensor, lacking: Tensor, passes: Tensor, left: float) -> Tensor:
+    return torch.empty_like(weight)
 
 
 @torch.library.custom_op("tinydfa::magnitudes", mutates_args=())

@@ -26,7 +26,7 @@ from tinydfa.layerwise.layer_forward import put_back, put_in
 from tinydfa.passes.forward_pass import in_backward
 from tinydfa.passes.undisturbed import state_kept
 
-KEPT = ("feedback", "number", "passes")  # of each layer, in a saved state
+KEPT = ("feedback", "number", "passes", "lacking")  # of each layer, in a saved state; the last under some rules alone
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.|$)")
 
 
@@ -94,7 +94,8 @@ class Swap:
         for name, layer in self.layers.items():
             new = names.get(id(layer), name)
             if new != name:  # it was wrapped
-                self.state.update({f"{new}.{key}": self.state.pop(f"{name}.{key}") for key in KEPT})
+                held = [key for key in KEPT if f"{name}.{key}" in self.state]
+                self.state.update({f"{new}.{key}": self.state.pop(f"{name}.{key}") for key in held})
         with torch.inference_mode(False):
             self.take(here)
         new_modules = {id(module) for module in self.model.modules()} - kept
@@ -121,6 +122,8 @@ class Swap:
             if drawn is None or drawn.shape != weight.shape:
                 drawn = self.state[f"{name}.feedback"] = draw(weight, self.feedback, seed)
             passes = self.state.setdefault(f"{name}.passes", torch.zeros((), dtype=torch.int64))
+            if self.rule.approach is not None:  # from this weight on, B comes nearer to it
+                drawn = self.state.setdefault(f"{name}.lacking", drawn.to(weight) - weight)
             put_in(layer, use, LayerFeedback(self.rule, drawn, self.feedback, seed, passes, weight))
 
     def passes(self) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from tinydfa.rules.broadcast import DFA, DRTP, Backprop, Shallow, SignDFA, Terna
 from tinydfa.rules.calibrated import Calibrated
 from tinydfa.rules.estimated import FDFA, ForwardFitted, GrAPE
 from tinydfa.rules.fitted import Fitted
-from tinydfa.rules.layerwise import BRSF, FA, FRSF, USF, Layerwise
+from tinydfa.rules.layerwise import BRSF, FA, FRSF, KP, USF, Layerwise
 from tinydfa.rules.learned import DKP, EBD, Learning, Probe, Probed, Seen
 from tinydfa.rules.registry import BY_NAME, find_rule, registered
 
@@ -23,6 +23,7 @@ __all__ = [
     "FA",
     "FDFA",
     "FRSF",
+    "KP",
     "USF",
     "Backprop",
     "Broadcast",
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 _LIBRARY: tuple[type[Rule], ...] = (
-    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, DKP, EBD,
+    Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, KP, DKP, EBD,
     Fitted, FDFA, GrAPE, ForwardFitted, Calibrated
 )  # fmt: skip
 BY_NAME.update({kind.name: kind for kind in _LIBRARY})

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, fill
 from tinydfa import DFAError, Feedback, attach
+from tinydfa.rules import KP
 
 LAYERWISE = ["fa", "usf", "brsf", "frsf"]
 
@@ -222,3 +223,35 @@ def test_attention_is_not_silently_backpropagated():
 
     with pytest.raises((DFAError, UserWarning), match="attention"):
         attach(Attends(), "fa")
+
+
+def test_kolen_pollack_is_the_published_recursion_of_both_matrices():
+    """Two layers; W and B lose the same share and take the same step, as in the code of Akrout et al."""
+    decay, rate = 0.1, 0.5
+    net = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 3, bias=False)).double()
+    attachment = attach(net, KP(decay=decay), seed=5)
+    first, top = (net[0].weight.detach().clone(), net[2].weight.detach().clone())
+    back = attachment.state_dict()["layerwise"]["2.feedback"].double().clone()  # B of the top layer, at random
+    gap = back - top
+    for number in range(6):
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+        y = torch.randint(0, 3, (5,), generator=generator)
+        net.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        h = torch.tanh(x @ first.T)
+        error = error_of(h @ top.T, y)
+        for_top, for_first = error.T @ h, ((error @ back) * (1 - h**2)).T @ x
+        torch.testing.assert_close(net[2].weight.grad, for_top)
+        torch.testing.assert_close(net[0].weight.grad, for_first)
+        first, top, back = (
+            (1 - decay) * first - rate * for_first,
+            (1 - decay) * top - rate * for_top,
+            (1 - decay) * back - rate * for_top,
+        )
+        with torch.no_grad():
+            for layer in (net[0], net[2]):
+                layer.weight.mul_(1 - decay).sub_(rate * layer.weight.grad)
+        with torch.no_grad():
+            net(x)  # a pass that does not train changes nothing
+    torch.testing.assert_close(back - top, 0.9**6 * gap)
