@@ -22,7 +22,8 @@ from harness.tables import Cell, RunContext, Table, results
 from harness.tables.aggregate import RunKey, key_of, lines_of, wanted_runs
 
 DIED = "the process died: killed, out of memory, or crashed inside a library"
-MODULES = {"scoreboard": "reproduce.scoreboard.tables"}  # where tables are that no task has
+# Where tables are that no task has.
+MODULES = {"scoreboard": "reproduce.scoreboard.tables", "advice": "reproduce.advice.tables"}
 
 
 @dataclass(frozen=True)

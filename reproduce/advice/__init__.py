@@ -1,0 +1,1 @@
+"""What to try when DFA is worse than shallow training: one small Transformer as people write it, changed in one way."""
