@@ -7,6 +7,14 @@ from enum import StrEnum
 
 from tinydfa.examining.needs import Needs
 
+# What docs/what-to-try.md says and measures, in its order.
+ADVICE = (
+    "place the norms after the sums (post-norm): signals keep their size from block to block",
+    "let the feedback learn: fdfa, or fitted with the error taken before the last layer",
+    "use fewer points: one after the first block leaves the blocks above it to backpropagation",
+    "try a third of the learning rate and three times it",
+)
+
 
 class Status(StrEnum):
     """What trains a parameter."""
@@ -67,6 +75,7 @@ class Diagnosis:
         looks: Of a rule that looks at some passes, how often it has; empty for others.
         input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
         memory: What a step keeps for its backward pass, by block; None where nothing is cut.
+        advice: What to try if the model learns less than by `shallow`; empty for rules whose feedback is not fixed.
         findings: What to change; empty when all is well.
     """
 
@@ -83,6 +92,7 @@ class Diagnosis:
     looks: str = ""
     input_gradients: tuple[int, int] = (0, 0)
     memory: Needs | None = None
+    advice: tuple[str, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -139,4 +149,7 @@ class Diagnosis:
         lines += [] if self.memory is None else [str(self.memory), ""]
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
+        if self.advice:
+            lines += ["", "if it learns less than by shallow, in this order (docs/what-to-try.md):"]
+            lines += [f"- {advice}" for advice in self.advice]
         return "\n".join(lines)

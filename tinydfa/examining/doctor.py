@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinydfa.attaching.attachment import Attachment
 from tinydfa.examining.alignment import method_of
-from tinydfa.examining.diagnosis import Diagnosis, Fault, Finding, Status
+from tinydfa.examining.diagnosis import ADVICE, Diagnosis, Fault, Finding, Status
 from tinydfa.examining.examination import Around, Examination, Gradients, LossFn
 from tinydfa.examining.needs import memory_needs
 from tinydfa.head import Head
@@ -66,6 +66,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = points_of(attachment, examined)
+    diagnosis.advice = ADVICE if rule.broadcasts and not rule.learns else ()
     if around is not None:
         diagnosis.crossed, diagnosis.shared = around.crossed, around.shared
     projector = link.settings.feedback.projector

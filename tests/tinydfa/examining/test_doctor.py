@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import batch
 from tinydfa import DFAError, DFALayer, Fault, Method, Status, attach, attachment_of, doctor
+from tinydfa.examining.diagnosis import ADVICE
 from tinydfa.rules import FDFA, Calibrated, Fitted
 
 
@@ -213,3 +214,16 @@ def test_a_rule_that_looks_is_found_healthy_and_its_looks_are_counted(rule, says
     assert says in str(report)
     assert torch.equal(attachment.effective_feedback(), before)
     assert attachment.head.forwards == 3
+
+
+def test_the_doctor_says_what_the_page_says_where_the_feedback_is_fixed():
+    page = " ".join((Path(__file__).parents[3] / "docs" / "what-to-try.md").read_text(encoding="utf-8").split())
+    said = [page.index(f"**{advice}**") for advice in ADVICE]
+    assert said == sorted(said)
+    for rule, told in (("dfa", True), ("sdfa", True), ("fitted", False), ("bp", False), ("shallow", False)):
+        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        attach(net, rule, points=["1"])
+        report = doctor(net, torch.randn(5, 4), lambda net, x: net(x).square().mean(), compile=False, autocast=False)
+        assert report.advice == (ADVICE if told else ())
+        assert all((f"- {advice}" in str(report)) is told for advice in ADVICE)
+        assert report.healthy
