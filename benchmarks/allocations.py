@@ -23,6 +23,7 @@ def peak_of(recorded: profile, device: str = "cpu") -> int:
     """The same of what a profiler with `profile_memory` has recorded."""
     kind = torch.device(device).type
     assert recorded.profiler is not None
+    assert recorded.profiler.kineto_results is not None
     events = recorded.profiler.kineto_results.experimental_event_tree()
     sizes: dict[int, int] = {}
     held = peak = 0

@@ -72,7 +72,7 @@ def run(column: Column, method: str, rate: float, seed: int, context: RunContext
     else:
         options["dataset"] = column.dataset
 
-    class Settled(module.Config):  # type: ignore[misc,name-defined]
+    class Settled(module.Config):  # type: ignore[name-defined]
         """The arguments of the task's command, with a preset that has no name there."""
 
         def resolve(self) -> Any:

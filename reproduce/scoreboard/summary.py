@@ -77,7 +77,9 @@ def score(column: Column, method: str, lines: Sequence[Line]) -> Score:
         if (line["preset"], line["method"]) == (key(column, rate), method)
     ]
     finite = [value for value in values if value is not None and math.isfinite(value)]
-    cost = next((line["result"]["metrics"] for line in lines if line["method"] == method and is_cost(line)), {})
+    cost: dict[str, Any] = next(
+        (line["result"]["metrics"] for line in lines if line["method"] == method and is_cost(line)), {}
+    )
     if method == "bp":
         cost = {"step_ratio": 1.0, "memory_ratio": 1.0}
     return Score(
