@@ -22,12 +22,12 @@ from graphs.train import train_epoch as train_graph
 from harness.methods import rule_of
 from harness.run.allocator import keep_freed_memory
 from tinydfa import Method, attach
-from vision.data.sets import Split
+from vision.data.splits import Split
 from vision.models.build import build_model
 from vision.optimizers import make_optimizer
 from vision.preset import Preset
 from vision.presets import PRESETS
-from vision.train import train_epoch
+from vision.training import train_epoch
 
 SMALL_NETS = (Method.BP, Method.SHALLOW, Method.DFA, Method.DRTP, Method.FA)
 EVERYWHERE = (Method.BP, Method.SHALLOW, Method.DFA)

@@ -23,12 +23,13 @@ import torch
 from benchmarks.environment import save
 from benchmarks.timing import Step, interleave, ratio
 from tinydfa import Method, attach
-from vision.data.sets import Data, load_data
+from vision.data.sets import load_data
+from vision.data.splits import Data
 from vision.models.build import build_model
 from vision.optimizers import make_optimizer
 from vision.preset import Preset
 from vision.presets import PRESETS
-from vision.train import evaluate, train_epoch
+from vision.training import evaluate, train_epoch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,35 +9,33 @@ first epoch of the best error on those.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from harness import config
+from harness import config, processes
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
 from harness.methods import rule_of, slug
-from harness.precision import Precision, autocast, check_precision, products
+from harness.precision import Precision, check_precision, products
 from harness.run import NullRun, Run
+from harness.run.launch import check_launch
 from harness.run.memory import MemoryConfig
 from harness.seeds import seed_everything
-from tinydfa import Attachment, attach
-from vision.alignment import batch_alignment
-from vision.data.sets import Data, Split, load_data
-from vision.history import History
-from vision.losses import LOSSES, wrong
+from tinydfa import attach
+from vision.data.sets import load_data
+from vision.data.splits import Data
+from vision.losses import LOSSES
 from vision.models.build import build_model
-from vision.optimizers import make_optimizer
 from vision.preset import Preset
 from vision.presets import find_preset
+from vision.training import batch_alignment, check_batches, check_processes, feedback_of, fit
 
-EVALUATION_BATCH = 1000
 WITHOUT = {"dropout": ("cnn", "lenet", "lenet-mnist", "resnet20", "resnet56"), "act": ("resnet20", "resnet56")}
 LARGEST = 1024  # height and width of one's own images
 
@@ -133,7 +131,7 @@ def train(
     Args:
         config: The run.
         run: Its folder; None: it leaves none.
-        data: The images, if they were loaded already.
+        data: The images on the device, if they were loaded already.
         preset: What is trained; None: what the arguments of `config` mean.
 
     Returns:
@@ -143,95 +141,24 @@ def train(
         UserError: an impossible configuration, missing or damaged data, or a loss that is not finite.
     """
     preset = preset or config.resolve()
-    device = pick_device(config.device)
-    data = (data or load_preset_data(preset, config)).to(device)
+    data = data or load_preset_data(preset, config, pick_device(config.device))
     check(preset, data)
     run = run or NullRun("vision", resolved(config, preset))
     seed_everything(config.seed)
+    device = data.train.x.device
     model = build_model(preset, data.shape, data.outputs).to(device)
-    feedback = replace(preset.feedback, seed=config.seed)
-    attachment = attach(model, preset.method, feedback=feedback, memory=config.keeps(preset.method))
-    optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
-    history = History()
-    state: dict[str, Any] = {"model": model, "attachment": attachment, "optimizer": optimizer}
-    state |= {"scheduler": scheduler, "history": history}
-    done = run.resume(state)
-    for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
-        if history.has_settled(preset.tolerance):
-            break
-        begin = perf_counter()
-        loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
-        scheduler.step()
-        numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
-        history.add(perf_counter() - begin, alignment(config, model, attachment, data, preset), **numbers)
-        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
-        if epoch % config.checkpoint_every == 0:
-            run.save(epoch, **state)
+    keeps = config.keeps(preset.method)
+    attachment = attach(model, preset.method, feedback=feedback_of(preset, config.seed), memory=keeps)
+    batch = data.test.drawn(preset.batch, config.seed)
+
+    def alignment() -> dict[str, float]:
+        with products(preset.precision):
+            return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
+
+    measure = alignment if config.alignment else None
+    history = fit(run, model, attachment, data, preset, measure=measure, checkpoint_every=config.checkpoint_every)
     curves = history.curves() | first_weights(model, config.keep_weights)
     return run.finish(model=preset.model, metrics=history.metrics(), curves=curves, device=device)
-
-
-def train_epoch(
-    model: nn.Module, data: Split, optimizer: torch.optim.Optimizer, preset: Preset, attachment: Attachment
-) -> tuple[float, float | None]:
-    """One pass over the training data; mean loss and share of wrong answers (None: regression) over its samples."""
-    model.train()
-    loss_fn = LOSSES[preset.loss]
-    total, seen = torch.zeros(2, device=data.x.device), 0
-    for x, y in data.batches(preset.batch, flip=preset.flip, drop_last=preset.drop_last):
-        attachment.target = y
-        optimizer.zero_grad()
-        with products(preset.precision):
-            with autocast(preset.precision, x):
-                output = model(x)
-            loss = loss_fn(output, y)
-            (loss * len(x) if preset.reduction == "sum" else loss).backward()
-        optimizer.step()
-        total += scores(loss, output, y)
-        seen += len(x)
-    return shares(total, seen)
-
-
-def evaluations(model: nn.Module, data: Data, preset: Preset) -> dict[str, float | None]:
-    """Loss and error on the test data, error on what was held out."""
-    test_loss, test_error = evaluate(model, data.test, preset)
-    val_error = None if data.val is None else evaluate(model, data.val, preset)[1]
-    return {"val_error": val_error, "test_loss": test_loss, "test_error": test_error}
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Split, preset: Preset) -> tuple[float, float | None]:
-    """Mean loss and share of wrong answers (None: regression) over all samples, dropout off."""
-    model.eval()
-    total = torch.zeros(2, device=data.x.device)
-    for x, y in data.batches(EVALUATION_BATCH, shuffle=False):
-        with products(preset.precision), autocast(preset.precision, x):
-            output = model(x)
-        total += scores(LOSSES[preset.loss](output, y), output, y)
-    return shares(total, len(data))
-
-
-@torch.no_grad()
-def scores(loss: Tensor, output: Tensor, target: Tensor) -> Tensor:
-    """Sums over a batch, ``[2]``: loss, and wrong answers (not a number for a regression). Nothing waits for a GPU."""
-    misses = output.new_tensor(math.nan) if target.is_floating_point() else wrong(output, target)
-    return torch.stack([loss * len(target), misses])
-
-
-def shares(total: Tensor, samples: int) -> tuple[float, float | None]:
-    """Sums as means over `samples`."""
-    loss, error = (total / samples).tolist()
-    return loss, None if math.isnan(error) else error
-
-
-def alignment(config: Config, model: nn.Module, attachment: Attachment, data: Data, preset: Preset) -> dict[str, float]:
-    """Cosine with backpropagation by feedback point on test images drawn by the seed, if the run asks for it."""
-    if not config.alignment:
-        return {}
-    batch = data.test.drawn(preset.batch, config.seed)
-    with products(preset.precision):
-        return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
 
 
 def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
@@ -243,10 +170,11 @@ def first_weights(model: nn.Module, units: int) -> dict[str, Any]:
 
 
 def check(preset: Preset, data: Data) -> None:
-    """Raise `UserError` where the preset asks for something that the data does not have."""
+    """Raise `UserError` where the preset asks for something that the data, or several processes, do not have."""
     check_batches(preset, data)
     with torch.device("meta"):
         model = build_model(preset, data.shape, data.outputs)
+    check_processes(preset, model, processes.current().size)
     if preset.freeze_convs and not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         raise UserError(
             f"--freeze-convs: this network ({preset.model}) has no convolutions. Leave it out, or use another --model."
@@ -262,18 +190,19 @@ def check(preset: Preset, data: Data) -> None:
         raise UserError(f"--loss {preset.loss} needs classes, and {data.name} is a regression. Use --loss mse.")
 
 
-def check_batches(preset: Preset, data: Data) -> None:
-    """Raise `UserError` where no batch can be made as the preset says."""
-    count = len(data.train)
-    if preset.drop_last and preset.batch > count:
-        raise UserError(f"--batch {preset.batch} leaves no whole batch of {count} samples. Make it {count} or less.")
-    if preset.flip and len(data.shape) != 3:
-        raise UserError(f"the preset mirrors images, and the samples of {data.name} are vectors. Use another preset.")
+def load_preset_data(preset: Preset, config: Config, device: torch.device) -> Data:
+    """The images of `config`, prepared as the preset says, on `device`."""
+    data = processes.current().once(partial(read_preset_data, preset, config)).to(device)
+    if preset.train_images is None:
+        return data
+    if config.train_images is not None and config.train_images > len(data.train):
+        raise UserError(f"--train-images {config.train_images}: there are {len(data.train)} to train on. Give fewer.")
+    return replace(data, train=data.train.drawn(preset.train_images, config.seed))
 
 
-def load_preset_data(preset: Preset, config: Config) -> Data:
-    """The images of `config`, prepared as the preset says."""
-    data = load_data(
+def read_preset_data(preset: Preset, config: Config) -> Data:
+    """The images of `config`, as they are read."""
+    return load_data(
         config.dataset,
         config.data_dir,
         normalise=preset.normalise,
@@ -283,11 +212,6 @@ def load_preset_data(preset: Preset, config: Config) -> Data:
         image_dir=config.image_dir,
         image_size=config.image_size,
     )
-    if preset.train_images is None:
-        return data
-    if config.train_images is not None and config.train_images > len(data.train):
-        raise UserError(f"--train-images {config.train_images}: there are {len(data.train)} to train on. Give fewer.")
-    return replace(data, train=data.train.drawn(preset.train_images, config.seed))
 
 
 def resolved(config: Config, preset: Preset) -> dict[str, Any]:
@@ -300,13 +224,16 @@ def resolved(config: Config, preset: Preset) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Run the command."""
     preset = config.resolve()
+    check_launch("vision", preset.precision)
+    device = processes.join(config.device)
     name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.data_name}-{config.seed}"
     settings = resolved(config, preset) | {"device": config.device, "data_dir": config.data_dir}
-    data = load_preset_data(preset, config)  # before the folder is made: a missing file should not leave one behind
+    data = load_preset_data(preset, config, device)  # before the folder: a missing file should not leave one behind
     check(preset, data)
-    check_precision(preset.precision, pick_device(config.device))
+    check_precision(preset.precision, device)
     with Run("vision", name, settings, config.out, config.resume) as run:
-        train(config, run, data)
+        train(config, run, data, preset)
+    processes.leave()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from tests.fuzz.formats import Format
-from vision.data.sets import Data, load_data
+from vision.data.sets import load_data
+from vision.data.splits import Data
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")

@@ -13,8 +13,8 @@ import torch
 from harness.errors import UserError
 from harness.run import Run
 from tinydfa import Method, attach
-from vision import train
-from vision.data.sets import Data, Split
+from vision import train, training
+from vision.data.splits import Data, Split
 from vision.history import History
 from vision.train import Config
 
@@ -67,11 +67,11 @@ def test_loss_and_error_are_means_over_samples_also_when_the_last_batch_is_small
     model = torch.nn.Linear(4, 10)
     preset = replace(Config(method=Method.BP).resolve(), loss="ce", lr=1e-12, batch=3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
-    loss, share = train.train_epoch(model, data.train, optimizer, preset, attach(model, Method.BP))
+    loss, share = training.train_epoch(model, data.train, optimizer, preset, attach(model, Method.BP))
     logits = model(x)
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
     assert share == pytest.approx((logits.argmax(1) != y).float().mean().item())
-    assert train.evaluate(model, data.test, preset) == pytest.approx((loss, share), rel=1e-5)
+    assert training.evaluate(model, data.test, preset) == pytest.approx((loss, share), rel=1e-5)
 
 
 def test_the_sum_over_a_batch_is_the_mean_at_a_rate_as_many_times_larger():
@@ -84,7 +84,7 @@ def test_the_sum_over_a_batch_is_the_mean_at_a_rate_as_many_times_larger():
         model = torch.nn.Linear(4, 10)
         optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         attachment = attach(model, Method.BP)
-        train.train_epoch(model, Split(x, y), optimizer, replace(preset, reduction=reduction), attachment)
+        training.train_epoch(model, Split(x, y), optimizer, replace(preset, reduction=reduction), attachment)
         weights.append(model.weight.detach())
     torch.testing.assert_close(*weights)
 
@@ -162,17 +162,17 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
     whole = train.train(config)
 
     epochs = iter(range(100))
-    train_epoch = train.train_epoch
+    train_epoch = training.train_epoch
 
     def killed_in_the_fourth_epoch(*arguments):
         if next(epochs) == 3:
             raise KilledError
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(train, "train_epoch", killed_in_the_fourth_epoch)
+    monkeypatch.setattr(training, "train_epoch", killed_in_the_fourth_epoch)
     with pytest.raises(KilledError):
         train.main(replace(config, out=tmp_path))
-    monkeypatch.setattr(train, "train_epoch", train_epoch)
+    monkeypatch.setattr(training, "train_epoch", train_epoch)
     torch.manual_seed(999)
     train.main(replace(config, out=tmp_path, resume=True))
     resumed = json.loads((tmp_path / "result.json").read_text())
@@ -221,7 +221,7 @@ def test_a_mistake_leaves_no_folder_and_says_what_is_wrong(options, complaint, t
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_checkpoint_kept(tmp_path):
     config = Config(epochs=3, checkpoint_every=1, out=tmp_path, optimizer="sgd")
-    data = train.load_preset_data(config.resolve(), config)
+    data = train.load_preset_data(config.resolve(), config, torch.device("cpu"))
 
     class Poisoned(Split):
         def to(self, device):

@@ -42,7 +42,8 @@ def refuse_large_ids(ids: Tensor, outputs: int) -> None:
                 "negative for no label."
             )
 
-    when_known(ids.max(), refuse)
+    if ids.numel():  # a process may have no sample of a small last batch
+        when_known(ids.max(), refuse)
 
 
 def refuse_strange_indices(slots: Sequence[Slot], indices: Sequence[Tensor], samples: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from time import perf_counter
 from typing import Any, Literal
 
 from harness import config
@@ -26,12 +25,11 @@ from tinydfa import Method, attach
 from vision.bottleneck.model import alignments, bottleneck_net
 from vision.bottleneck.prealign import prealign
 from vision.bottleneck.preset import Bottleneck
-from vision.data.sets import Data, load_data
-from vision.history import History
+from vision.data.sets import load_data
+from vision.data.splits import Data
 from vision.losses import LOSSES
-from vision.optimizers import make_optimizer
 from vision.preset import Preset
-from vision.train import check_batches, evaluations, train_epoch
+from vision.training import check_batches, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,26 +87,19 @@ def train(
     features = math.prod(data.shape)
     model = bottleneck_net(features, data.outputs, setting.width, setting.kept, preset.batch, config.seed).to(device)
     attachment = attach(model, Method.DFA, feedback=replace(preset.feedback, seed=config.seed))
+    loss_fn = LOSSES[preset.loss]
     if setting.init == "pai":
         batch = data.train.drawn(preset.batch, config.seed)
-        prealign(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
+        prealign(model, attachment, batch.x, batch.y, loss_fn)
     attachment.method = preset.method
-    optimizer = make_optimizer(preset.optimizer, model, preset.lr, preset.weight_decay)
-    history = History()
-    state = {"model": model, "attachment": attachment, "optimizer": optimizer, "history": history}
-    done, test_batch = run.resume(state), data.test.drawn(preset.batch, config.seed)
-    for epoch in run.track(range(done + 1, preset.epochs + 1), f"b = {setting.kept}, {setting.init}"):
-        begin = perf_counter()
-        loss, error = train_epoch(model, data.train, optimizer, preset, attachment)
-        numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
-        found = {}
-        if preset.method is not Method.BP:
-            with products(preset.precision):
-                found = alignments(model, attachment, test_batch.x, test_batch.y, LOSSES[preset.loss])
-        history.add(perf_counter() - begin, found, **numbers)
-        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
-        if epoch % config.checkpoint_every == 0:
-            run.save(epoch, **state)
+    test = data.test.drawn(preset.batch, config.seed)
+
+    def alignment() -> dict[str, float]:
+        with products(preset.precision):
+            return alignments(model, attachment, test.x, test.y, loss_fn)
+
+    measure = None if preset.method is Method.BP else alignment
+    history = fit(run, model, attachment, data, preset, measure=measure, checkpoint_every=config.checkpoint_every)
     return run.finish(model="bottleneck", metrics=history.metrics(), curves=history.curves(), device=device)
 
 

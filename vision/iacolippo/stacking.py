@@ -37,8 +37,8 @@ from harness.errors import UserError
 from harness.run import NullRun, Run
 from harness.seeds import seed_everything
 from tinydfa import Attachment, Method, attach
-from vision.alignment import batch_alignment
-from vision.data.sets import Data, Split, load_data
+from vision.data.sets import load_data
+from vision.data.splits import Data, Split
 from vision.iacolippo.presets import notebook
 from vision.iacolippo.rd_layer import RDLayer, Rule, attach_rule, attainable_cosine
 from vision.losses import LOSSES, wrong
@@ -46,7 +46,7 @@ from vision.models.fully_connected import FullyConnected
 from vision.models.layers import initialise
 from vision.optimizers import make_optimizer
 from vision.preset import Preset
-from vision.train import evaluate, train_epoch
+from vision.training import batch_alignment, evaluate, train_epoch
 
 HIDDEN = 800
 TOPS = ("dense", "rd-bp", "rd-dfa", "rd-dfa-one", "rd-dfa-r", "rd-shallow")

@@ -18,6 +18,7 @@ from harness.tables import RunContext
 from harness.tables.aggregate import wanted_runs
 from reproduce.execute import Job, Outcome, keep
 from tinydfa import Feedback, Method, attach
+from vision import training
 from vision.bottleneck import train as bottleneck
 from vision.bottleneck.figures import figures
 from vision.bottleneck.model import MaskedLinear, alignments, bottleneck_net, mean_cosine
@@ -232,17 +233,17 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, cap
     config = Config(width=32, size=8, init="pai", epochs=7, checkpoint_every=3)
     whole = bottleneck.train(config)
     steps = iter(range(100))
-    train_epoch = bottleneck.train_epoch
+    train_epoch = training.train_epoch
 
     def killed_in_the_fifth_epoch(*arguments):
         if next(steps) == 4:
             raise KilledError
         return train_epoch(*arguments)
 
-    monkeypatch.setattr(bottleneck, "train_epoch", killed_in_the_fifth_epoch)
+    monkeypatch.setattr(training, "train_epoch", killed_in_the_fifth_epoch)
     with pytest.raises(KilledError):
         bottleneck.main(replace(config, out=tmp_path))
-    monkeypatch.setattr(bottleneck, "train_epoch", train_epoch)
+    monkeypatch.setattr(training, "train_epoch", train_epoch)
     torch.manual_seed(999)
     bottleneck.main(replace(config, out=tmp_path, resume=True))
     resumed = json.loads((tmp_path / "result.json").read_text())

@@ -8,7 +8,8 @@ import torch
 
 from harness.errors import UserError
 from tests.vision.data.image_files import jpeg, random_images, write_cifar_folder, write_idx_set, write_pack
-from vision.data.sets import Split, load_data
+from vision.data.sets import load_data
+from vision.data.splits import Split
 
 
 def rows_of(split):

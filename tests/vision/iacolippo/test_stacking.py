@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.run import NullRun
 from tests.draws import feedback_generator
 from tinydfa import Method
-from vision.data.sets import Data, Split
+from vision.data.splits import Data, Split
 from vision.iacolippo import stacking
 from vision.iacolippo.stacking import (
     TOPS,
