@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -36,6 +37,8 @@ Method = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
     """The options of every `train` command. A task adds its preset and its data set (see `harness.options`)."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}  # options of before: name to what is given now
 
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""

@@ -64,8 +64,9 @@ def parse(config_class: type[T], words: Sequence[str]) -> T:
     chosen = _choose(config_class, before)
     default = None if chosen is None else config_class(preset=chosen)
     shown = _flat(default) if default is not None else _defaults(config_class)
+    _refuse_old(getattr(config_class, "renamed", {}), {*typed(words), *settings})
     _refuse_unknown(path, settings, shown)
-    config = _tyro(config_class, [*_words(settings, shown), *words], default=default)
+    config = _tyro(config_class, [*_words(settings, shown), *_flags(words, shown)], default=default)
     if hasattr(config, "check"):
         config.check(typed(words))
     return config
@@ -188,6 +189,27 @@ def _unlike(name: str, value: Any) -> Iterator[str]:
         yield from (option(name), "None")
     else:
         raise UserError(f"{FILE}: {name} is {value}, which no option says and the preset has otherwise.")
+
+
+def _flags(words: Sequence[str], shown: Mapping[str, Any]) -> Iterator[str]:
+    """`words` with ``--flag True`` and ``--flag False``, as they once were written, as ``--flag`` and ``--no-flag``."""
+    flags = {option(name): name for name, value in shown.items() if isinstance(value, bool)}
+    before = ""
+    for word in [*words, ""]:
+        name, equals, value = before.partition("=")
+        said = value if equals else word
+        if name in flags and said in ("True", "False"):
+            yield name if said == "True" else option(f"no_{flags[name]}")
+            before = word if equals else ""
+            continue
+        if before:
+            yield before
+        before = word
+
+
+def _refuse_old(renamed: Mapping[str, str], names: Iterable[str]) -> None:
+    for name in sorted(set(names) & renamed.keys()):
+        raise UserError(f"{option(name)} is called {renamed[name]} now. Give that.")
 
 
 def _refuse_unknown(path: Path | None, settings: Mapping[str, Any], shown: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -36,6 +37,7 @@ PRESETS = {"small": SMALL, "large": replace(SMALL, model="large", lr=0.003, tied
 class Config(BaseConfig):
     """Train something."""
 
+    renamed: ClassVar = {"rate": "--lr"}
     preset: Flat[Preset]
     named: PresetName = None
     dataset: str = "synthetic"
@@ -114,3 +116,17 @@ def test_a_file_that_is_wrong_is_named(tmp_path, text, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"--config .*gone\.yaml cannot be read .*Name a YAML file"):
         parse(Config, ["--config", str(tmp_path / "gone.yaml")])
+
+
+def test_an_option_by_its_old_name_is_told_the_new_one(tmp_path):
+    for words in (["--rate", "3"], ["--rate=3"], written(tmp_path, "rate: 3")):
+        with pytest.raises(UserError, match="--rate is called --lr now"):
+            parse(Config, words)
+
+
+def test_a_flag_may_be_said_with_true_or_false_as_before():
+    assert parse(Config, ["--tied", "True", "--seed", "3"]) == parse(Config, ["--tied", "--seed", "3"])
+    assert parse(Config, ["--tied=True"]).preset.tied
+    for words in (["--tied", "False"], ["--tied=False"]):
+        assert not parse(Config, ["--model", "large", *words]).preset.tied
+    assert parse(Config, ["--dataset", "True"]).dataset == "True"
