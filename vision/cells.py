@@ -12,7 +12,6 @@ from harness.tables import Cell, RunContext
 from harness.tables.results import slim
 from tinydfa import Method
 from vision import train
-from vision.preset import Preset
 
 UNITS = 25  # whose first-layer weights are kept for the report
 
@@ -31,19 +30,20 @@ def run_cell(
     """
     preset = preset_of(cell, context, quick)
     config = train.Config(
+        preset=preset,
         dataset=cell.dataset,
         seed=seed,
         data_dir=context.data_dir,
         device=context.device,
-        alignment=preset.method not in (Method.BP, Method.SHALLOW),
+        alignment_every=None if preset.method in (Method.BP, Method.SHALLOW) else 1,
         keep_weights=UNITS if keep_weights and seed == 0 else 0,
     )
-    return slim(train.train(config, preset=preset))
+    return slim(train.train(config))
 
 
-def preset_of(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> Preset:
+def preset_of(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> Any:
     """The preset of `cell` at the length of `context`, with bfloat16 products only where they are no slower."""
-    preset: Preset = replace(cell.preset, **lengths(cell, context, quick))
+    preset = replace(cell.preset, **lengths(cell, context, quick))
     return preset if preset.precision == "fp32" else replace(preset, precision=fastest(pick_device(context.device)))
 
 

@@ -1,8 +1,8 @@
 """The command `python -m vision.linear`; see `vision.iacolippo.linear`."""
 
-from vision.iacolippo.linear import Config, main
+from vision.iacolippo.linear import ALONE, Config, load, train_and_draw
 
 if __name__ == "__main__":
-    from harness import cli
+    from harness.command import command
 
-    cli.run(Config, main)
+    command("vision", Config, load, train_and_draw, alone=ALONE)

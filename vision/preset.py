@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
+from harness.methods import named
+from harness.options import Fixed
 from harness.precision import Precision
 from tinydfa import Feedback
 from vision.losses import LOSSES
@@ -18,38 +21,66 @@ MODELS = ("fc", "topology", "cnn", "lenet", "lenet-mnist", "resnet20", "resnet56
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """All that decides a number; the data set, paths and devices belong to the command line."""
+    """All that decides a number. Its fields are options; the data set, paths and devices are those of the command."""
 
-    method: str
+    method: MethodOption
     model: str = "fc"
-    hidden: tuple[int, ...] = (500,)  # fc: widths of the hidden layers
-    topology: str = ""  # topology: the string of the DRTP release
-    act: str = "tanh"  # of the hidden layers
-    output_act: str = "none"  # none: logits
+    """fc, topology, cnn, lenet, lenet-mnist, resnet20 or resnet56."""
+    hidden: tuple[int, ...] = (500,)
+    """fc: widths of the hidden layers, such as 1000 1000."""
+    topology: str = ""
+    """The layers of model topology, such as CONV_32_5_1_2_FC_1000_FC_10; chooses that model."""
+    act: str = "tanh"
+    """Activation of the hidden layers: tanh, relu, sigmoid, leaky-relu-0.1 ..."""
+    output_act: str = "none"
+    """Activation of the output, before the loss; none: logits."""
     batch_norm: bool = False
+    """Batch normalisation after the hidden activations."""
     input_dropout: float = 0.0
-    conv_dropout: float = 0.0  # cnn: before the activations of convolutions
-    inner_dropout: float = 0.0  # before the activations of fully connected layers (arXiv 1906.04554)
-    dropout: float = 0.0  # of the outputs of fully connected layers, above their feedback points (Frenkel et al. 2021)
-    freeze_convs: bool = False  # convolutions keep their random weights
+    """Dropout of the input."""
+    conv_dropout: float = 0.0
+    """Dropout before the activations of convolutions (arXiv 1906.04554)."""
+    inner_dropout: float = 0.0
+    """Dropout before the activations of fully connected layers (arXiv 1906.04554)."""
+    dropout: float = 0.0
+    """Dropout of the outputs of fully connected layers, above their feedback points (Frenkel et al. 2021)."""
+    freeze_convs: bool = False
+    """Convolutions keep their random weights."""
     init: str = "default"
+    """Initial weights: default (PyTorch's), he, xavier, normal or zero."""
     loss: str = "bce"
-    reduction: Literal["mean", "sum"] = "mean"  # over the samples of a batch
-    feedback: Feedback = field(default_factory=Feedback)  # its seed is the run's
+    """ce, bce, bce-sum or mse."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """The gradient is that of the mean loss over a batch, or of the sum."""
+    feedback: Fixed[Feedback] = field(default_factory=Feedback)  # its seed is the run's
     optimizer: str = "adam"
+    """sgd, momentum, nag, adam or rmsprop."""
     lr: float = 1e-3
+    """Learning rate."""
     weight_decay: float = 0.0
-    milestones: tuple[int, ...] = ()  # epochs after which the learning rate is divided by 10
+    """Weight decay of the optimiser."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the learning rate is divided by 10."""
     batch: int = 100
+    """Images a step, over all processes."""
     drop_last: bool = False
+    """Leave out a last batch that is smaller."""
     epochs: int = 100
-    tolerance: float = 0.0  # stop when the training error of an epoch changes by no more than this share; 0: never
-    normalise: bool = False  # pixels to zero mean and unit deviation per channel
+    """Passes over the training data."""
+    tolerance: float = 0.0
+    """Stop when the training error of an epoch changes by no more than this share; 0: never."""
+    normalise: bool = False
+    """Shift and scale pixels to mean 0 and deviation 1 per channel."""
     pad_to: int | None = None
-    hold_out: int = 0  # training images that choose the epoch which is reported; 0: the last one is
-    flip: bool = False  # mirror training images at random
-    train_images: int | None = None  # train on that many alone; None: on all
-    precision: Precision = "fp32"  # bf16: products and convolutions of numbers rounded to bfloat16
+    """Height and width that images are padded to."""
+    hold_out: int = 0
+    """Training images that choose the epoch which is reported; 0: the last epoch is."""
+    flip: bool = False
+    """Mirror training images at random."""
+    train_images: int | None = None
+    """Train on that many images alone, drawn by the seed."""
+    precision: Precision = "fp32"
+    """bf16: products and convolutions of numbers rounded to bfloat16."""
 
     def __post_init__(self) -> None:
         for name in ("input_dropout", "conv_dropout", "inner_dropout", "dropout"):
@@ -68,6 +99,21 @@ class Preset:
         ):
             if getattr(self, what) not in known:
                 raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
+        object.__setattr__(self, "method", named(self.method))
+
+
+# Options that do something for some models alone.
+NEEDS = {
+    "hidden": ("model", ("fc",)),
+    "topology": ("model", ("topology",)),
+    "act": ("model", ("fc", "topology", "cnn", "lenet", "lenet-mnist")),
+    "output_act": ("model", ("fc", "topology")),
+    "batch_norm": ("model", ("fc", "cnn")),
+    "input_dropout": ("model", ("fc", "cnn")),
+    "conv_dropout": ("model", ("cnn",)),
+    "inner_dropout": ("model", ("fc", "cnn")),
+    "dropout": ("model", ("fc", "topology")),
+}
 
 
 def _check_widths(hidden: tuple[int, ...]) -> None:

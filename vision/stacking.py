@@ -1,8 +1,8 @@
 """The command `python -m vision.stacking`; see `vision.iacolippo.stacking`."""
 
-from vision.iacolippo.stacking import Config, main
+from vision.iacolippo.stacking import ALONE, Config, load, stack
 
 if __name__ == "__main__":
-    from harness import cli
+    from harness.command import command
 
-    cli.run(Config, main)
+    command("vision", Config, load, stack, alone=ALONE)

@@ -39,9 +39,10 @@ def fit(
     attachment: Attachment,
     data: Data,
     preset: Preset,
+    measure: Measure,
     *,
-    measure: Measure | None = None,
-    checkpoint_every: int = 10,
+    alignment_every: int | None,
+    checkpoint_every: int,
 ) -> History:
     """Train for the epochs of `preset`, from where `run` stopped.
 
@@ -51,8 +52,9 @@ def fit(
         attachment: What is attached to it.
         data: The images.
         preset: The optimiser, the loss, the batches and the epochs.
-        measure: Called after every epoch; None: alignment is not measured.
-        checkpoint_every: Epochs between checkpoints.
+        measure: Measures the alignment.
+        alignment_every: Epochs between two measurements; None: there are none.
+        checkpoint_every: Epochs between checkpoints; the last epoch has one, too.
 
     Raises:
         NonFiniteLoss: training diverged.
@@ -72,11 +74,17 @@ def fit(
         loss, error = train_epoch(net, data.train, optimizer, preset, attachment)
         scheduler.step()
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
-        history.add(perf_counter() - begin, {} if measure is None else measure(), **numbers)
+        measured = measure() if is_due(epoch, alignment_every, preset.epochs) else {}
+        history.add(perf_counter() - begin, measured, **numbers)
         run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
-        if epoch % checkpoint_every == 0:
+        if is_due(epoch, checkpoint_every, preset.epochs):
             run.save(epoch, **state)
     return history
+
+
+def is_due(epoch: int, every: int | None, last: int) -> bool:
+    """Whether something is done after `epoch` that is done every so many epochs, and after the last; None: never."""
+    return every is not None and (epoch % every == 0 or epoch == last)
 
 
 def train_epoch(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
+from harness.options import make
 from tests.float64 import float64
 from tests.processes import in_two_processes
 from vision import train, training
@@ -19,7 +20,7 @@ from vision.train import Config
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"epochs": 2, "batch": 359, "hidden": (40, 30)}  # shares of 180 and 179, and of the last batch 1 and 0
 CASES = {
-    "the error": {"method": "dfa", "alignment": True, "hold_out": 0},
+    "the error": {"method": "dfa", "alignment_every": 2, "hold_out": 0},
     "its signs": {"method": "sdfa"},
     "targets": {"method": "drtp"},
     "an error that is summed": {"preset": "principled_fc_tanh_dfa"},
@@ -30,7 +31,7 @@ CASES = {
 
 
 def curves(options):
-    return train.train(Config(**(SMALL | options)))["curves"]
+    return train.train(make(Config, **(SMALL | options)))["curves"]
 
 
 def train_all(rank, folder):
@@ -71,7 +72,7 @@ def test_a_command_that_accelerate_starts_trains_in_all_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     with float64():
-        one = train.train(Config(method="dfa", epochs=1, batch=359))
+        one = train.train(make(Config, method="dfa", epochs=1, batch=359))
     assert result["curves"]["test_loss"] == pytest.approx(one["curves"]["test_loss"], rel=1e-9)
     assert result["processes"] == 2
     assert sum(line.startswith("{") for line in done.stdout.splitlines()) == 1  # printed by one of them
@@ -87,7 +88,7 @@ def test_a_command_that_accelerate_starts_trains_in_all_processes(tmp_path):
     ],
 )
 def test_what_several_processes_cannot_train_as_one_is_refused(preset, changes, message):
-    preset = replace(Config(preset=preset).resolve(), **changes)
+    preset = replace(make(Config, preset=preset).preset, **changes)
     with torch.device("meta"):
         model = build_model(preset, (1, 32, 32), 10)
     training.check_processes(preset, model, 1)

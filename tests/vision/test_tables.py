@@ -96,7 +96,7 @@ def test_a_small_run_answers_a_cell(name, row, method):
 
 def test_the_length_of_a_table_is_overruled_by_the_commands(monkeypatch):
     asked = []
-    monkeypatch.setattr(cells.train, "train", lambda config, preset: asked.append(preset) or {"seed": 0})
+    monkeypatch.setattr(cells.train, "train", lambda config: asked.append(config.preset) or {"seed": 0})
     cell = next(cell for cell in BY_NAME["drtp-mnist"].cells if cell.row == "CONV random")
     for context in (RunContext(), RunContext(epochs=100)):
         BY_NAME["drtp-mnist"].run(cell, 0, context)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.command import run_command
 from harness.errors import UserError
+from harness.options import make, parse
 from harness.run import Run
 from tinydfa import Method, attach
 from vision import train, training
@@ -22,8 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 LEARN = {"epochs": 30, "lr": 6e-3, "hidden": (100,)}
 
 
+def command(config):
+    return run_command("vision", config, train.load, train.train)
+
+
 def error(method, **options):
-    return train.train(Config(method=method, **(LEARN | options)))["metrics"]["test_error"]
+    return train.train(make(Config, method=method, **(LEARN | options)))["metrics"]["test_error"]
 
 
 def test_every_method_learns_and_those_that_train_hidden_layers_beat_shallow():
@@ -38,8 +44,8 @@ def test_every_method_learns_and_those_that_train_hidden_layers_beat_shallow():
 
 @pytest.mark.parametrize("model", ["topology", "cnn", "lenet", "lenet-mnist"])
 def test_every_model_trains_on_the_embedded_data(model):
-    topology = "CONV_4_3_1_1_FC_20_FC_10" if model == "topology" else None
-    result = train.train(Config(model=model, topology=topology, epochs=1, hold_out=0, batch=300))
+    topology = {"topology": "CONV_4_3_1_1_FC_20_FC_10"} if model == "topology" else {}
+    result = train.train(make(Config, model=model, **topology, epochs=1, hold_out=0, batch=300))
     assert 0 < result["metrics"]["test_error"] < 1
 
 
@@ -47,14 +53,14 @@ def test_every_model_trains_on_the_embedded_data(model):
 def test_training_without_stored_graphs_gives_the_same_curves(model):
     options = {"model": model, "method": "dfa", "epochs": 1, "hold_out": 0, "batch": 300}
     expected, *others = (
-        train.train(Config(memory=memory, **options))["curves"]["train_loss"] for memory in (None, "replay", "1M")
+        train.train(make(Config, memory=memory, **options))["curves"]["train_loss"] for memory in (None, "replay", "1M")
     )
     assert others == [expected, expected]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     first, again, other = (
-        train.train(Config(epochs=3, seed=seed, dropout=0.2))["curves"]["train_loss"] for seed in (0, 0, 1)
+        train.train(make(Config, epochs=3, seed=seed, dropout=0.2))["curves"]["train_loss"] for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other
@@ -65,7 +71,7 @@ def test_loss_and_error_are_means_over_samples_also_when_the_last_batch_is_small
     x, y = torch.randn(7, 4), torch.randint(0, 10, (7,))
     data = Data("made", Split(x, y), None, Split(x, y), 10, 10, (4,))
     model = torch.nn.Linear(4, 10)
-    preset = replace(Config(method=Method.BP).resolve(), loss="ce", lr=1e-12, batch=3)
+    preset = replace(make(Config, method=Method.BP).preset, loss="ce", lr=1e-12, batch=3)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
     loss, share = training.train_epoch(model, data.train, optimizer, preset, attach(model, Method.BP))
     logits = model(x)
@@ -77,7 +83,7 @@ def test_loss_and_error_are_means_over_samples_also_when_the_last_batch_is_small
 def test_the_sum_over_a_batch_is_the_mean_at_a_rate_as_many_times_larger():
     torch.manual_seed(0)
     x, y = torch.randn(6, 4), torch.randint(0, 10, (6,))
-    preset = replace(Config(method=Method.BP).resolve(), loss="ce", batch=6)
+    preset = replace(make(Config, method=Method.BP).preset, loss="ce", batch=6)
     weights = []
     for reduction, lr in (("mean", 0.6), ("sum", 0.1)):
         torch.manual_seed(1)
@@ -109,40 +115,40 @@ def test_a_run_with_a_tolerance_ends_when_the_training_error_settles():
 
 
 def test_alignment_is_kept_for_every_point_and_epoch():
-    curves = train.train(Config(epochs=20, hidden=(50, 40), alignment=True, lr=3e-3))["curves"]
+    curves = train.train(make(Config, epochs=20, hidden=(50, 40), alignment_every=1, lr=3e-3))["curves"]
     points = [name for name in curves if name.startswith("alignment")]
     assert points == ["alignment hidden.0.point", "alignment hidden.1.point"]
     assert all(len(curves[name]) == 20 and curves[name][-1] > curves[name][0] for name in points)
 
 
 def test_first_weights_are_those_of_the_lowest_layer():
-    curves = train.train(Config(epochs=1, keep_weights=3))["curves"]
+    curves = train.train(make(Config, epochs=1, keep_weights=3))["curves"]
     assert [len(row) for row in curves["first_weights"]] == [64, 64, 64]
 
 
 def test_a_regression_has_a_loss_and_no_error():
-    metrics = train.train(Config(preset="drtp_regression_dfa", dataset="drtp-regression", epochs=2))["metrics"]
+    metrics = train.train(make(Config, preset="drtp_regression_dfa", dataset="drtp-regression", epochs=2))["metrics"]
     assert metrics["test_loss"] > 0
     assert "test_error" not in metrics
 
 
 def test_the_embedded_data_is_too_small_to_hold_out_what_is_published_for_another():
     for dataset, held in (("digits", 0), ("synthetic", 0), ("cifar10", 5000)):
-        assert Config(model="lenet", dataset=dataset).resolve().hold_out == held
-    assert Config(model="lenet", hold_out=200).resolve().hold_out == 200
+        assert make(Config, model="lenet", dataset=dataset).preset.hold_out == held
+    assert make(Config, model="lenet", hold_out=200).preset.hold_out == 200
 
 
 def test_a_run_that_measures_alignment_does_not_continue_one_that_did_not(tmp_path):
-    config = Config(epochs=1, out=tmp_path)
-    train.main(config)
-    with pytest.raises(UserError, match=r"another configuration \(alignment: None -> True"):
-        train.main(replace(config, resume=True, alignment=True))
-    train.main(replace(config, resume=True))
+    config = make(Config, epochs=1, out=tmp_path)
+    command(config)
+    with pytest.raises(UserError, match=r"another configuration \(alignment_every: None -> 1"):
+        command(replace(config, resume=True, alignment_every=1))
+    command(replace(config, resume=True))
 
 
 def test_a_number_of_units_is_not_negative():
     with pytest.raises(UserError, match="--keep-weights -1: give 0 or more"):
-        Config(keep_weights=-1)
+        make(Config, keep_weights=-1)
 
 
 class KilledError(Exception):
@@ -158,7 +164,7 @@ class KilledError(Exception):
     ],
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeypatch, capsys):
-    config = Config(epochs=5, checkpoint_every=2, seed=5, alignment=True, **options)
+    config = make(Config, epochs=5, checkpoint_every=2, seed=5, alignment_every=1, **options)
     whole = train.train(config)
 
     epochs = iter(range(100))
@@ -171,10 +177,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "train_epoch", killed_in_the_fourth_epoch)
     with pytest.raises(KilledError):
-        train.main(replace(config, out=tmp_path))
+        command(replace(config, out=tmp_path))
     monkeypatch.setattr(training, "train_epoch", train_epoch)
     torch.manual_seed(999)
-    train.main(replace(config, out=tmp_path, resume=True))
+    command(replace(config, out=tmp_path, resume=True))
     resumed = json.loads((tmp_path / "result.json").read_text())
     assert resumed["curves"] == whole["curves"]
     same = {name: value for name, value in whole["metrics"].items() if name != "seconds_per_epoch"}
@@ -194,8 +200,6 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
         ({"dataset": "mnits"}, "--dataset mnits: no such data set"),
         ({"topology": "CONV_3_FC_10"}, "at character 8, the kernel of CONV is 'FC'"),
         ({"topology": "FC_20_FC_11"}, "End it with FC_10"),
-        ({"topology": "FC_20_FC_10", "model": "lenet"}, "--topology is about --model topology.* trains lenet"),
-        ({"hidden": (20,), "model": "cnn"}, "--hidden is about --model fc, and this run trains cnn"),
         ({"dropout": 1.0}, "a dropout rate lies in"),
         ({"optimizer": "lion"}, "no optimizer is called 'lion'"),
         ({"loss": "hinge"}, "no loss is called 'hinge'"),
@@ -215,13 +219,13 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
 def test_a_mistake_leaves_no_folder_and_says_what_is_wrong(options, complaint, tmp_path):
     options = options | {"method": Method(options["method"])} if "method" in options else options
     with pytest.raises(UserError, match=complaint):
-        train.main(Config(out=tmp_path / "run", **options))
+        command(make(Config, out=tmp_path / "run", **options))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_checkpoint_kept(tmp_path):
-    config = Config(epochs=3, checkpoint_every=1, out=tmp_path, optimizer="sgd")
-    data = train.load_preset_data(config.resolve(), config, torch.device("cpu"))
+    config = make(Config, epochs=3, checkpoint_every=1, out=tmp_path, optimizer="sgd")
+    data = train.load(config)
 
     class Poisoned(Split):
         def to(self, device):
@@ -248,16 +252,43 @@ def test_the_command_prints_its_result_and_refuses_a_typo_with_status_2(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("words", "message"),
     [
-        ({"model": "cnn", "dropout": 0.1}, "--dropout has no effect on --model cnn"),
-        ({"preset": "biotorch_lenet_dfa", "dropout": 0.1}, "--dropout has no effect on --model lenet"),
-        ({"model": "resnet20", "act": "tanh"}, "--act has no effect on --model resnet20"),
+        ("--model cnn --dropout 0.1", "--dropout has no effect with --model cnn, only with fc or topology"),
+        ("--preset biotorch_lenet_dfa --dropout 0.1", "--dropout has no effect with --model lenet"),
+        ("--model resnet20 --act tanh", "--act has no effect with --model resnet20"),
+        ("--topology FC_20_FC_10 --model lenet", "--topology has no effect with --model lenet, only with topology"),
+        ("--model cnn --hidden 20", "--hidden has no effect with --model cnn, only with fc"),
+        ("--alignment", "--alignment is called --alignment-every 1 now"),
+        ("--alignment-every 0", "--alignment-every 0: give at least 1"),
     ],
 )
-def test_an_option_that_the_model_does_not_have_is_refused(options, message):
+def test_an_option_that_the_run_does_not_have_is_refused(words, message):
     with pytest.raises(UserError, match=message):
-        Config(**options).resolve()
+        parse(Config, words.split())
+
+
+def test_a_topology_chooses_its_model_and_digits_are_the_synthetic_data():
+    assert parse(Config, ["--topology", "FC_20_FC_10"]).preset.model == "topology"
+    for dataset in ("digits", "synthetic"):
+        assert train.load(make(Config, dataset=dataset)).name == "digits"
+    assert parse(Config, ["--freeze-convs", "True", "--model", "topology"]).preset.freeze_convs
+
+
+def test_a_run_can_be_prolonged(tmp_path, capsys):
+    short = make(Config, epochs=2, dropout=0.2, out=tmp_path)
+    command(short)
+    longer = replace(short, preset=replace(short.preset, epochs=4))
+    prolonged = command(replace(longer, resume=True))
+    assert prolonged["curves"] == train.train(longer)["curves"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_the_alignment_is_measured_every_so_many_epochs_and_after_the_last():
+    curves = train.train(make(Config, epochs=5, hidden=(20,), alignment_every=2))["curves"]
+    assert len(curves["alignment hidden.0.point"]) == 3
+    assert len(curves["train_loss"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -269,7 +300,7 @@ def test_an_option_that_the_model_does_not_have_is_refused(options, message):
     ],
 )
 def test_more_images_than_there_are_are_refused_before_a_folder_is_made(tmp_path, options, message):
-    config = Config(out=tmp_path / "run", device="cpu", **options)
+    config = make(Config, out=tmp_path / "run", device="cpu", **options)
     with pytest.raises(UserError, match=message):
-        train.main(config)
+        command(config)
     assert not (tmp_path / "run").exists()

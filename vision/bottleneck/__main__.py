@@ -1,6 +1,6 @@
 """The command `python -m vision.bottleneck`; see `vision.bottleneck.train`."""
 
-from harness import cli
-from vision.bottleneck.train import Config, main
+from harness.command import command
+from vision.bottleneck.train import ALONE, Config, load, train
 
-cli.run(Config, main)
+command("vision", Config, load, train, alone=ALONE)

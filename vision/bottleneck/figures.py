@@ -82,13 +82,13 @@ def by_epoch(runs: Runs) -> Iterable[Figure]:
 
 def by_size(lines: list[dict[str, Any]]) -> Runs:
     """Curves of the runs that have any, by start and b."""
-    settings = {cell.key: cell.preset for cell in BOTTLENECK.cells if cell.method == "dfa"}
+    presets = {cell.key: cell.preset for cell in BOTTLENECK.cells if cell.method == "dfa"}
     found: Runs = {}
     for line in lines:
         curves = line["result"].get("curves", {})
-        if line["preset"] in settings and curves.keys() >= CURVES.keys():
-            setting = settings[line["preset"]]
-            found.setdefault((setting.init, setting.kept), []).append(curves)
+        if line["preset"] in presets and curves.keys() >= CURVES.keys():
+            preset = presets[line["preset"]]
+            found.setdefault((preset.init, preset.kept), []).append(curves)
     return found
 
 

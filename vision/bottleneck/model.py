@@ -178,4 +178,4 @@ def mean_cosine(a: Tensor, b: Tensor) -> float:
 def check_size(size: int, width: int) -> None:
     """Raise `UserError` for a bottleneck that is no part of a layer's width."""
     if not 1 <= size <= width:
-        raise UserError(f"--size {size}: a layer {width} wide keeps 1 to {width} entries. Choose a number in between.")
+        raise UserError(f"a bottleneck of {size}: a layer {width} wide keeps 1 to {width} entries. Choose another.")

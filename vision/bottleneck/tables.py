@@ -5,17 +5,14 @@ Published numbers: hard-coded in the release (`bottleneck_from_log.py`), after 5
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
-from harness.device import pick_device
 from harness.methods import named
-from harness.precision import fastest
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from vision.bottleneck import train
-from vision.bottleneck.preset import Bottleneck
-from vision.cells import lengths
+from vision.bottleneck.preset import BottleneckPreset
+from vision.cells import preset_of
 
 COLUMNS = {  # metric: column
     "test_accuracy": "test accuracy",
@@ -65,14 +62,11 @@ QUICK_WIDTH = 64
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The training that a row's cells share; at small scale the bottleneck is as narrow relative to the width."""
-    setting: Bottleneck = cell.preset
+    preset: BottleneckPreset = preset_of(cell, context, QUICK)
     if context.scale == "quick":
-        setting = setting.narrowed(QUICK_WIDTH)
-    setting = replace(setting, **lengths(cell, context, QUICK))
-    if setting.precision != "fp32":
-        setting = replace(setting, precision=fastest(pick_device(context.device)))
-    config = train.Config(dataset=cell.dataset, seed=seed, data_dir=context.data_dir, device=context.device)
-    return slim(train.train(config, setting=setting))
+        preset = preset.narrowed(QUICK_WIDTH)
+    where = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
+    return slim(train.train(train.Config(preset=preset, seed=seed, **where)))
 
 
 def _row(size: int, init: Literal["std", "pai"], method: str, published: tuple[float, ...]) -> list[Cell]:
@@ -85,7 +79,7 @@ def _row(size: int, init: Literal["std", "pai"], method: str, published: tuple[f
             column=column,
             method=method,
             key=f"bottleneck_{size}_{init}_{method}",
-            preset=Bottleneck(size=size, init=init, method=named(method)),
+            preset=BottleneckPreset(keep=size, init=init, method=named(method)),
             length=LENGTH,
             dataset="cifar10",
             metric=metric,

@@ -78,6 +78,11 @@ class Data:
     outputs: int  # that a network needs: classes, or t
     shape: tuple[int, ...]  # of one sample
 
+    @property
+    def device(self) -> torch.device:
+        """Where the samples are."""
+        return self.train.x.device
+
     def to(self, device: torch.device | str) -> Data:
         """The same on `device`."""
         val = None if self.val is None else self.val.to(device)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report.figures import band, canvas, png
-from vision.iacolippo.stacking import Setting
+from vision.iacolippo.stacking import StackingPreset
 
 Results = list[dict[str, Any]]
 Group = tuple[str, str, Results]  # label, colour, runs that hold curves
-Stack = tuple[Setting, dict[str, Any]]  # what was stacked, and the metrics of the run
+Stack = tuple[StackingPreset, dict[str, Any]]  # what was stacked, and the metrics of the run
 
 PANELS = {
     "cost": "cost, log10",
@@ -63,9 +63,9 @@ def draw_stacking(runs: Sequence[Stack]) -> bytes:
     """Error against the number of learners, a panel for each kind of start, a line for each way to combine them."""
     figure = canvas(9.0, 3.8)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, init in zip(panels, ("different", "same"), strict=True):
+    for axes, start in zip(panels, ("different", "same"), strict=True):
         for metric, (label, colour, mark) in LINES.items():
-            found = by_learners(runs, init, metric)
+            found = by_learners(runs, start, metric)
             if not found:
                 continue
             numbers = sorted(found)
@@ -74,9 +74,9 @@ def draw_stacking(runs: Sequence[Stack]) -> bytes:
                 numbers, means, [spread(found[n]) for n in numbers], fmt=mark, color=colour, label=label, capsize=2
             )
         axes.axhline(100 * CHANCE, color="black", linewidth=0.8, linestyle=":")
-        axes.set(title=f"{init} initial weights", xlabel="learners", yscale="log")
+        axes.set(title=f"{start} initial weights", xlabel="learners", yscale="log")
         axes.set_yticks([5, 10, 20, 50, 90], ["5", "10", "20", "50", "90"])
-        axes.set_xticks(sorted({setting.learners for setting, _ in runs}))
+        axes.set_xticks(sorted({preset.learners for preset, _ in runs}))
         axes.minorticks_off()
     panels[0].set_ylabel("test error, %")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -84,13 +84,13 @@ def draw_stacking(runs: Sequence[Stack]) -> bytes:
     return png(figure)
 
 
-def by_learners(runs: Sequence[Stack], init: str, metric: str) -> dict[int, list[float]]:
+def by_learners(runs: Sequence[Stack], start: str, metric: str) -> dict[int, list[float]]:
     """Errors in % by number of learners; a single learner belongs to both kinds of start."""
     found: dict[int, list[float]] = defaultdict(list)
-    for setting, metrics in runs:
+    for preset, metrics in runs:
         error = metrics.get(metric)
-        if error is not None and (setting.init == init or setting.learners == 1):
-            found[setting.learners].append(100 * error)
+        if error is not None and (preset.start == start or preset.learners == 1):
+            found[preset.learners].append(100 * error)
     return dict(found)
 
 

@@ -50,5 +50,5 @@ def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
 
 def runs_of(lines: Results) -> list[Stack]:
     """The settings and the metrics of the runs of table "stacking"."""
-    settings = {cell.key: cell.preset for cell in STACKING.cells}
-    return [(settings[line["preset"]], line["result"]["metrics"]) for line in lines if line["preset"] in settings]
+    presets = {cell.key: cell.preset for cell in STACKING.cells}
+    return [(presets[line["preset"]], line["result"]["metrics"]) for line in lines if line["preset"] in presets]

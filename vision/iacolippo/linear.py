@@ -26,75 +26,95 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import RunConfig, Unused
+from harness.config import BaseConfig, Unused
+from harness.config import Method as MethodOption
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import write_whole
-from harness.methods import rule_of, slug
+from harness.methods import named, rule_of, slug
+from harness.options import Flat
 from harness.run import NullRun, Run, check_loss
+from harness.run.stateful import Record
 from harness.seeds import seed_everything
 from tinydfa import Attachment, DFALayer, Feedback, Method, attach
 from vision.models.layers import WIDEST
 
 SIZE, SAMPLES = 10, 1000  # of x and y; in the batch
-STEPS, TOLERANCE = 4000, 1e-3  # at most; the cost at which training ends
+TOLERANCE = 1e-3  # the cost at which training ends
 EVERY = 10  # steps between measurements, from step 1 on: at step 0 W2 is zero
 LAST_PRINTED = 1.366e-3  # the cost at step 451 of the notebook
 STUCK = "every gradient is zero, so the weights stay as they are"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What decides a number; the notebook's settings are the defaults."""
-
-    method: str = Method.DFA
-    init: float = 0.0  # standard deviation of the weights at the start
-    hidden: int = 1000
-    lr: float = 1e-6
-    steps: int = STEPS  # at most
-
-    def __post_init__(self) -> None:
-        if rule_of(self.method).needs_target:
-            raise UserError(
-                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
-            )
-        if not 0 <= self.init < math.inf:
-            raise UserError(f"--init {self.init}: a standard deviation is 0 or more, and finite.")
-        if not 1 <= self.hidden <= WIDEST:
-            raise UserError(f"--hidden {self.hidden}: give 1 to {WIDEST:,}; more would not fit in memory.")
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr {self.lr}: must be above 0, and finite.")
+# Why accelerate and torchrun are refused.
+ALONE = "it takes seconds, and its batch is never divided"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
-    """Learn a linear map with a linear network. An epoch is one step: the batch is all there is."""
+class LinearPreset:
+    """What decides a number. Its fields are options; the notebook's settings are the defaults."""
 
-    init: float = 0.0
+    method: MethodOption = Method.DFA
+    init_std: float = 0.0
     """Standard deviation of the weights at the start; 0: all zero, from which bp cannot move."""
     hidden: int = 1000
     """Width of the hidden layer."""
     lr: float = 1e-6
     """Learning rate, on gradients summed over the 1000 samples."""
-    data_dir: Unused = None  # the samples are drawn
-    resume: bool = False
-    """Start an interrupted run over in its folder."""
-    checkpoint_every: Unused = 1  # a run takes seconds: it has no checkpoints
+    steps: int = 4000
+    """Steps of the optimiser, at most; each is on all samples."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.resolve()
+        object.__setattr__(self, "method", named(self.method))
+        if rule_of(self.method).needs_target:
+            raise UserError(
+                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
+            )
+        if not 0 <= self.init_std < math.inf:
+            raise UserError(f"--init-std {self.init_std}: a standard deviation is 0 or more, and finite.")
+        if not 1 <= self.hidden <= WIDEST:
+            raise UserError(f"--hidden {self.hidden}: give 1 to {WIDEST:,}; more would not fit in memory.")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr {self.lr}: must be above 0, and finite.")
+        if self.steps < 1:
+            raise UserError(f"--steps {self.steps}: give at least 1.")
 
-    def resolve(self) -> Setting:
-        """The experiment that these arguments mean."""
-        method = self.method or Method.DFA
-        return Setting(method=method, init=self.init, hidden=self.hidden, lr=self.lr, steps=self.epochs or STEPS)
+
+@dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """Learn a linear map with a linear network."""
+
+    renamed: ClassVar = {"init": "--init-std", "epochs": "--steps"}
+
+    preset: Flat[LinearPreset]
+    data_dir: Unused = None  # the samples are drawn
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+
+    @staticmethod
+    def choose(method: str | None = None) -> LinearPreset:
+        """The settings that these options mean."""
+        return LinearPreset(method=method or Method.DFA)
+
+    def lengths(self) -> dict[str, str]:
+        """Nothing depends on how long a training is."""
+        return {"steps": ""}
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        start = f"_{self.preset.init_std:g}" if self.preset.init_std else ""
+        return f"linear_{slug(self.preset.method)}{start}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decided the run."""
+        return {"dataset": "linear-map"} | vars(self.preset) | {"seed": self.seed}
 
 
 class LinearNet(nn.Module):
@@ -115,7 +135,7 @@ class LinearNet(nn.Module):
 
 
 @dataclass
-class Trace:
+class Trace(Record):
     """What was measured: the cost of every step, the rest every ten steps and after the last one."""
 
     costs: list[float] = field(default_factory=list)
@@ -145,8 +165,8 @@ def make_task() -> tuple[Tensor, Tensor, Tensor]:
     return m, x, x @ m.T
 
 
-def train(config: Config, run: Run | None = None, setting: Setting | None = None) -> dict[str, Any]:
-    """Train `setting`, or what the arguments of `config` mean; with a run, print the theory's quantities as it goes.
+def train(config: Config, run: Run | None = None, data: None = None) -> dict[str, Any]:
+    """Train as `config` says; with a run, print the theory's quantities as it goes.
 
     Returns:
         The result. Its metrics are those of `measure` after the last step, the published cosine after step 1 and step
@@ -157,32 +177,30 @@ def train(config: Config, run: Run | None = None, setting: Setting | None = None
     Raises:
         UserError: the training diverged.
     """
-    setting = setting or config.resolve()
-    device = pick_device(config.device)
-    run = run or NullRun("vision", resolved(config, setting))
+    preset, device = config.preset, pick_device(config.device)
+    run = run or NullRun("vision", config.settings())
     seed_everything(config.seed)
     m, x, y = (part.to(device, precision(device)) for part in make_task())
-    net = LinearNet(setting.hidden, setting.init).to(device, precision(device))
+    net = LinearNet(preset.hidden, preset.init_std).to(device, precision(device))
     feedback = Feedback(distribution="gaussian", scaling="none", seed=config.seed)
-    attachment = attach(net, setting.method, feedback=feedback)
+    attachment = attach(net, preset.method, feedback=feedback)
     attachment.loss_scale = 1.0  # the summed error is large by itself
-    optimizer = torch.optim.SGD(net.parameters(), setting.lr)
-    run.restore()
-    trace = Trace()
-    steps = range(setting.steps)
-    for step in run.track(steps, f"linear, {setting.method}"):
+    optimizer, trace = torch.optim.SGD(net.parameters(), preset.lr), Trace()
+    state = {"net": net, "attachment": attachment, "trace": trace}
+    for step in run.track(range(run.resume(state), preset.steps), f"linear, {preset.method}"):
         cost, error = train_step(net, x, y, optimizer)
         check_loss(cost, step)
         trace.costs.append(cost)
         stuck = step > 0 and not any(p.grad is not None and p.grad.any() for p in net.parameters())
-        is_last = stuck or cost <= TOLERANCE or step == steps[-1]
+        is_last = stuck or cost <= TOLERANCE or step == preset.steps - 1
         if step % EVERY == 1 or is_last:
             trace.add(step, {"cost": cost} | measure(net, m, error, feedback_of(attachment)))
             run.log(step, **trace.last)
             run.say(described(step, trace.last, STUCK if stuck else ""))
         if is_last:
             break
-
+        if (step + 1) % config.checkpoint_every == 0:
+            run.save(step + 1, **state)
     return run.finish(model="linear", metrics=trace.metrics(), curves=trace.curves, device=device)
 
 
@@ -252,29 +270,15 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def resolved(config: Config, setting: Setting) -> dict[str, Any]:
-    """All that decided the run."""
-    return {
-        "dataset": "linear-map",
-        "method": setting.method,
-        "seed": config.seed,
-        "epochs": setting.steps,
-        "init": setting.init,
-        "hidden": setting.hidden,
-        "lr": setting.lr,
-    }
+def load(config: Config) -> None:
+    """The samples are drawn in `train`, by its seed."""
 
 
-def main(config: Config) -> None:
-    """Run the command. It takes seconds, so it starts over if interrupted."""
+def train_and_draw(config: Config, run: Run, data: None) -> dict[str, Any]:
+    """Train, and leave a picture of the theory's quantities in the run's folder."""
     from harness.methods import colour
     from vision.iacolippo.drawing import draw_theory
 
-    setting = config.resolve()
-    start = f"_{setting.init:g}" if setting.init else ""
-    name = f"linear_{slug(setting.method)}{start}-{config.seed}"
-    pick_device(config.device)
-    with Run("vision", name, resolved(config, setting) | {"device": config.device}, config.out, config.resume) as run:
-        result = train(config, run)
-        picture = draw_theory([(str(setting.method), colour(setting.method), [result])])
-        write_whole(run.folder / "theory.png", picture)
+    result, method = train(config, run), config.preset.method
+    write_whole(run.folder / "theory.png", draw_theory([(str(method), colour(method), [result])]))
+    return result

@@ -1,6 +1,6 @@
 """Many weak DFA learners and one layer on top of them.
 
-    python -m vision.stacking --learners 10 --init same --top dense --dataset mnist --seed 0
+    python -m vision.stacking --learners 10 --start same --top dense --dataset mnist --seed 0
 
 After iacolippo's `Stacking-dfa-nets`, four scripts there. N networks 784-800-10 (tanh, sigmoid, weights, biases and
 feedback standard normal) see the training images once; their outputs before the sigmoid, 10 each, become the 10 N
@@ -25,16 +25,20 @@ from the same random numbers, so that RD layers of one run differ in the rule al
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from harness.config import RunConfig, Unused
+from harness.config import BaseConfig, Unused
+from harness.config import Method as MethodOption
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import named
+from harness.options import Flat, option
 from harness.run import NullRun, Run
+from harness.run.stateful import Record
 from harness.seeds import seed_everything
 from tinydfa import Attachment, Method, attach
 from vision.data.sets import load_data
@@ -53,30 +57,35 @@ TOPS = ("dense", "rd-bp", "rd-dfa", "rd-dfa-one", "rd-dfa-r", "rd-shallow")
 CHUNK = 1000  # samples at a time where features are computed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What decides a number, but for the data and the seed; the release's settings are the defaults."""
+# Why accelerate and torchrun are refused.
+ALONE = "its networks are small, and are trained one after the other"
 
-    method: str | None = None
-    epochs: int | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class StackingPreset:
+    """What decides a number. Its fields are options; the release's settings are the defaults."""
+
+    method: MethodOption = Method.DFA
     learners: int = 10
     """How many weak learners."""
-    init: Literal["same", "different"] = "different"
+    start: Literal["same", "different"] = "different"
     """Whether all learners start from the same weights."""
+    learner_epochs: int = 1
+    """Passes of a learner over the training images."""
     top: Literal["dense", "rd-bp", "rd-dfa", "rd-dfa-one", "rd-dfa-r", "rd-shallow", "all"] = "dense"
     """The layer on top; all: one after the other, on the same features."""
-    learner_epochs: int = 1
-    """Epochs of a learner."""
+    epochs: int | None = None
+    """Passes of the layer on top; 100 of the dense layer and 200 of the others if left out."""
     batch: int = 200
     """Images a step."""
 
     def __post_init__(self) -> None:
-        given = {"--learners": self.learners, "--learner-epochs": self.learner_epochs, "--batch": self.batch}
-        for option, value in given.items():
-            if value < 1:
-                raise UserError(f"{option} {value}: give at least 1.")
-        if self.init not in ("same", "different"):
-            raise UserError(f"--init {self.init}: the learners' weights are 'same' or 'different'.")
+        object.__setattr__(self, "method", named(self.method))
+        for name in ("learners", "learner_epochs", "epochs", "batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"{option(name)} {value}: give at least 1.")
+        if self.start not in ("same", "different"):
+            raise UserError(f"--start {self.start}: the learners' weights are 'same' or 'different'.")
         if self.top not in (*TOPS, "all"):
             raise UserError(f"--top {self.top}: no such layer. There are {', '.join(TOPS)}, and all.")
 
@@ -87,8 +96,7 @@ class Setting:
 
     def learner_preset(self) -> Preset:
         """How a weak learner is trained."""
-        method = self.method or Method.DFA
-        changes: dict[str, Any] = {"method": method, "epochs": self.learner_epochs, "lr": 1e-3, "tolerance": 0.0}
+        changes: dict[str, Any] = {"method": self.method, "epochs": self.learner_epochs, "lr": 1e-3, "tolerance": 0.0}
         return replace(notebook, hidden=(HIDDEN,), batch=self.batch, drop_last=True, **changes)
 
     def top_preset(self, top: str) -> Preset:
@@ -101,18 +109,42 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig, Setting):
-    """Train weak learners and a layer on their outputs. --epochs are the top layer's, --method is the learners'."""
+class Config(BaseConfig):
+    """Train weak learners and a layer on their outputs."""
 
-    dataset: str = "digits"
-    """digits, which needs no files, mnist, fashion-mnist or cifar10."""
-    resume: bool = False
-    """Start an interrupted run over in its folder."""
-    checkpoint_every: Unused = 1  # a run takes minutes: it has no checkpoints
+    renamed: ClassVar = {"init": "--start"}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Setting.__post_init__(self)
+    preset: Flat[StackingPreset]
+    dataset: str = "synthetic"
+    """synthetic (also called digits), which needs no files, mnist, fashion-mnist or cifar10."""
+    checkpoint_every: Unused = 1  # there is one after every learner and every layer
+
+    @staticmethod
+    def choose(method: str | None = None) -> StackingPreset:
+        """The settings that these options mean."""
+        return StackingPreset(method=method or Method.DFA)
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        preset = self.preset
+        return f"stacking_{preset.learners}_{preset.start}_{preset.top}-{self.dataset}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decided the run."""
+        return vars(self.preset) | {"dataset": self.dataset, "seed": self.seed}
+
+
+@dataclass
+class Trained(Record):
+    """What is trained of a stack."""
+
+    train: list[Tensor] = field(default_factory=list)  # each learner's outputs for the training images, [N, 10]
+    test: list[Tensor] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)  # of each learner, on the test images
+    initial: dict[str, Tensor] = field(default_factory=dict)  # the weights that all learners start from, if they do
+    curves: dict[str, list[float]] = field(default_factory=dict)  # test errors by epoch, of each layer on top
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # of each layer on top
 
 
 def stack(config: Config, run: Run | None = None, data: Data | None = None) -> dict[str, Any]:
@@ -128,53 +160,54 @@ def stack(config: Config, run: Run | None = None, data: Data | None = None) -> d
     Raises:
         UserError: missing or damaged data, a regression, a batch larger than the data, or a loss that is not finite.
     """
-    device = pick_device(config.device)
-    data = (data or load_images(config)).to(device)
-    run = run or NullRun("vision", resolved(config))
+    data = data or load(config)
+    run = run or NullRun("vision", config.settings())
     seed_everything(config.seed)
-    run.restore()
-    outputs, metrics = learner_outputs(config, data, run)
-    curves: dict[str, list[float]] = {}
-    for number, top in enumerate(config.tops):
-        curves[top], found = train_top(config, top, outputs, run, number)
-        metrics |= {f"{name} {top}": value for name, value in found.items()}
-    return run.finish(model="stacking", metrics=metrics, curves=curves, device=device)
+    done = Trained()
+    run.resume({"trained": done})
+    outputs, metrics = learner_outputs(config, data, run, done)
+    for number, top in enumerate(config.preset.tops):
+        if top not in done.curves:
+            done.curves[top], done.metrics[top] = train_top(config, top, outputs, run, number)
+            run.save(config.preset.learners + number + 1, trained=done)
+        metrics |= {f"{name} {top}": value for name, value in done.metrics[top].items()}
+    return run.finish(model="stacking", metrics=metrics, curves=done.curves, device=data.device)
 
 
-def learner_outputs(config: Config, data: Data, run: Run) -> tuple[Data, dict[str, float]]:
-    """Train the learners one after the other.
+def learner_outputs(config: Config, data: Data, run: Run, done: Trained) -> tuple[Data, dict[str, float]]:
+    """Train the learners that are not trained yet, one after the other.
 
     Returns:
         The data with the outputs of all learners, ``[samples, 10 N]`` before the sigmoid, in place of the images; and
         the errors of the learners and of their average.
     """
-    initial: dict[str, Tensor] | None = None
-    train, test, errors = [], [], []
-    for number in run.track(range(config.learners), "learners"):
-        model = FullyConnected((math.prod(data.shape), HIDDEN, data.outputs), "tanh").to(data.train.x.device)
+    preset = config.preset
+    for number in run.track(range(len(done.errors), preset.learners), "learners"):
+        model = FullyConnected((math.prod(data.shape), HIDDEN, data.outputs), "tanh").to(data.device)
         initialise(model, "normal")
-        if config.init == "same":
-            initial = initial or {name: value.clone() for name, value in model.state_dict().items()}
-            model.load_state_dict(initial)
+        if preset.start == "same":
+            done.initial = done.initial or {name: value.clone() for name, value in model.state_dict().items()}
+            model.load_state_dict(done.initial)
         loss = train_learner(model, config, data.train, number)
-        train.append(outputs_of(model, data.train.x))
-        test.append(outputs_of(model, data.test.x))
-        errors.append(wrong(test[-1], data.test.y).item() / len(data.test))
-        run.log(number + 1, learner_loss=loss, learner_error=errors[-1])
-    average = torch.stack(test).mean(dim=0)
+        done.train.append(outputs_of(model, data.train.x).cpu())
+        done.test.append(outputs_of(model, data.test.x).cpu())
+        done.errors.append(wrong(done.test[-1], data.test.y.cpu()).item() / len(data.test))
+        run.log(number + 1, learner_loss=loss, learner_error=done.errors[-1])
+        run.save(number + 1, trained=done)
+    average = torch.stack(done.test).mean(dim=0)
     metrics = {
-        "learner_error_mean": sum(errors) / len(errors),
-        "learner_error_best": min(errors),
-        "average_error": wrong(average, data.test.y).item() / len(data.test),
+        "learner_error_mean": sum(done.errors) / len(done.errors),
+        "learner_error_best": min(done.errors),
+        "average_error": wrong(average, data.test.y.cpu()).item() / len(data.test),
     }
-    width = config.learners * data.outputs
-    features = [Split(torch.cat(parts, dim=1), split.y) for parts, split in ((train, data.train), (test, data.test))]
-    return replace(data, shape=(width,), train=features[0], test=features[1]), metrics
+    sets = ((done.train, data.train), (done.test, data.test))
+    features = [Split(torch.cat(parts, dim=1).to(data.device), split.y) for parts, split in sets]
+    return replace(data, shape=(preset.learners * data.outputs,), train=features[0], test=features[1]), metrics
 
 
 def train_learner(model: FullyConnected, config: Config, data: Split, number: int) -> float:
     """Train one learner with a feedback of its own; the loss of its last epoch, nats per sample."""
-    preset = config.learner_preset()
+    preset = config.preset.learner_preset()
     feedback = replace(preset.feedback, seed=feedback_seed(config.seed, number))
     attachment = attach(model, preset.method, feedback=feedback)
     optimizer = make_optimizer(preset.optimizer, model, preset.lr)
@@ -196,15 +229,15 @@ def train_top(config: Config, top: str, data: Data, run: Run, number: int) -> tu
     Returns:
         Test errors by epoch, and the layer's metrics, see `stack`.
     """
-    preset = config.top_preset(top)
+    preset = config.preset.top_preset(top)
     model, attachment = build_top(config, top, data)
     optimizer = make_optimizer(preset.optimizer, model, preset.lr)
     curve: list[float] = []
     for epoch in run.track(range(1, preset.epochs + 1), top):
-        part = first_samples(data.train, config.batch) if top == "rd-dfa-one" else data.train
+        part = first_samples(data.train, config.preset.batch) if top == "rd-dfa-one" else data.train
         loss, _ = train_epoch(model, part, optimizer, preset, attachment)
         curve.append(test_error(model, data.test, preset))
-        step = config.learners + epoch + number * preset.epochs
+        step = config.preset.learners + epoch + number * preset.epochs
         run.log(step, **{f"{top}_loss": loss, f"{top}_test_error": curve[-1]})
     metrics = {"test_error": curve[-1], "train_error": test_error(model, data.train, preset)}
     return curve, metrics | alignments(model, attachment, data.test, preset)
@@ -219,7 +252,7 @@ def build_top(config: Config, top: str, data: Data) -> tuple[nn.Module, Attachme
         initialise(dense, "normal")
         return dense.to(device), attach(dense, Method.BP)
     layer = RDLayer(features, data.outputs).to(device)
-    return layer, attach_rule(layer, rule_of(top), feedback_seed(config.seed, config.learners))
+    return layer, attach_rule(layer, rule_of(top), feedback_seed(config.seed, config.preset.learners))
 
 
 def rule_of(top: str) -> Rule:
@@ -236,7 +269,7 @@ def first_samples(data: Split, batch: int) -> Split:
 def test_error(model: nn.Module, data: Split, preset: Preset) -> float:
     """Share of wrong answers."""
     _, error = evaluate(model, data, preset)
-    assert error is not None  # classes, not a regression: see `load_images`
+    assert error is not None  # classes, not a regression: see `load`
     return error
 
 
@@ -256,27 +289,12 @@ def feedback_seed(seed: int, number: int) -> int:
     return 10_000 * seed + number
 
 
-def load_images(config: Config) -> Data:
-    """The images of `config`, pixels in [0, 1]."""
-    data = load_data(config.dataset, config.data_dir)
+def load(config: Config) -> Data:
+    """The images of `config`, pixels in [0, 1], on the device."""
+    device, batch = pick_device(config.device), config.preset.batch
+    data = load_data(config.dataset, config.data_dir).to(device)
     if data.classes is None:
         raise UserError(f"--dataset {config.dataset} is a regression, and a learner's errors need classes. Use mnist.")
-    if config.batch > len(data.train):
-        raise UserError(f"--batch {config.batch} leaves no whole batch of {len(data.train)} samples. Make it smaller.")
+    if batch > len(data.train):
+        raise UserError(f"--batch {batch} leaves no whole batch of {len(data.train)} samples. Make it smaller.")
     return data
-
-
-def resolved(config: Config) -> dict[str, Any]:
-    """All that decided the run."""
-    names = ("dataset", "seed", "learners", "init", "top", "learner_epochs", "batch", "epochs")
-    return {name: getattr(config, name) for name in names} | {"method": config.method or Method.DFA}
-
-
-def main(config: Config) -> None:
-    """Run the command. A run takes minutes, so it starts over if interrupted."""
-    name = f"stacking_{config.learners}_{config.init}_{config.top}-{config.dataset}-{config.seed}"
-    settings = resolved(config) | {"device": config.device, "data_dir": config.data_dir}
-    data = load_images(config)  # before the folder is made: a missing file should not leave one behind
-    pick_device(config.device)
-    with Run("vision", name, settings, config.out, config.resume) as run:
-        stack(config, run, data)

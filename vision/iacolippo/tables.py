@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from harness.methods import named
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from vision.cells import lengths, run_cell
@@ -69,15 +68,15 @@ def is_defined(start: str, method: str, metric: str) -> bool:
 def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """A row of the linear table, at the published length."""
     steps = context.epochs or (600 if context.scale == "quick" else cell.preset.steps)
-    config = linear.Config(seed=seed, device=context.device)
-    return slim(linear.train(config, setting=replace(cell.preset, steps=steps)), digits=6)
+    config = linear.Config(preset=replace(cell.preset, steps=steps), seed=seed, device=context.device)
+    return slim(linear.train(config), digits=6)
 
 
 def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Learners, and every layer on top of them, at the published length."""
-    setting = replace(cell.preset, **lengths(cell, context, {"learner_epochs": 10, "batch": 100, "epochs": 20}))
+    preset = replace(cell.preset, **lengths(cell, context, {"learner_epochs": 10, "batch": 100, "epochs": 20}))
     where = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
-    return slim(stacking.stack(stacking.Config(seed=seed, **where, **vars(setting))))
+    return slim(stacking.stack(stacking.Config(preset=preset, seed=seed, **where)))
 
 
 NOTEBOOK = Table(
@@ -122,7 +121,7 @@ LINEAR = Table(
             column=column,
             method=method,
             key=f"linear_{start}_{method}",
-            preset=linear.Setting(method=named(method), init=STARTS[start][1]),
+            preset=linear.LinearPreset(method=method, init_std=STARTS[start][1]),
             dataset="linear-map",
             metric=metric,
             published=published if (start, method) == ("zero", "dfa") else None,
@@ -156,16 +155,16 @@ STACKING = Table(
     decimals=2,
     cells=tuple(
         Cell(
-            row=f"{learners} learner{'s' if learners > 1 else ''}, {init} start",
+            row=f"{learners} learner{'s' if learners > 1 else ''}, {start} start",
             column=column,
             method="dfa",
-            key=f"stacking_{learners}_{init}",
-            preset=stacking.Setting(method=named("dfa"), learners=learners, init=init, top="all"),
+            key=f"stacking_{learners}_{start}",
+            preset=stacking.StackingPreset(learners=learners, start=start, top="all"),
             dataset="mnist",
             metric=metric,
         )
-        for learners, inits in STACKS.items()
-        for init in inits
+        for learners, starts in STACKS.items()
+        for start in starts
         for metric, column in TOPS.items()
     ),
     source="iacolippo's Stacking-dfa-nets",

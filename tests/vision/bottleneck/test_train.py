@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.command import run_command
 from harness.errors import UserError
+from harness.options import make
 from harness.tables import RunContext
 from harness.tables.aggregate import wanted_runs
 from reproduce.execute import Job, Outcome, keep
@@ -92,10 +94,10 @@ def test_masks_are_saved_with_the_model_and_draw_nothing_from_the_global_generat
 
 @pytest.mark.parametrize("size", [0, 8, -1])
 def test_sizes_outside_the_width_are_refused(size):
-    with pytest.raises(UserError, match=f"--size {size}: a layer 7 wide keeps 1 to 7 entries"):
+    with pytest.raises(UserError, match=f"a bottleneck of {size}: a layer 7 wide keeps 1 to 7 entries"):
         MaskedLinear(7, 5, size, 6)
-    with pytest.raises(UserError, match=f"--size {size}"):
-        Config(size=size, width=7)
+    with pytest.raises(UserError, match=f"a bottleneck of {size}"):
+        make(Config, keep=size, width=7)
 
 
 def test_a_batch_larger_than_its_masks_is_refused_in_training_and_evaluated_without_them():
@@ -195,10 +197,10 @@ def test_rows_of_zeros_count_as_no_agreement_unless_both_are():
 
 def test_a_wider_bottleneck_learns_more_and_pre_alignment_aligns():
     def metrics(**options):
-        return bottleneck.train(Config(**(SMALL | options)))["metrics"]
+        return bottleneck.train(make(Config, **(SMALL | options)))["metrics"]
 
     long = {"lr": 0.01, "epochs": 20}
-    narrow, wide, aligned = (metrics(**long, **options) for options in ({"size": 1}, {}, {"init": "pai"}))
+    narrow, wide, aligned = (metrics(**long, **options) for options in ({"keep": 1}, {}, {"init": "pai"}))
     assert narrow["train_accuracy"] + 0.03 < wide["train_accuracy"]
     assert wide["train_accuracy"] > 0.9
     assert aligned["alignment 2"] > wide["alignment 2"]
@@ -206,23 +208,27 @@ def test_a_wider_bottleneck_learns_more_and_pre_alignment_aligns():
 
 
 def test_backpropagation_is_the_reference_and_measures_no_alignment():
-    metrics = bottleneck.train(Config(**(SMALL | {"method": Method.BP})))["metrics"]
+    metrics = bottleneck.train(make(Config, **(SMALL | {"method": Method.BP})))["metrics"]
     assert metrics["test_accuracy"] > 0.85
     assert not [name for name in metrics if name.startswith("alignment")]
 
 
 def test_other_methods_and_data_without_classes_are_refused():
     with pytest.raises(UserError, match="--method fa: this experiment compares bp and dfa"):
-        Config(method=Method.FA)
+        make(Config, method=Method.FA)
     with pytest.raises(UserError, match="--dataset drtp-regression is a regression"):
-        bottleneck.train(Config(dataset="drtp-regression"))
+        bottleneck.train(make(Config, dataset="drtp-regression"))
 
 
 def test_the_published_settings_are_the_defaults():
-    preset = Config(dataset="cifar10").resolve()
+    preset = make(Config, dataset="cifar10").preset.training()
     assert (preset.hidden, preset.lr, preset.batch, preset.epochs) == ((800, 800, 800), 5e-4, 128, 50)
     assert (preset.optimizer, preset.loss, preset.drop_last, preset.precision) == ("sgd", "ce", True, "fp32")
     assert preset.feedback == Feedback(distribution="gaussian", scaling="point", error_sum=True)
+
+
+def command(config):
+    return run_command("vision", config, bottleneck.load, bottleneck.train)
 
 
 class KilledError(Exception):
@@ -230,7 +236,7 @@ class KilledError(Exception):
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
-    config = Config(width=32, size=8, init="pai", epochs=7, checkpoint_every=3)
+    config = make(Config, width=32, keep=8, init="pai", epochs=7, checkpoint_every=3)
     whole = bottleneck.train(config)
     steps = iter(range(100))
     train_epoch = training.train_epoch
@@ -242,10 +248,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(training, "train_epoch", killed_in_the_fifth_epoch)
     with pytest.raises(KilledError):
-        bottleneck.main(replace(config, out=tmp_path))
+        command(replace(config, out=tmp_path))
     monkeypatch.setattr(training, "train_epoch", train_epoch)
     torch.manual_seed(999)
-    bottleneck.main(replace(config, out=tmp_path, resume=True))
+    command(replace(config, out=tmp_path, resume=True))
     resumed = json.loads((tmp_path / "result.json").read_text())
     times = {"seconds_per_epoch"}
     assert {k: v for k, v in resumed["metrics"].items() if k not in times} == {
@@ -256,10 +262,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, cap
 
 
 def test_a_wrong_size_ends_the_command_with_one_line_and_leaves_no_folder(tmp_path):
-    command = [sys.executable, "-m", "vision.bottleneck", "--size", "900", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "vision.bottleneck", "--keep", "900", "--out", str(tmp_path / "run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--size 900: a layer 800 wide keeps 1 to 800 entries" in done.stderr
+    assert "a bottleneck of 900: a layer 800 wide keeps 1 to 800 entries" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -278,7 +284,7 @@ def test_a_run_answers_every_column_and_is_drawn(tmp_path):
         wanted = {other.metric for other in BOTTLENECK.cells if other.key == preset}
         assert result["metrics"].keys() >= wanted
         assert result["method"] == method
-        assert result["config"]["size"] == (64 if "800" in preset else 15)  # of 64, as 191 of 800
+        assert result["config"]["keep"] == (64 if "800" in preset else 15)  # of 64, as 191 of 800
         keep(BOTTLENECK, tmp_path, Outcome(Job("vision", "bottleneck", cell, seed, RunContext()), result=result))
     titles = [figure.title for figure in figures(tmp_path, RunContext())]
     assert titles == ["DFA through a bottleneck", "Alignment through a bottleneck, by epoch"]

@@ -2,19 +2,26 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from harness import cli
+from harness.command import command as the_command
+from harness.command import run_command
 from harness.errors import UserError
+from harness.options import make
 from tests.draws import feedback_generator
 from tinydfa import Method
 from vision.iacolippo import linear
 from vision.iacolippo.linear import Config, LinearNet, cosine, make_task, measure, train, train_step
 
 LR = 1e-6
+
+
+def command(config):
+    return run_command("vision", config, linear.load, linear.train_and_draw)
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def test_measure_reports_what_its_docstring_says(world):
 
 
 def test_dfa_learns_the_map_from_zero_and_stays_aligned_all_the_way():
-    result = train(Config(method=Method.DFA, hidden=300, lr=3e-6, seed=1))
+    result = train(make(Config, method=Method.DFA, hidden=300, lr=3e-6, seed=1))
     assert result["metrics"]["cost"] <= 1e-3
     assert result["metrics"]["distance"] < 0.05
     assert result["metrics"]["steps"] < 1000
@@ -100,7 +107,7 @@ def test_dfa_learns_the_map_from_zero_and_stays_aligned_all_the_way():
 
 @pytest.mark.parametrize("method", [Method.BP, Method.SHALLOW])
 def test_from_zero_weights_only_a_feedback_can_move(method):
-    metrics = train(Config(method=method, hidden=50))["metrics"]
+    metrics = train(make(Config, method=method, hidden=50))["metrics"]
     assert metrics["steps"] == 2
     assert metrics["norm_first"] == metrics["norm_top"] == 0
     assert metrics["alignment"] is None
@@ -108,36 +115,38 @@ def test_from_zero_weights_only_a_feedback_can_move(method):
 
 @pytest.mark.parametrize("method", [Method.SDFA, Method.TDFA, Method.FA])
 def test_other_methods_lower_the_cost(method):
-    curves = train(Config(method=method, hidden=300, epochs=202, lr=3e-6))["curves"]
+    curves = train(make(Config, method=method, hidden=300, steps=202, lr=3e-6))["curves"]
     assert curves["cost"][-1] < 0.5 * curves["cost"][0]
 
 
 def test_bp_learns_from_a_random_start_and_the_same_seed_gives_the_same_numbers():
-    one, again = (train(Config(method=Method.BP, init=0.1, hidden=300, epochs=300))["metrics"] for _ in range(2))
+    one, again = (
+        train(make(Config, method=Method.BP, init_std=0.1, hidden=300, steps=300))["metrics"] for _ in range(2)
+    )
     assert one["cost"] < 1e3
     assert one == again
 
 
 def test_impossible_arguments_are_refused():
-    for options in ({"method": Method.DRTP}, {"init": -1.0}, {"hidden": 0}, {"lr": 0.0}, {"epochs": 0}):
+    for options in ({"method": Method.DRTP}, {"init_std": -1.0}, {"hidden": 0}, {"lr": 0.0}, {"steps": 0}):
         with pytest.raises(UserError):
-            Config(**options)
+            make(Config, **options)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-@pytest.mark.parametrize("option", ["init", "lr"])
+@pytest.mark.parametrize("option", ["init_std", "lr"])
 def test_start_and_learning_rate_must_be_finite(option, number):
-    with pytest.raises(UserError, match=f"--{option} {number}: .*finite"):
-        Config(**{option: number})
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} {number}: .*finite"):
+        make(Config, **{option: number})
 
 
 def test_a_layer_for_which_there_is_no_memory_is_refused():
     with pytest.raises(UserError, match="--hidden 99999999999: give 1 to 10,000,000"):
-        Config(hidden=99999999999)
+        make(Config, hidden=99999999999)
 
 
 def test_a_run_of_one_step_has_a_curve_of_that_step_and_no_published_cosine(tmp_path):
-    linear.main(Config(hidden=50, epochs=1, out=tmp_path))
+    command(make(Config, hidden=50, steps=1, out=tmp_path))
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["curves"]["step"] == [0]
     assert (result["metrics"]["steps"], result["metrics"]["alignment_1"]) == (1, None)
@@ -146,12 +155,18 @@ def test_a_run_of_one_step_has_a_curve_of_that_step_and_no_published_cosine(tmp_
 
 def test_too_large_a_learning_rate_is_an_error_not_a_number():
     with pytest.raises(UserError, match="diverged"):
-        train(Config(hidden=50, lr=1.0))
+        train(make(Config, hidden=50, lr=1.0))
 
 
 def test_the_command_prints_the_theory_and_leaves_a_picture(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
-        cli.run(Config, linear.main, ["--hidden", "50", "--epochs", "12", "--out", str(tmp_path / "run")])
+        the_command(
+            "vision",
+            Config,
+            linear.load,
+            linear.train_and_draw,
+            argv=["--hidden", "50", "--steps", "12", "--out", str(tmp_path / "run")],
+        )
     assert left.value.code == 0
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed[0].startswith("step 1 ")
@@ -163,7 +178,7 @@ def test_the_command_prints_the_theory_and_leaves_a_picture(tmp_path, capsys):
 def test_the_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(linear, "write_whole", lambda path, content: written.append((path.name, content[:4])))
-    linear.main(Config(hidden=50, epochs=12, out=tmp_path))
+    command(make(Config, hidden=50, steps=12, out=tmp_path))
     assert written == [("theory.png", b"\x89PNG")]
 
 
@@ -177,7 +192,7 @@ def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
     for preset, cell in runs.items():
         result = LINEAR.run(cell, 0, RunContext(scale="quick", epochs=22))
         assert result["method"] == preset.split("_")[2]
-        assert result["config"]["init"] == (0 if "zero" in preset else 0.1)
+        assert result["config"]["init_std"] == (0 if "zero" in preset else 0.1)
         assert len(result["curves"]["cost"]) == (1 if preset == "linear_zero_bp" else 3)
     published = {cell.column: cell.published for cell in LINEAR.cells if cell.published is not None}
     assert list(published.values()) == [0.8923, 0.9051, 0.8497, 0.0095, 0.451]
@@ -186,11 +201,35 @@ def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
 @pytest.mark.parametrize("option", ["--checkpoint-every", "--data-dir"])
 def test_an_option_without_effect_is_none_of_this_command(option, capsys):
     with pytest.raises(SystemExit) as left:
-        cli.run(Config, linear.main, [option, "3"])
+        the_command("vision", Config, linear.load, linear.train_and_draw, argv=[option, "3"])
     assert left.value.code == 2
     assert option in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        cli.run(Config, linear.main, ["--help"])
+        the_command("vision", Config, linear.load, linear.train_and_draw, argv=["--help"])
     shown = capsys.readouterr().out
     assert "--resume" in shown
     assert option not in shown
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one_and_can_be_prolonged(tmp_path, monkeypatch, capsys):
+    config = make(Config, hidden=50, steps=45, checkpoint_every=20)
+    whole, steps, step = train(config), iter(range(100)), linear.train_step
+
+    def killed(*given):
+        if next(steps) == 33:
+            raise KilledError
+        return step(*given)
+
+    monkeypatch.setattr(linear, "train_step", killed)
+    with pytest.raises(KilledError):
+        command(replace(config, out=tmp_path))
+    monkeypatch.setattr(linear, "train_step", step)
+    resumed = command(replace(config, out=tmp_path, resume=True))
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["curves"] == whole["curves"]
+    longer = replace(config, preset=replace(config.preset, steps=70))
+    assert command(replace(longer, out=tmp_path, resume=True))["metrics"] == train(longer)["metrics"]

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import cli
+from harness.command import command as the_command
+from harness.command import run_command
 from harness.errors import UserError
+from harness.options import make
 from harness.run import NullRun
 from tests.draws import feedback_generator
 from tinydfa import Method
@@ -16,10 +18,11 @@ from vision.iacolippo import stacking
 from vision.iacolippo.stacking import (
     TOPS,
     Config,
+    Trained,
     build_top,
     first_samples,
     learner_outputs,
-    load_images,
+    load,
     stack,
     train_top,
 )
@@ -35,7 +38,7 @@ def narrow_learners(monkeypatch):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_images(Config())
+    return load(make(Config))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_learners_start_alike_or_not_and_always_have_a_feedback_and_an_order_of_
         return 0.0
 
     monkeypatch.setattr(stacking, "train_learner", spy)
-    learner_outputs(Config(init=init, **SMALL), digits, NullRun("vision", {}))
+    learner_outputs(make(Config, start=init, **SMALL), digits, NullRun("vision", {}), Trained())
     alike = all(torch.equal(starts[0][name], start[name]) for start in starts[1:] for name in starts[0])
     assert alike == (init == "same")
     assert len(set(feedbacks)) == 3
@@ -69,7 +72,7 @@ def test_learners_start_alike_or_not_and_always_have_a_feedback_and_an_order_of_
 
 def test_a_learner_takes_the_plain_steps_of_the_release(digits):
     torch.manual_seed(0)
-    config, train = Config(**SMALL), replace(digits.train, x=digits.train.x.double())
+    config, train = make(Config, **SMALL), replace(digits.train, x=digits.train.x.double())
     model = stacking.FullyConnected((64, HIDDEN, 10), "tanh").double()
     stacking.initialise(model, "normal")
     w1, b1 = (p.detach().clone() for p in (model.hidden[0].layer[0].weight, model.hidden[0].layer[0].bias))
@@ -93,7 +96,7 @@ def test_a_learner_takes_the_plain_steps_of_the_release(digits):
 
 
 def test_features_are_the_learners_outputs_side_by_side_and_the_average_is_theirs(digits):
-    features, metrics = learner_outputs(Config(**SMALL), digits, NullRun("vision", {}))
+    features, metrics = learner_outputs(make(Config, **SMALL), digits, NullRun("vision", {}), Trained())
     assert features.shape == (30,)
     assert features.train.x.shape == (len(digits.train), 30)
     outputs = features.test.x.view(len(digits.test), 3, 10)
@@ -106,13 +109,13 @@ def test_features_are_the_learners_outputs_side_by_side_and_the_average_is_their
 
 
 def test_an_averaged_stack_of_trained_learners_beats_a_learner(digits):
-    config = Config(learners=8, learner_epochs=10, batch=50)
-    _, metrics = learner_outputs(config, digits, NullRun("vision", {}))
+    config = make(Config, learners=8, learner_epochs=10, batch=50)
+    _, metrics = learner_outputs(config, digits, NullRun("vision", {}), Trained())
     assert metrics["average_error"] < metrics["learner_error_best"] <= metrics["learner_error_mean"] < 0.6
 
 
 def test_the_dense_layer_learns_and_an_rd_layer_reports_how_far_its_feedback_is_from_the_gradient(blobs):
-    config = Config(learners=2, epochs=60, batch=50)
+    config = make(Config, learners=2, epochs=60, batch=50)
     found = {
         top: train_top(config, top, blobs, NullRun("vision", {}), 0)[1]
         for top in ("dense", "rd-bp", "rd-dfa", "rd-dfa-r")
@@ -125,12 +128,12 @@ def test_the_dense_layer_learns_and_an_rd_layer_reports_how_far_its_feedback_is_
 
 
 def test_the_dense_layer_sums_gradients_over_its_batch_and_the_rd_layer_averages_them(blobs):
-    config = Config(learners=2, epochs=1, batch=500)
+    config = make(Config, learners=2, epochs=1, batch=500)
     model, attachment = build_top(config, "dense", blobs)
     before = model.weight.detach().clone()
     x, y = blobs.train.x, torch.eye(10)[blobs.train.y]
     error = torch.sigmoid(model(x)).detach() - y
-    preset = config.top_preset("dense")
+    preset = config.preset.top_preset("dense")
     optimizer = stacking.make_optimizer(preset.optimizer, model, preset.lr)
     stacking.train_epoch(model, blobs.train, optimizer, preset, attachment)
     torch.testing.assert_close(model.weight.detach(), before - 1e-4 * error.T @ x, rtol=1e-4, atol=1e-5)
@@ -138,20 +141,28 @@ def test_the_dense_layer_sums_gradients_over_its_batch_and_the_rd_layer_averages
     rd, attachment = build_top(config, "rd-bp", blobs)
     before, a2 = rd.d2.detach().clone(), (rd.d1 * x).detach() @ rd.r.T
     error = torch.sigmoid(rd.d2 * a2).detach() - y
-    preset = config.top_preset("rd-bp")
+    preset = config.preset.top_preset("rd-bp")
     optimizer = stacking.make_optimizer(preset.optimizer, rd, preset.lr)
     stacking.train_epoch(rd, blobs.train, optimizer, preset, attachment)
     torch.testing.assert_close(rd.d2.detach(), before - 1e-3 * (a2 * error).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_lengths_and_rates_are_those_of_the_release():
-    config = Config()
-    learner, dense, rd = config.learner_preset(), config.top_preset("dense"), config.top_preset("rd-bp")
+    config = make(Config)
+    learner, dense, rd = (
+        config.preset.learner_preset(),
+        config.preset.top_preset("dense"),
+        config.preset.top_preset("rd-bp"),
+    )
     assert (learner.lr, learner.epochs, learner.batch, learner.reduction) == (1e-3, 1, 200, "sum")
     assert (dense.lr, dense.epochs, dense.batch, dense.reduction) == (1e-4, 100, 200, "sum")
     assert (rd.lr, rd.epochs, rd.batch, rd.reduction) == (1e-3, 200, 200, "mean")
-    assert config.top_preset("rd-dfa-one") == replace(config.top_preset("rd-dfa"), batch=1)
-    assert Config(epochs=3).top_preset("rd-dfa").epochs == Config(epochs=3).top_preset("dense").epochs == 3
+    assert config.preset.top_preset("rd-dfa-one") == replace(config.preset.top_preset("rd-dfa"), batch=1)
+    assert (
+        make(Config, epochs=3).preset.top_preset("rd-dfa").epochs
+        == make(Config, epochs=3).preset.top_preset("dense").epochs
+        == 3
+    )
 
 
 def test_one_sample_of_each_whole_batch_is_used():
@@ -163,14 +174,14 @@ def test_one_sample_of_each_whole_batch_is_used():
 
 
 def test_a_layer_on_top_does_not_depend_on_what_was_trained_before_it(digits):
-    alone = stack(Config(top="rd-dfa-r", **SMALL), data=digits)["metrics"]
-    every = stack(Config(top="all", **SMALL), data=digits)["metrics"]
+    alone = stack(make(Config, top="rd-dfa-r", **SMALL), data=digits)["metrics"]
+    every = stack(make(Config, top="all", **SMALL), data=digits)["metrics"]
     assert {name: every[name] for name in alone} == alone
     assert all(f"test_error {top}" in every for top in TOPS)
 
 
 def test_the_seed_decides_everything(digits):
-    one, again, other = (stack(Config(seed=seed, **SMALL), data=digits) for seed in (0, 0, 1))
+    one, again, other = (stack(make(Config, seed=seed, **SMALL), data=digits) for seed in (0, 0, 1))
     assert one["metrics"] == again["metrics"]
     assert one["curves"] == again["curves"]
     assert one["metrics"] != other["metrics"]
@@ -179,7 +190,7 @@ def test_the_seed_decides_everything(digits):
 
 @pytest.mark.parametrize("method", [Method.BP, Method.SHALLOW, Method.DRTP, Method.FA])
 def test_learners_may_learn_by_any_method(digits, method):
-    metrics = stack(Config(method=method, **SMALL), data=digits)["metrics"]
+    metrics = stack(make(Config, method=method, **SMALL), data=digits)["metrics"]
     assert 0 < metrics["learner_error_mean"] <= 1
 
 
@@ -198,7 +209,7 @@ def test_learners_may_learn_by_any_method(digits, method):
 )
 def test_impossible_commands_leave_with_status_2_and_no_folder(tmp_path, capsys, arguments, complaint):
     with pytest.raises(SystemExit) as left:
-        cli.run(Config, stacking.main, [*arguments, "--out", str(tmp_path / "run")])
+        the_command("vision", Config, load, stack, argv=[*arguments, "--out", str(tmp_path / "run")])
     assert left.value.code == 2
     printed = capsys.readouterr().err
     assert complaint in printed
@@ -207,20 +218,20 @@ def test_impossible_commands_leave_with_status_2_and_no_folder(tmp_path, capsys,
 
 
 def test_impossible_configurations_are_refused_without_the_command():
-    for options in ({"top": "tower"}, {"init": "none"}, {"learners": 0}):
+    for options in ({"top": "tower"}, {"start": "none"}, {"learners": 0}):
         with pytest.raises(UserError):
-            Config(**options)
+            make(Config, **options)
 
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = ["--learners", "2", "--epochs", "1", "--batch", "100", "--top", "all", "--out", str(folder)]
     with pytest.raises(SystemExit) as left:
-        cli.run(Config, stacking.main, arguments)
+        the_command("vision", Config, load, stack, argv=arguments)
     assert left.value.code == 0
     result = json.loads((folder / "result.json").read_text())
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["folder"] == str(folder)
-    assert result["config"]["init"] == "different"
+    assert result["config"]["start"] == "different"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 2 + len(TOPS) + 1))
 
@@ -237,7 +248,7 @@ def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
     keys = ("stacking_1_different", "stacking_5_same", "stacking_5_different")
     lines = [{"preset": key, "result": STACKING.run(cells[key], 0, context)} for key in keys]
     assert [line["result"]["config"]["learners"] for line in lines] == [1, 5, 5]
-    assert [(preset.learners, preset.init) for preset, _ in runs_of(lines)] == [
+    assert [(preset.learners, preset.start) for preset, _ in runs_of(lines)] == [
         (1, "different"),
         (5, "same"),
         (5, "different"),
@@ -249,11 +260,38 @@ def test_the_table_runs_small_and_its_picture_is_drawn(monkeypatch):
 @pytest.mark.parametrize("option", ["--checkpoint-every"])
 def test_an_option_without_effect_is_none_of_this_command(option, capsys):
     with pytest.raises(SystemExit) as left:
-        cli.run(Config, stacking.main, [option, "3"])
+        the_command("vision", Config, load, stack, argv=[option, "3"])
     assert left.value.code == 2
     assert option in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        cli.run(Config, stacking.main, ["--help"])
+        the_command("vision", Config, load, stack, argv=["--help"])
     shown = capsys.readouterr().out
     assert "--resume" in shown
     assert option not in shown
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed", ["train_learner", "train_top"])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(killed, tmp_path, monkeypatch, capsys):
+    config = make(Config, top="all", start="same", **SMALL)
+    whole = stack(config)
+    work, calls = getattr(stacking, killed), iter(range(100))
+
+    def third_is_killed(*given):
+        if next(calls) == 2:
+            raise KilledError
+        return work(*given)
+
+    monkeypatch.setattr(stacking, killed, third_is_killed)
+    with pytest.raises(KilledError):
+        run_command("vision", replace(config, out=tmp_path), load, stack)
+    monkeypatch.setattr(stacking, killed, work)
+    torch.manual_seed(999)
+    resumed = run_command("vision", replace(config, out=tmp_path, resume=True), load, stack)
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["curves"] == whole["curves"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 4 + 2 * len(TOPS)))
