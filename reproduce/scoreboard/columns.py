@@ -16,7 +16,7 @@ from nerf.presets import PRESETS as NERF
 from nlp.presets import PRESETS as NLP
 from recsys.presets import PRESETS as RECSYS
 from tinydfa import Method
-from vision.presets import Preset as Vision
+from vision.preset import Preset as Vision
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the column's learning rate
 EXACT_EVERY = 50  # two of a hundred passes are backpropagation's

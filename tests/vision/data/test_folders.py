@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from harness.errors import UserError
+from harness.options import make
 from vision.data.folders import read_folder
 from vision.data.sets import load_data
-from vision.train import Config, check, load_preset_data, train
+from vision.train import Config, load, train
 
 COLOURS = {"blue": (0, 0, 200), "red": (200, 0, 0), "green": (0, 200, 0)}
 
@@ -246,15 +247,16 @@ def test_a_network_learns_two_colours_from_a_folder(tmp_path):
             pixels = generator.integers(0, 60, (5, 5, 3), dtype=np.uint8)
             pixels[..., channel] += 120
             save(tmp_path / "own" / name / f"{number}.png", pixels)
-    config = Config(image_dir=tmp_path / "own", epochs=20, lr=1e-3, device="cpu")
+    config = make(Config, image_dir=tmp_path / "own", epochs=20, lr=1e-3, device="cpu")
     result = train(config)
     assert (result["dataset"], result["metrics"]["test_error"]) == ("own", 0)
 
 
 def test_a_model_of_ten_classes_is_told_how_many_there_are(tmp_path):
-    config = Config(image_dir=classes(tmp_path / "own", {"red": 5, "blue": 5}), topology="FC_10", device="cpu")
+    folder = classes(tmp_path / "own", {"red": 5, "blue": 5})
+    config = make(Config, image_dir=folder, model="topology", topology="FC_10", device="cpu")
     with pytest.raises(UserError, match="End it with FC_2"):
-        check(config.resolve(), load_preset_data(config.resolve(), config))
+        load(config)
 
 
 @pytest.mark.parametrize(
@@ -267,9 +269,9 @@ def test_a_model_of_ten_classes_is_told_how_many_there_are(tmp_path):
 )
 def test_options_that_do_not_go_with_own_images_are_refused(tmp_path, options, cause):
     with pytest.raises(UserError, match=cause):
-        Config(image_dir=tmp_path, **options)
+        make(Config, image_dir=tmp_path, **options)
     with pytest.raises(UserError, match="Give them with --image-dir"):
-        Config(image_size=8)
+        make(Config, image_size=8)
 
 
 def test_bytes_are_shares_of_white(tmp_path):

@@ -198,7 +198,7 @@ def test_the_table_runs_every_start_and_method_and_keeps_its_curves():
     assert list(published.values()) == [0.8923, 0.9051, 0.8497, 0.0095, 0.451]
 
 
-@pytest.mark.parametrize("option", ["--checkpoint-every", "--data-dir"])
+@pytest.mark.parametrize("option", ["--data-dir"])
 def test_an_option_without_effect_is_none_of_this_command(option, capsys):
     with pytest.raises(SystemExit) as left:
         the_command("vision", Config, linear.load, linear.train_and_draw, argv=[option, "3"])
