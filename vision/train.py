@@ -139,7 +139,7 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         with products(preset.precision):
             return batch_alignment(model, attachment, batch.x, batch.y, LOSSES[preset.loss])
 
-    every = {"alignment_every": config.alignment_every, "checkpoint_every": config.checkpoint_every}
+    every: dict[str, Any] = {"alignment_every": config.alignment_every, "checkpoint_every": config.checkpoint_every}
     history = fit(run, model, attachment, data, preset, alignment, **every)
     curves = history.curves() | first_weights(model, config.keep_weights)
     return run.finish(model=preset.model, metrics=history.metrics(), curves=curves, device=data.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from harness.config import Method as MethodOption
 from harness.errors import UserError
@@ -55,7 +55,7 @@ class BottleneckPreset:
     def training(self) -> Preset:
         """How the network is trained."""
         plain = PRESETS[f"principled_fc_tanh_{self.method}"]
-        ours = {"lr": self.lr, "batch": self.batch, "epochs": self.epochs, "precision": self.precision}
+        ours: dict[str, Any] = {"lr": self.lr, "batch": self.batch, "epochs": self.epochs, "precision": self.precision}
         return replace(plain, hidden=(self.width,) * LAYERS, **ours)
 
     def narrowed(self, width: int) -> BottleneckPreset:

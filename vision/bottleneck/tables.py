@@ -65,7 +65,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     preset: BottleneckPreset = preset_of(cell, context, QUICK)
     if context.scale == "quick":
         preset = preset.narrowed(QUICK_WIDTH)
-    where = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
+    where: dict[str, Any] = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
     return slim(train.train(train.Config(preset=preset, seed=seed, **where)))
 
 

@@ -95,7 +95,10 @@ def train(config: Config, run: Run | None = None, data: Data | None = None) -> d
         with products(preset.precision):
             return alignments(model, attachment, test.x, test.y, loss_fn)
 
-    every = {"alignment_every": None if preset.method is Method.BP else 1, "checkpoint_every": config.checkpoint_every}
+    every: dict[str, Any] = {
+        "alignment_every": None if preset.method is Method.BP else 1,
+        "checkpoint_every": config.checkpoint_every,
+    }
     history = fit(run, model, attachment, data, preset, alignment, **every)
     return run.finish(model="bottleneck", metrics=history.metrics(), curves=history.curves(), device=data.device)
 

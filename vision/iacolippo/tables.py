@@ -75,7 +75,7 @@ def run_linear(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 def run_stacking(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Learners, and every layer on top of them, at the published length."""
     preset = replace(cell.preset, **lengths(cell, context, {"learner_epochs": 10, "batch": 100, "epochs": 20}))
-    where = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
+    where: dict[str, Any] = {"dataset": cell.dataset, "data_dir": context.data_dir, "device": context.device}
     return slim(stacking.stack(stacking.Config(preset=preset, seed=seed, **where)))
 
 
