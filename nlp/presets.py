@@ -218,7 +218,7 @@ GAP: dict[str, Preset] = {
 # steps (table `nlp-rates`, run for the rows of ours); other schedules are told apart after 300 (`nlp-ladder-rates`, not
 # run: those rows have the rates told above).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
-LADDER_RATES = {"noam": (0.5, 1.0, 2.0, 4.0), "adam": (5e-4, 1e-3, 2e-3, 4e-3)}
+LADDER_RATES = {"noam": (0.25, 0.5, 1.0, 2.0, 4.0), "adam": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)}
 LADDER_STEPS = 300
 
 

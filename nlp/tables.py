@@ -255,7 +255,7 @@ NLP_LADDER_RATES = Table(
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
     notes=(
-        "Every row at four rates, each twice the one before, seed 0. Where a row was run, its best is the rate of its "
+        "Every row at five rates, each twice the one before, seed 0. Where a row was run, its best is the rate of its "
         "preset.",
     ),
     in_quick=False,
