@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from benchmarks.environment import save
 from benchmarks.timing import interleave, ratio
-from graphs.data import load_graph
-from graphs.graph import Graph
-from graphs.models import build_model
+from graphs.data.graph import Graph
+from graphs.data.load import load_graph
+from graphs.models.networks import build_model
 from graphs.presets import PRESETS
 from graphs.train import evaluate, make_optimizer, train_epoch
 from tinydfa import attach

@@ -17,7 +17,7 @@ from benchmarks import graphs_gcn, nerf_rays, nlp_tokens, recsys_step, step_time
 from benchmarks.contest import Contest
 from benchmarks.scale import Scale
 from benchmarks.timing import Step
-from graphs.data import load_graph
+from graphs.data.load import load_graph
 from graphs.train import train_epoch as train_graph
 from harness.methods import rule_of
 from harness.run.allocator import keep_freed_memory

@@ -5,7 +5,7 @@
 All contestants train the model of arXiv 2006.12878 (6 blocks of width 512, dropout 0.1) on random tokens with clipped
 gradients and Adam, and take turns within a round. Ratios of step times are medians over rounds.
 
-    bp, macro, micro    `nlp.training.Training`, as `python -m nlp.train` runs it
+    bp, macro, micro    `nlp.trainer.Trainer`, as `python -m nlp.train` runs it
     plain               the same network of `nn.TransformerEncoder` with a float mask, `torch.optim.Adam` as it comes
 
 Beside DFA's ratios stand the limits that counting matrix products sets (see `limit`).
@@ -28,12 +28,12 @@ from benchmarks.environment import save
 from benchmarks.step_time import transformer_limit
 from benchmarks.timing import Step, interleave, ratio
 from harness.precision import Precision
+from nlp.config import Config as TrainConfig
 from nlp.model.transformer import sinusoids
 from nlp.presets import Preset
 from nlp.text.load import Corpus
 from nlp.text.vocabulary import CharVocabulary
-from nlp.train import Config as TrainConfig
-from nlp.training import Training
+from nlp.trainer import Trainer
 from tinydfa import Method
 
 TARGETS = {"macro": 0.96, "micro": 0.82}  # of backpropagation's step; what we hold ourselves to
@@ -107,11 +107,10 @@ def our_step(config: Config, preset: Preset, compiled: bool = False) -> Step:
     vocabulary = CharVocabulary("".join(map(chr, range(1, config.vocabulary))))
     tokens = np.random.default_rng(0).integers(config.vocabulary, size=20 * config.batch * config.chunk)
     corpus = Corpus("random", tokens, tokens, tokens, {}, vocabulary)
-    training = Training(
-        TrainConfig(compile=compiled, precision=config.precision), preset, corpus, torch.device(config.device)
-    )
-    remaining = training.remaining()
-    return lambda: training.step(next(remaining))
+    run = TrainConfig(preset=preset, compile=compiled, precision=config.precision)
+    trainer = Trainer(run, corpus, torch.device(config.device))
+    remaining = trainer.remaining()
+    return lambda: trainer.step(next(remaining))
 
 
 def plain_step(config: Config, preset: Preset, compiled: bool = False) -> Step:

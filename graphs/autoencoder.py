@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphs.config import ALONE, BaseConfig
-from graphs.data import load_graph
-from graphs.graph import Graph
-from graphs.links import LinkSplit, split_links
-from graphs.models import Encoder
+from graphs.data.graph import Graph
+from graphs.data.links import LinkSplit, split_links
+from graphs.data.load import load_graph
+from graphs.models.networks import Encoder
 from graphs.presets import AutoencoderPreset, find_autoencoder_preset
 from harness.device import pick_device
 from harness.errors import UserError

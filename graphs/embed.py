@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from graphs import train
-from graphs.graph import Graph
-from graphs.models import GCN, build_model
+from graphs.data.graph import Graph
+from graphs.models.networks import GCN, build_model
 from graphs.presets import MODELS
 from harness.device import pick_device
 from harness.errors import UserError

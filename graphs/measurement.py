@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphs.graph import Graph
-from graphs.models import DNA
+from graphs.data.graph import Graph
+from graphs.models.networks import DNA
 from harness.errors import UserError
 from harness.methods import rule_of
 from tinydfa import Attachment, measure_alignment

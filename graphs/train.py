@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphs.config import ALONE, BaseConfig
-from graphs.data import load_graph
-from graphs.graph import Graph
+from graphs.data.graph import Graph
+from graphs.data.load import load_graph
 from graphs.measurement import Alignment, check_alignment, check_classes
-from graphs.models import build_model
+from graphs.models.networks import build_model
 from graphs.presets import NEEDS, Preset, find_preset
 from harness.device import pick_device
 from harness.errors import UserError

@@ -29,6 +29,7 @@ def command(
     load: Callable[[Any], Any],
     train: Callable[[Any, Run, Any], Any],
     *,
+    about: Callable[[Any], dict[str, Any]] | None = None,
     alone: str = "",
     argv: list[str] | None = None,
 ) -> None:
@@ -39,6 +40,7 @@ def command(
         config_class: The options, with what `Training` asks for.
         load: Configuration to data. It is called before the run's folder is made, so that a missing file leaves none.
         train: The training: configuration, run and data.
+        about: Data to what belongs to the settings and only the data tells, by name (see `BaseConfig.found`).
         alone: Why one process has to train alone; empty if several can.
         argv: The arguments; those of this process if None.
     """
@@ -46,21 +48,27 @@ def command(
     def main(config: Any) -> None:
         if alone:
             processes.refuse(task, alone)
-            run_command(task, config, load, train)
+            run_command(task, config, load, train, about)
         else:
             device = processes.join(config.device)
-            run_command(task, replace(config, device=str(device)) if processes.started() > 1 else config, load, train)
+            config = replace(config, device=str(device)) if processes.started() > 1 else config
+            run_command(task, config, load, train, about)
             processes.leave()
 
     cli.run(config_class, main, argv)
 
 
 def run_command(
-    task: str, config: Any, load: Callable[[Any], Any], train: Callable[[Any, Run, Any], Any]
+    task: str,
+    config: Any,
+    load: Callable[[Any], Any],
+    train: Callable[[Any, Run, Any], Any],
+    about: Callable[[Any], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Load, open the run's folder, train; the result of `train`."""
     pick_device(config.device)
     data = load(config)
-    settings = config.settings() | {"device": config.device, "data_dir": config.data_dir}
+    found = {} if about is None else about(data)
+    settings = config.settings() | found | {"device": config.device, "data_dir": config.data_dir}
     with Run(task, config.name, settings, config.out, config.resume, lengths=config.lengths()) as run:
         return train(config, run, data)

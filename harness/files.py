@@ -1,25 +1,41 @@
 """Small files that are there whole or not at all, whenever the process is killed; files that one process holds."""
 
+from __future__ import annotations
+
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from harness.errors import NEW_OUT, UserError, writing
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 
 def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> None:
-    """Write `content` to `path`, text as UTF-8, folders included: to a temporary file, synced, then renamed.
+    """Write `content` to `path`, text as UTF-8; see `replacing`."""
+    with replacing(path, way_out) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, way_out: str = NEW_OUT) -> Iterator[IO[bytes]]:
+    """A file to write that gets the name `path` when the block ends: synced, then renamed, folders included.
+
+    Two processes that write the same file do not disturb each other.
 
     Raises:
-        UserError: it cannot be written; `way_out` ends the message. A file of that name stays as it was.
+        UserError: it cannot be written; `way_out` ends the message. A file of that name stays as it was, also if the
+            block raises.
     """
-    temporary = path.with_name(path.name + ".tmp")
     with writing(path, way_out):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -75,24 +91,43 @@ def refuse_unplain(path: Path) -> None:
         raise UserError(f"{path} {cause}. Remove it.")
 
 
-def lock(file: IO | int, wait: bool = True) -> bool:
-    """Hold an open file against other processes until it is closed or this process ends, however it ends.
+@contextlib.contextmanager
+def alone(path: Path, way_out: str = NEW_OUT) -> Iterator[None]:
+    """Let one process at a time work on `path`; the others wait. `path` with ".lock" after it is what they wait for.
+
+    Raises:
+        UserError: that file cannot be written; `way_out` ends the message.
+    """
+    held = hold(path.with_name(path.name + ".lock"), wait=True, way_out=way_out)
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.release()
+
+
+def hold(path: Path, *, wait: bool, way_out: str = NEW_OUT) -> BaseFileLock | None:
+    """Hold the file `path`, folders included, against other processes until `release`, or until this process ends.
 
     Args:
-        file: Any open file, or its descriptor; what it holds does not matter.
+        path: The file; what it holds does not matter, and it stays.
         wait: Until another process lets go of it.
+        way_out: What to do if it cannot be written; ends the message.
 
     Returns:
-        False if another process holds it and there was no waiting. A system without such locks keeps nobody out.
+        The lock; None on a file system without locks, which keeps nobody out.
+
+    Raises:
+        filelock.Timeout: another process holds it and there was no waiting.
+        UserError: it cannot be written.
     """
+    from filelock import FileLock
+
+    lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+        with writing(path, way_out):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except NotImplementedError:
+        return None
+    return lock

@@ -60,13 +60,15 @@ def parse(config_class: type[T], words: Sequence[str]) -> T:
     takes_file = FILE[2:] in {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     path = _file_named(words) if takes_file else None
     settings = {} if path is None else _read(path)
+    settings = {name: value for name, value in settings.items() if name not in getattr(config_class, "found", ())}
     before = [*_words(settings, {}), *words]
     chosen = _choose(config_class, before)
-    default = None if chosen is None else config_class(preset=chosen)
+    default = None if chosen is None else config_class(preset=chosen)  # type: ignore[call-arg]
     shown = _flat(default) if default is not None else _defaults(config_class)
     _refuse_old(getattr(config_class, "renamed", {}), {*typed(words), *settings})
     _refuse_unknown(path, settings, shown)
-    config = _tyro(config_class, [*_words(settings, shown), *_flags(words, shown)], default=default)
+    flags, others = _valued_flags(words, shown)
+    config = _tyro(config_class, [*_words(settings | flags, shown), *others], default=default)
     if hasattr(config, "check"):
         config.check(typed(words))
     return config
@@ -80,7 +82,7 @@ def make(config_class: type[T], **options: Any) -> T:
     own = {name: value for name, value in options.items() if name not in fields and name != "preset"}
     changes = {name: value for name, value in options.items() if name in fields}
     named = {"named": options["preset"]} if "preset" in options else {}
-    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)
+    return config_class(preset=dataclasses.replace(preset, **changes), **own, **named)  # type: ignore[call-arg]
 
 
 def typed(words: Iterable[str]) -> frozenset[str]:
@@ -181,6 +183,25 @@ def _words(settings: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[st
             yield f"{option(name)}={value}"
 
 
+def _valued_flags(words: Sequence[str], shown: Mapping[str, Any]) -> tuple[dict[str, bool], list[str]]:
+    """The flags that are typed with a value, such as ``--tied True`` and ``--lower=False``; and the other words."""
+    flags: dict[str, bool] = {}
+    others: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, _, value = word.partition("=")
+        field = name.removeprefix("--").replace("-", "_")
+        is_flag = name.startswith("--") and isinstance(shown.get(field), bool)
+        if is_flag and rest[:1] in (["True"], ["False"]):
+            value = rest.pop(0)
+        if is_flag and value in ("True", "False"):
+            flags[field] = value == "True"
+        else:
+            others.append(word)
+    return flags, others
+
+
 def _unlike(name: str, value: Any) -> Iterator[str]:
     """A flag or a setting that is None, where the default is another."""
     if isinstance(value, bool):
@@ -189,22 +210,6 @@ def _unlike(name: str, value: Any) -> Iterator[str]:
         yield from (option(name), "None")
     else:
         raise UserError(f"{FILE}: {name} is {value}, which no option says and the preset has otherwise.")
-
-
-def _flags(words: Sequence[str], shown: Mapping[str, Any]) -> Iterator[str]:
-    """`words` with ``--flag True`` and ``--flag False``, as they once were written, as ``--flag`` and ``--no-flag``."""
-    flags = {option(name): name for name, value in shown.items() if isinstance(value, bool)}
-    before = ""
-    for word in [*words, ""]:
-        name, equals, value = before.partition("=")
-        said = value if equals else word
-        if name in flags and said in ("True", "False"):
-            yield name if said == "True" else option(f"no_{flags[name]}")
-            before = word if equals else ""
-            continue
-        if before:
-            yield before
-        before = word
 
 
 def _refuse_old(renamed: Mapping[str, str], names: Iterable[str]) -> None:

@@ -1,20 +1,82 @@
-"""The arguments that every command of this task shares."""
+"""The options of a training: the preset's settings, and where and how it runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from harness import config
+import torch
+
+from harness.config import BaseConfig
+from harness.errors import UserError
+from harness.methods import check_compile, slug
+from harness.options import Flat, PresetName
+from harness.run.memory import MemoryConfig
+from nerf.data.load import default_scene
+from nerf.presets import Preset, find_preset
+
+CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step takes a quarter less time than all at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(config.RunConfig):
-    """Which scene, which method, where it runs and where it writes."""
+class Config(BaseConfig, MemoryConfig):
+    """Train a radiance field."""
 
+    found = ("white_background",)
+
+    preset: Flat[Preset]
+    named: PresetName = None
     dataset: str = "synthetic"
     """synthetic, which needs no files, blender or llff."""
     scene: str | None = None
     """Name of the scene, such as lego or fern; the data set's first one if left out."""
-    epochs: config.Unused = None  # length is told in --steps
+    chunk: int | None = None
+    """Rays that are rendered at once; if left out 4096, or on a CPU what fits its cache."""
+    compile: bool = False
+    """Compile both networks first."""
+    keep_pictures: bool = False
+    """Keep a test view and a film in the result, for the report."""
+    log_every: int | None = None
+    """Steps between two points of the curves; a 20th of all if left out."""
+    alignment_every: int | None = None
+    """Steps between measurements of the alignment with backpropagation; none if left out."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
+
+    @staticmethod
+    def choose(preset: str | None = None, method: str | None = None, dataset: str = "synthetic") -> Preset:
+        """The preset that these options mean.
+
+        Raises:
+            UserError: there is no such preset, or it has another method.
+        """
+        return find_preset(name=preset, method=method, dataset=dataset)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("chunk", "log_every", "alignment_every"):
+            if getattr(self, option) is not None and getattr(self, option) < 1:
+                raise UserError(f"--{option.replace('_', '-')} {getattr(self, option)}: give at least 1.")
+        self.keeps(self.preset.method)  # refused now if it is impossible
+        if self.compile:
+            check_compile(self.preset.method)
+
+    def chunk_on(self, device: torch.device) -> int:
+        """Rays that are rendered at once on `device`."""
+        cached = max(CACHED_SAMPLES // (self.preset.samples_coarse + self.preset.samples_fine), 1)
+        return self.chunk or (cached if device.type == "cpu" else 4096)
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        scene = self.scene or default_scene(self.dataset)
+        return f"{self.named or slug(self.preset.method)}-{self.dataset}-{scene}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """All that decided the run: the preset, the scene and the seed."""
+        about = {"dataset": self.dataset, "scene": self.scene or default_scene(self.dataset)}
+        return vars(self.preset) | about | {"seed": self.seed, "chunk": self.chunk, "compile": self.compile}
+
+    def lengths(self) -> dict[str, str]:
+        """No run can be prolonged."""
+        return {"steps": "the learning rate falls over all of them"}

@@ -1,11 +1,11 @@
-"""What decides a number in this folder, and the settings that have a name.
+"""The settings that decide a run's numbers, and the named presets.
 
 Published settings (code release of arXiv 2006.12878, `config/*.yml`, and NeRF, arXiv 2003.08934). Two things about
 them are easily missed:
 
-- The configurations of the release say 8 x 256, but its training script never hands the depth on, so that the released
-  networks are 4 layers of 128 units; `synthetic_dfa` and `real_dfa` are those. What the configurations say has names of
-  its own, `..._8x256`.
+- The configurations of the release say 8 x 256, but its training script never passes the depth on, so the released
+  networks are 4 layers of 128 units; `synthetic_dfa` and `real_dfa` are those. What the configurations say is named
+  `..._8x256`.
 - The widths 425 and 512 of the larger configurations are those of the fine network, and the script takes them for both.
 
 Names: ``<data>_<method>[_<size>]``; `small_...` and `debug_...` are ours, for a CPU.
@@ -17,8 +17,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
-from harness.methods import rule_of
+from harness.methods import named, rule_of
 from harness.precision import Precision
 from harness.presets import named_preset
 from nerf.data.images import Background
@@ -31,7 +32,7 @@ from tinydfa import Method
 class Preset:
     """All that decides a number. Its fields are options; the scene, paths and devices are those of the command."""
 
-    method: str
+    method: MethodOption
     depth: int = 4
     """Hidden layers of the trunk."""
     width: int = 128
@@ -43,7 +44,7 @@ class Preset:
     view_frequencies: int = 4
     """Frequencies in the encoding of a viewing direction."""
     views: bool = True
-    """Let the colour depend on the viewing direction."""
+    """Whether the colour depends on the viewing direction."""
     samples_coarse: int = 64
     """Samples a ray for the coarse network."""
     samples_fine: int = 128
@@ -79,6 +80,7 @@ class Preset:
     """What is behind the scene; white if None and the pictures have an alpha channel, else black."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", named(self.method))
         positive = ("depth", "width", "skip_every", "samples_coarse", "rays", "lr", "decay", "steps")
         for name in (*positive, "size", "test_views", "val_views", "near", "far"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -102,7 +104,7 @@ class Preset:
             )
 
     def architecture(self) -> Architecture:
-        """The shape of the networks."""
+        """The architecture of both networks."""
         return Architecture(
             depth=self.depth,
             width=self.width,
@@ -113,7 +115,7 @@ class Preset:
         )
 
     def rendering(self, white_background: bool) -> Rendering:
-        """How the fields are looked at."""
+        """How the fields are rendered."""
         return Rendering(
             samples_coarse=self.samples_coarse,
             samples_fine=self.samples_fine,
@@ -122,6 +124,10 @@ class Preset:
             noise=self.noise,
             precision=self.precision,
         )
+
+    def reading(self) -> dict[str, Any]:
+        """What decides how a scene is read: arguments of `nerf.data.load.load_scene`."""
+        return {"size": self.size, "near": self.near, "far": self.far, "background": self.background}
 
     def rate(self, step: int) -> float:
         """The learning rate after `step` steps, as a share of `lr`."""
@@ -133,8 +139,8 @@ synthetic_dfa = replace(synthetic_bp, method=Method.DFA, lr=1e-4)
 real_bp = replace(synthetic_bp, noise=1.0, rays=4096, steps=200_000, decay=1.25)
 real_dfa = replace(real_bp, method=Method.DFA)
 
-# Ours: a scene of 100 x 100 pixels, minutes on a CPU. So few steps need a larger rate than the published ones; it is
-# one of `RATES`, see there. At such rates a field by relu may become empty everywhere; one by softplus comes back.
+# Ours: a scene of 100 x 100 pixels, minutes on a CPU. So few steps need a higher learning rate than published, one of
+# `RATES`. At such rates a relu density may become zero everywhere, and stays so; softplus recovers.
 small_bp = replace(
     synthetic_bp,
     size=100,
@@ -235,7 +241,7 @@ def find_preset(*, name: str | None = None, method: str | None = None, dataset: 
         UserError: there is no such preset, or the preset has another method.
     """
     if name is None:
-        method = method or Method.DFA
+        method = named(method or Method.DFA)
         family = _DEFAULTS.get(dataset, "small")
         return replace(PRESETS[f"{family}_{'bp' if method is Method.BP else 'dfa'}"], method=method)
     return named_preset(PRESETS, name, method=method)

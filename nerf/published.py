@@ -1,10 +1,10 @@
 """Published numbers, in dB: peak signal-to-noise ratio over the test views of a scene.
 
 Backpropagation, SRN, NV and LLFF per scene: NeRF (arXiv 2003.08934), tables of single scenes, which arXiv 2006.12878
-compares with. DFA: Tables 1 and A.5 of arXiv 2006.12878 (version 1), whose copied columns have two slips (fern by LLFF,
-flower by SRN) that are not taken over. What its released checkpoints carry in their field `psnr` is no score on test
-views: it is that of coarse and fine squared error added, on the last batch of training rays, 3 dB lower than that of
-the fine network alone where both are alike.
+compares with. DFA: Tables 1 and A.5 of arXiv 2006.12878 (version 1), whose copied columns have two errors (fern by
+LLFF, flower by SRN), which are corrected here. The field `psnr` of its released checkpoints is no score on test views:
+it is that of the sum of coarse and fine squared error, on the last batch of training rays, 3 dB lower than that of the
+fine network alone where both are alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Show what runs have learned: a film of colour and depth, and test views beside the truth.
+"""Render trained runs: a film of colour and depth, and test views beside the truth.
 
     python -m nerf.render runs/nerf/small_dfa-synthetic-solids-0 --out film --frames 40 --size 100
     python -m nerf.render RUN_BP RUN_DFA RUN_SHALLOW --out film     # side by side, in this order
@@ -22,9 +22,9 @@ from nerf.field.fields import Fields
 from nerf.output.pictures import film, look
 from nerf.output.scores import evenly, psnr
 from nerf.output.video import GIF_RATE, write_film, write_strip
+from nerf.saved import load_run, read_settings
 from nerf.scene.rays import view_rays
 from nerf.scene.views import Scene
-from nerf.train import load_run, read_settings, reading_options
 
 FILMS = ("film.mp4", "film.gif")
 STRIP = "views.png"
@@ -52,7 +52,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     chunk: int = 1024
-    """Rays that are worked on at once."""
+    """Rays that are rendered at once."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -79,14 +79,14 @@ def render(config: Config) -> None:
         found = ", ".join(sorted("/".join(name) for name in names))
         raise UserError(f"these runs are of several scenes ({found}). Render those of one scene together.")
     trained = [load_run(folder, device) for folder in config.runs]
-    reading = [reading_options(preset) | {"size": None} for _, preset in trained]
+    reading = [preset.reading() | {"size": None} for _, preset in trained]
     if any(one != reading[0] for one in reading):
         raise UserError("these runs differ in --near, --far or --background. Render those that have the same together.")
     captions = _captions([str(preset.method) for _, preset in trained], config.runs)
     fields = dict(zip(captions, (fields for fields, _ in trained), strict=True))
     dataset, name = names.pop()
     data_dir = config.data_dir or settings[0].get("data_dir")
-    scene = load_scene(dataset, name, data_dir and Path(data_dir), **reading_options(trained[0][1])).to(device)
+    scene = load_scene(dataset, name, data_dir and Path(data_dir), **trained[0][1].reading()).to(device)
     if config.frames > len(scene.path):
         raise UserError(f"--frames {config.frames}: the way around a scene has {len(scene.path)} poses. Give fewer.")
     write_strip(config.out / STRIP, compared_views(fields, scene, config.views, config.chunk), _scale(scene.test.width))
@@ -111,13 +111,13 @@ def compared_views(fields: Mapping[str, Fields], scene: Scene, count: int, chunk
 
 
 def _captions(methods: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """What to call each run: by its method, else by its folder, else numbered; the first that tells them apart."""
+    """A caption for each run: its method, else its folder, else numbered, whichever is unique."""
     names = list(methods) if len(set(methods)) == len(methods) else [folder.name for folder in folders]
     return names if len(set(names)) == len(names) else [f"{name} {number}" for number, name in enumerate(names, 1)]
 
 
 def _scale(width: int) -> int:
-    """Times that the pixels of a picture of that width are repeated."""
+    """Factor by which a picture of that width is enlarged."""
     return -(-CAPTIONED // width)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of this task for the report: test views side by side, a film, and PSNR by step."""
+"""Figures of this task for the report: test views side by side, a film, and PSNR by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHERE = {"solids": "the generated solids", "synthetic": "the generated solids", 
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """Figures of the runs below `results_dir` at the context's scale."""
     folder = results_dir / "nerf"
     trained = lines_with_curves(folder / "nerf-small.jsonl", context.scale)
     trained = [line for line in trained if line["row"] in SMALL.values()]  # one network a scene and method
@@ -28,9 +28,7 @@ def sections(results_dir: Path, context: RunContext) -> list[Section]:
     for dataset, lines in grouped(trained, "dataset").items():
         same = [line for line in released if line["dataset"] == dataset]
         figures += [*strip(lines, same, dataset), *film(lines, dataset), learning_curves(lines, dataset)]
-    lead = (
-        "What the networks see from places they were not trained on, and how near that is to the truth as they train."
-    )
+    lead = "Test views rendered by the trained networks, and how their PSNR rises in training."
     return [Section(title="Radiance fields: views and films", lead=lead, figures=tuple(figures))] if figures else []
 
 

@@ -1,7 +1,7 @@
-"""Neural view synthesis as data: Tables 1 and A.5 of arXiv 2006.12878, Figure A.1, and what a CPU can train.
+"""Neural view synthesis as tables: Tables 1 and A.5 of arXiv 2006.12878, Figure A.1, and small runs for a CPU.
 
-The published numbers are of pictures 800 pixels wide, or 1008, and of 200,000 to 500,000 steps. Beside those tables
-stands one of our own with smaller pictures and fewer steps, the same for every method, and with the networks that the
+The published numbers are of pictures 800 pixels wide, or 1008, and of 200,000 to 500,000 steps. Another table is
+our own, with smaller pictures and fewer steps, the same for every method, and with the networks that the
 paper's authors trained by DFA and released.
 """
 
@@ -21,6 +21,7 @@ from harness.tables import Cell, RunContext, Table
 from harness.tables.grids import or_diverged
 from harness.tables.results import make_result, slim
 from nerf import published, train
+from nerf.config import Config
 from nerf.data import blender, llff
 from nerf.data.load import load_scene
 from nerf.field.release2020 import load_2020, pixel_offset
@@ -56,7 +57,7 @@ QUICK: dict[str, Any] = {
 
 
 def dataset_of(scene: str) -> str:
-    """The data set on the command line that has a scene."""
+    """The data set that has a scene."""
     if scene == "solids":
         return "synthetic"
     return "llff" if scene in llff.NAMES else "blender"
@@ -70,7 +71,7 @@ def run_scene(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
 def run_mean(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train all scenes of a set one after another; the result is that of the last with means over all.
 
-    At scale "quick" there is one scene, which stands for all.
+    At scale "quick" there is one scene.
     """
     if context.scale == "quick":
         return run_scene(cell, seed, context)
@@ -102,7 +103,7 @@ def _train(
         seed: Seed of the run.
         context: Scale, device and data root.
         small: The preset is a small one. Others have their method's small preset at scale "quick".
-        **options: Fields of `train.Config`.
+        **options: Fields of `Config`.
     """
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
@@ -113,7 +114,7 @@ def _train(
     if small or context.scale == "quick":
         preset = replace(preset, precision=fastest(pick_device(context.device)))
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return train.train(train.Config(seed=seed, **dataset, **place, **options), preset=preset)
+    return train.train(Config(preset=preset, seed=seed, **dataset, **place, **options))
 
 
 def run_released(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:

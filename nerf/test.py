@@ -3,8 +3,8 @@
     python -m nerf.test runs/nerf/dfa-blender-lego-0
     python -m nerf.test --checkpoint-2020 synth_lego_dfa.ckpt --dataset blender --scene lego --size 200
 
-The second form is for the networks that the authors of arXiv 2006.12878 released. What their own script prints as PSNR
-is of coarse and fine error added; here the fine network alone is scored.
+The second form is for the networks that the authors of arXiv 2006.12878 released. What their script prints as PSNR
+is that of the sum of coarse and fine error; here the fine network alone is scored.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from nerf.data.load import DATASETS, load_scene
 from nerf.field.fields import Fields
 from nerf.field.release2020 import load_2020, pixel_offset
 from nerf.output.scores import evenly, means, score_views
+from nerf.saved import load_run, read_settings
 from nerf.scene.rays import PIXEL_CENTRE
 from nerf.scene.views import Scene
-from nerf.train import load_run, read_settings, reading_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +105,14 @@ def test(config: Config) -> dict[str, Any]:
 
 
 def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
-    """What a run trained, and its scene."""
+    """The fields of a run, and its scene."""
     settings = read_settings(folder)
     dataset = settings["dataset"] if config.dataset is None else config.dataset
     name = settings["scene"] if config.scene is None else config.scene
     if dataset in DATASETS and (dataset == "llff") != (settings["dataset"] == "llff"):
         raise UserError(f"--dataset {dataset}: {folder} saw {settings['dataset']}, in other coordinates. Leave it out.")
     fields, preset = load_run(folder, pick_device(config.device))
-    reading = reading_options(preset) | {"size": config.size or preset.size}
+    reading = preset.reading() | {"size": config.size or preset.size}
     scene = load_scene(dataset, name, config.data_dir, **reading)
     if scene.white_background != fields.rendering.white_background:
         raise UserError(f"the background of {name} is another than that of {folder}. Score the scene of the run.")
@@ -120,7 +120,7 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
 
 
 def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
-    """What the authors trained, and the scene that the user says it is of."""
+    """The fields of a released checkpoint, and the scene that the user names."""
     assert config.checkpoint_2020 is not None
     scene = load_scene(
         "blender" if config.dataset is None else config.dataset,
@@ -138,7 +138,7 @@ def _from_2020(config: Config) -> tuple[Fields, Scene, float]:
 def main(config: Config) -> None:
     """Run the command."""
     scores = json.dumps(plain(test(config)), allow_nan=False)
-    print(scores, flush=True)  # first, so that they are not lost if the file cannot be written
+    print(scores, flush=True)  # before writing the file, which may fail
     if config.out is not None:
         from harness.files import write_whole
 

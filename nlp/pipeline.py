@@ -19,10 +19,10 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from harness.methods import rule_of
 from harness.precision import at_least_float32
 from harness.processes import ALONE
-from nlp.config import RunConfig
+from nlp.config import Config
 from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.text.streams import Chunk
-from nlp.training import Training
+from nlp.trainer import Trainer
 from tinydfa import DFALayer, Method
 from tinydfa.pipelining import ScheduleDFA
 from tinydfa.rules import Backprop
@@ -57,10 +57,10 @@ class Stage(LanguageModel):
         return self.logits(x) if self.is_last else x
 
 
-class PipelinedTraining(Training):
-    """A training of which this process has one stage; arguments as for `Training`."""
+class PipelinedTraining(Trainer):
+    """A trainer of which this process has one stage; arguments as for `Trainer`."""
 
-    def _attach(self, config: RunConfig) -> None:
+    def _attach(self, config: Config) -> None:
         rank, stages = self.group.rank, self.group.size
         self.readers = ALONE  # every stage reads the whole batch
         borders = [round(self.preset.layers * number / stages) for number in range(stages + 1)]
@@ -75,7 +75,7 @@ class PipelinedTraining(Training):
         self.overlap = config.overlap
         self._nothing = torch.zeros((), device=self.device)  # the loss that a stage below the last knows
 
-    def _schedule(self, config: RunConfig) -> Any:
+    def _schedule(self, config: Config) -> Any:
         if self.preset.method == Method.BP:
             return Schedule1F1B(self.stage, config.microbatches, summed_loss, scale_grads=False)
         feedback = replace(self.preset.feedback, seed=config.seed)
@@ -99,7 +99,7 @@ class PipelinedTraining(Training):
         self._note(chunk, torch.stack(losses).sum().detach() * chunk.tokens if losses else self._nothing)
 
     def pause(self) -> None:
-        """As `Training.pause`; then every process has the weights of all stages."""
+        """As `Trainer.pause`; then every process has the weights of all stages."""
         super().pause()
         owners = self.group.gather([id(weight) in self.own for weight in self.model.parameters()])
         for number, weight in enumerate(self.model.parameters()):

@@ -1,4 +1,4 @@
-"""What decides a number in this folder, and the settings of every row of Table 5 by name, published and small.
+"""The settings that decide a run's numbers, and named presets: the rows of Table 5, published and small.
 
 Published: arXiv 2006.12878, code release, `run_experiments.sh`, `train_lm.py`, `transformer.py`, on WikiText-103.
 Small: the same rows for minutes on a CPU in place of days on a GPU; only sizes, length and learning rates differ.
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from harness.config import Method as MethodOption
 from harness.errors import UserError
 from harness.methods import named, rule_of
+from harness.options import Fixed
 from harness.presets import named_preset
-from nlp.model.attention import KINDS, PATTERNS
+from nlp.model.attention import PATTERNS
 from tinydfa import Feedback, Method
 
-SCHEDULES = ("noam", "adam", "onecycle", "radam", "plateau")
-GRANULARITIES = ("macro", "micro")
 PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are named; elsewhere the small ones do
 
 
@@ -26,7 +27,7 @@ PAPER_DATA = ("wikitext-103",)  # where the published settings hold if none are 
 class Preset:
     """All that decides a number. Its fields are options; the text, paths and devices are those of the command."""
 
-    method: str
+    method: MethodOption
     granularity: Literal["macro", "micro"] = "macro"
     """A feedback point after each block (macro), or three a block (micro)."""
     points_embedding: bool = False
@@ -35,7 +36,7 @@ class Preset:
     """Take the error below the vocabulary projection (hidden, as published) or above it."""
     last_block: Literal["projected", "error"] = "projected"
     """What the last block gets where the error is taken right above it: its projection, as published, or itself."""
-    feedback: Feedback = field(default_factory=Feedback)  # its seed is the run's
+    feedback: Fixed[Feedback] = field(default_factory=Feedback)  # its seed is the run's
     attention: Literal["standard", "fixed", "dense", "random"] = "standard"
     """How a position takes from those before it."""
     layers: int = 6
@@ -55,7 +56,7 @@ class Preset:
     vocabulary_size: int = 32_000
     """Tokens of the vocabulary, at most."""
     lower: bool = True
-    """Turn the text into lower case."""
+    """Whether the text is turned into lower case."""
     chunk: int = 128
     """Tokens of a sequence."""
     batch: int = 64
@@ -85,14 +86,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", named(self.method))
-        for what, known in (
-            ("granularity", GRANULARITIES),
-            ("error_at", ("hidden", "logits")),
-            ("last_block", ("projected", "error")),
-            ("attention", KINDS),
-            ("schedule", SCHEDULES),
-            ("vocabulary", ("bpe", "char")),
-        ):
+        for what, known in choices().items():
             if getattr(self, what) not in known:
                 raise UserError(f"no {what} is called '{getattr(self, what)}'. There are {', '.join(known)}.")
         for name in ("layers", "d_model", "d_ff", "heads", "vocabulary_size", "chunk", "batch", "warmup", "epochs"):
@@ -114,6 +108,10 @@ class Preset:
                 "below the vocabulary. Use --error-at logits, or another method."
             )
 
+    def by_epochs(self, epochs: int) -> Preset:
+        """The same for so many epochs, however many steps they have."""
+        return replace(self, epochs=epochs, steps=None)
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Preset:
         """The preset of a run, from its `config.yaml`."""
@@ -134,10 +132,27 @@ class Preset:
             )
 
 
+@cache
+def choices() -> dict[str, tuple[str, ...]]:
+    """The values that a field of a preset may have, where these are few."""
+    hints = get_type_hints(Preset)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
 def _refuse_below_1(name: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise UserError(f"{name} is {value}; give at least 1.")
 
+
+# Options that do something for some values of another field alone.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "heads": ("attention", ("standard", "dense", "random")),
+    "vocabulary_size": ("vocabulary", ("bpe",)),
+    "warmup": ("schedule", ("noam",)),
+    "plateau_factor": ("schedule", ("plateau",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "last_block": ("error_at", ("hidden",)),
+}
 
 bp = Preset(method=Method.BP)
 macro = replace(bp, method=Method.DFA)
@@ -170,10 +185,10 @@ SMALL_SIZES: dict[str, Any] = {
     "steps": 1000,
     "validate_every": 200,
 }
-# By row; of noam the factor and the steps of warm-up. With so few steps every row needs larger ones than published: of
+# By row; of noam the factor and the warm-up steps. With so few steps every row needs higher rates than published: of
 # several the one with the lowest validation perplexity, seed 0, after 300 steps, or for the schedules of macro and
-# micro after all 1,000. In these the perplexity never stops falling, so that a schedule which waits for that does
-# nothing: here it is one cycle.
+# micro after all 1,000. The perplexity falls to the end, so that plateau would never
+# lower the rate: here the schedule is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
     "bp": {"lr": 1.0, "warmup": 200},
     "bp_beta2": {"lr": 1.0, "warmup": 200},
@@ -190,21 +205,21 @@ SMALL_RATES: dict[str, dict[str, Any]] = {
 SMALL: dict[str, Preset] = {
     f"small_{name}": replace(preset, **SMALL_SIZES, **SMALL_RATES[name]) for name, preset in PUBLISHED.items()
 }
-# Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. They may differ
-# from the published rows in anything. Each has the rate of `ONE_CYCLE_RATES` with the lowest validation perplexity.
+# Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. Each has the rate
+# of `ONE_CYCLE_RATES` with the lowest validation perplexity.
 OURS_MACRO = replace(SMALL["small_macro_schedule"], last_block="error", lr=3e-3, dropout=0.0)
 OURS: dict[str, Preset] = {
     "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=3e-3, dropout=0.0),
     "small_ours": OURS_MACRO,
     "small_micro_ours": replace(OURS_MACRO, granularity="micro", lr=2e-3),
 }
-# One thing of ours taken back at a time, and nothing else changed: which of the two is worth how much.
+# Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
     "projected": {"last_block": "projected"},
     "dropout": {"dropout": 0.1},
     "projected_dropout": {"last_block": "projected", "dropout": 0.1},
 }
-GAP_RATE = 2e-3  # the best of micro, and near the best of macro; a projected last block does not bear macro's own
+GAP_RATE = 2e-3  # the best of micro, and near the best of macro; a projected last block diverges at macro's own
 GAP: dict[str, Preset] = {
     "small_ours_gap": replace(OURS_MACRO, lr=GAP_RATE),
     **{
@@ -215,7 +230,7 @@ GAP: dict[str, Preset] = {
     "small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0, lr=1e-2),
 }
 # One grid of learning rates, the same for backpropagation and for every other row, seed 0. One cycle needs all of its
-# steps (table `nlp-rates`, run for the rows of ours); other schedules are told apart after 300 (`nlp-ladder-rates`, not
+# steps (table `nlp-rates`, run for the rows of ours); other schedules are compared after 300 (`nlp-ladder-rates`, not
 # run: those rows have the rates told above).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
 LADDER_RATES = {"noam": (0.25, 0.5, 1.0, 2.0, 4.0), "adam": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)}
@@ -228,7 +243,7 @@ def _rates() -> dict[str, dict[str, Preset]]:
     for name, preset in (SMALL | OURS | GAP).items():
         one_cycle = preset.schedule == "onecycle"
         if name in GAP and name != "small_shallow_no_dropout":
-            continue  # a row that takes something back keeps the rate of what it is compared with
+            continue  # an ablation keeps the rate of what it is compared with
         steps = preset.steps if one_cycle else LADDER_STEPS
         rates = ONE_CYCLE_RATES if one_cycle else LADDER_RATES[preset.schedule]
         found[name] = {
@@ -256,8 +271,8 @@ def find_preset(name: str | None, granularity: str | None, method: str | None, d
     """
     if name is not None:
         return named_preset(PRESETS, name, method=method, granularity=granularity)
-    granularity, method = granularity or "macro", method or Method.DFA
-    if granularity not in GRANULARITIES:
+    granularity, method = granularity or "macro", named(method or Method.DFA)
+    if granularity not in choices()["granularity"]:
         raise UserError(f"--granularity {granularity}: choose macro or micro.")
     row = {"bp": "bp", "shallow": "shallow"}.get(method, f"{granularity}_schedule")
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]

@@ -1,4 +1,4 @@
-"""Pictures of this task for the report: validation perplexity by step, alignment by step."""
+"""Figures of this task for the report: validation perplexity by step, alignment by step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from harness.report.panels import Lines, grouped, lines_with_curves, side_by_sid
 from harness.tables import RunContext
 
 WHERE = {"docs": "the documentation corpus", "synthetic": "Python's own documentation", "wikitext-103": "WikiText-103"}
-KINDS = ("backpropagation", "macro", "micro")  # rows are grouped by how they begin; shallow stands in every panel
+KINDS = ("backpropagation", "macro", "micro")  # rows are grouped by their first word; shallow is in every panel
 SAMPLED = ("backpropagation", "macro, + schedule", "micro, + schedule", "macro, ours", "shallow")
 SHADES = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#8C6BB1")
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """Figures of the runs below `results_dir` at the context's scale."""
     folder = results_dir / "nlp"
     trained, aligned = (
         lines_with_curves(folder / f"{name}.jsonl", context.scale) for name in ("table5", "nlp-alignment")
     )
     figures = (*learning_curves(trained), *alignment_curves(aligned))
     excerpts = tuple(samples(trained))
-    lead = (
-        "How the perplexity on text that a model has not seen falls as it trains, and how some models go on from the "
-    )
+    lead = "Validation perplexity in training, and how some models continue the "
     lead += "beginning of the validation text."
     return [Section(title="Language model: curves", lead=lead, figures=figures, excerpts=excerpts)] if figures else []
 

@@ -1,4 +1,4 @@
-"""What trained models write: the same prompt continued by one or more runs, such as by BP and DFA, beside each other.
+"""Text by trained models: one prompt continued by one or more runs, such as BP and DFA, side by side.
 
 python -m nlp.sample runs/nlp/bp runs/nlp/dfa --prompt "The statement" --length 100 --temperature 0.8 --seed 0
 """
@@ -19,8 +19,8 @@ from harness.device import pick_device
 from harness.errors import UserError
 from harness.methods import slug
 from harness.seeds import check_seed
-from nlp.model.generate import check_settings, generate
-from nlp.train import load_run
+from nlp.output.generate import check_settings, generate
+from nlp.saved import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run wrote."""
+    """The text of one run."""
 
     title: str
     prompt: str

@@ -1,10 +1,10 @@
-"""Optimisers and how their learning rate changes, by the names of the 2020 release.
+"""Optimizers and learning rate schedules, by the names of the 2020 release.
 
 noam      Adam; lr d^(-1/2) min(s^(-1/2), s warmup^(-3/2)) at step s, from 1 (Vaswani et al. 2017, section 5.3)
 adam      Adam; constant
 onecycle  Adam; up to lr and down again over the whole training, every step (the release moved once an epoch)
 radam     RAdam; constant
-plateau   Adam; times `plateau_factor` when the validation perplexity has not become better for more than
+plateau   Adam; times `plateau_factor` when the validation perplexity has not improved for more than
           `plateau_patience` validations
 """
 
@@ -30,10 +30,10 @@ def make_optimizer(preset: Preset, parameters: Iterable[nn.Parameter]) -> torch.
 
 
 class Schedule:
-    """Sets the learning rate of an optimiser as training goes on.
+    """The learning rate of an optimizer over a training.
 
     Args:
-        preset: Says which.
+        preset: Names the schedule.
         optimizer: Made by `make_optimizer`.
         steps: Of the whole training, for onecycle.
     """
@@ -56,7 +56,9 @@ class Schedule:
     def step(self) -> None:
         """Call after each step of the optimiser."""
         self.left -= 1
-        if self.by_step is not None and self.left > 0:  # onecycle has no learning rate beyond the last step
+        if isinstance(self.by_step, OneCycleLR) and self.left <= 0:
+            return  # it has no learning rate beyond the last step
+        if self.by_step is not None:
             self.by_step.step()
 
     def validated(self, perplexity: float) -> None:

@@ -1,6 +1,6 @@
-"""Table 5 of arXiv 2006.12878 as data: the ladder of settings from backpropagation's to those that suit DFA.
+"""Table 5 of arXiv 2006.12878: from backpropagation's settings step by step to those that suit DFA.
 
-The paper's text is WikiText-103. Beside it stands a corpus of technical documentation, on which the same rows run at
+The paper's text is WikiText-103. A corpus of technical documentation is trained on as well, where the same rows run at
 small scale (the presets `small_*`), and rows that the paper does not have: either method, tuned by one grid.
 """
 
@@ -15,6 +15,7 @@ from harness.precision import fastest
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from nlp import train
+from nlp.config import Config
 from nlp.presets import LADDER_RATES, PAPER_DATA, PRESETS, TRIED, Preset
 from nlp.published import PUBLISHED
 
@@ -34,7 +35,7 @@ ROWS = {  # preset: row
     "ours": "macro, ours",
     "micro_ours": "micro, ours",
 }
-SAMPLE = 80  # tokens that a run of seed 0 writes for the report
+SAMPLE = 80  # tokens of text that a run of seed 0 generates for the report
 QUICK: dict[str, Any] = {
     "steps": 100,
     "validate_every": 50,
@@ -49,7 +50,7 @@ QUICK: dict[str, Any] = {
 
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
-    """Train what a cell asks for: at the published size on WikiText-103, small on any other text."""
+    """Train a cell: at the published size on WikiText-103, small on any other text."""
     return _train(cell, seed, context, sample=SAMPLE if seed == 0 else 0)
 
 
@@ -69,9 +70,9 @@ def _train(cell: Cell, seed: int, context: RunContext, **options: Any) -> dict[s
     elif cell.dataset not in PAPER_DATA:  # with bf16 half the time, and within 0.5 % the same perplexity
         options["precision"] = fastest(pick_device(context.device))
     if context.epochs is not None:
-        preset = replace(preset, epochs=context.epochs, steps=None)
+        preset = preset.by_epochs(context.epochs)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    return slim(train.train(train.Config(dataset=cell.dataset, seed=seed, **place, **options), preset=preset))
+    return slim(train.train(Config(preset=preset, dataset=cell.dataset, seed=seed, **place, **options)))
 
 
 def _cells() -> tuple[Cell, ...]:

@@ -90,7 +90,7 @@ def test_a_second_call_runs_nothing_and_more_seeds_run_only_what_is_new(project:
     assert len(project.runs()) == 2
     again = project("good", "--seeds", "1", "--datasets", "cora")
     assert len(project.runs()) == 2
-    assert "83" not in again.stdout
+    assert "83.0" not in again.stdout
     assert "80.0 (1)" in again.stdout
     project("good", "--seeds", "2", "--datasets", "cora", "--jobs", "1")
     assert project.runs()[2:] == ["easy cora bp 1 paper", "easy cora dfa 1 paper"]

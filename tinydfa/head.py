@@ -184,8 +184,7 @@ class Head(Holder):
         link = self.link
         if any([record.value is not None for record in records]):  # noqa: C419
             return join(self._plan(outputs, records), link, outputs, records, target)
-        draws = self.feedback_matrix is None and not link.rule.learns and link.settings.feedback.projector is None
-        if records and draws and link.whole:  # what learns is made by the first pass that trains
+        if records and self.in_force(link.settings) is None and link.settings.feedback.projector is None and link.whole:
             self._columns(link.settings, error_of(link.settings.batch_dims, outputs), outputs[0], records)
         return outputs
 

@@ -110,7 +110,7 @@ class DFALayer(nn.Module):
         if wanted:
             link.write(Record(self, input, passed, input.shape, rows, True))
         else:
-            link.write(Record(self, None, None, input.shape, rows, recording))
+            link.write(Record(self, None, None if recording else passed, input.shape, rows, recording))
         return passed
 
     def _rows(self, link: Link, told: Rows | None) -> Rows | None:

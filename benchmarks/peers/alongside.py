@@ -38,7 +38,7 @@ def torchfm(scale: Scale) -> Iterator[Contest]:
 def pyg(scale: Scale) -> Iterator[Contest]:
     """The graph convolution on the synthetic citation graph: epochs with evaluation, as PyG's example has them."""
     from benchmarks.graphs_gcn import example_epoch, our_epoch
-    from graphs.data import load_graph
+    from graphs.data.load import load_graph
 
     graph = load_graph("synthetic").to(scale.device)
     yield Contest(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import writing
-from harness.files import lock
+from harness.files import alone
 
 AGENT = "Mozilla/5.0 (compatible; tinydfa)"  # some mirrors refuse clients without a browser's name
 TIMEOUT = (10, 60)  # seconds to connect, and between two packets
@@ -123,10 +123,8 @@ class _Continuing:
 @contextlib.contextmanager
 def _alone(folder: Path, target: Path) -> Iterator[None]:
     """Let one process at a time download `target`; the others wait, and then find it there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:16] + ".lock"
-    with open(folder / name, "w") as file:
-        lock(file)  # without locks the worst case is a download done twice
+    name = hashlib.sha256(str(target.absolute()).encode()).hexdigest()[:16]
+    with alone(folder / name):  # without locks the worst case is a download done twice
         yield
 
 

@@ -24,17 +24,15 @@ A training that is to leave no folder, such as a cell of a table, is given a `Nu
 import contextlib
 import json
 import math
-import os
 import re
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.errors import UserError, writing
-from harness.files import lock, write_whole
+from harness.files import hold, write_whole
 from harness.processes import check_joined, current
 from harness.run.ending import ending, short_result
 from harness.run.launch import check_launch
@@ -96,7 +94,7 @@ class Run:
         self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
         self._board: Any = None
-        self._let_go: weakref.finalize | None = None  # of the folder
+        self._held: Any = None  # the lock of the folder
         self._earlier = 0.0  # seconds spent before the interruption
         self._start = time.perf_counter()
         self._last_step = 0
@@ -121,8 +119,8 @@ class Run:
         if self._board is not None:
             with contextlib.suppress(OSError):  # a full disk has been reported by then
                 self._board.close()
-        if self._let_go is not None:
-            self._let_go()
+        if self._held is not None:
+            self._held.release()
 
     @property
     def seconds(self) -> float:
@@ -264,14 +262,15 @@ class Run:
 
     def _hold_folder(self) -> None:
         """Make the folder, and keep other processes out of it for as long as this one trains."""
+        from filelock import Timeout
+
         with writing(self.folder, "Choose another folder with --out"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        self._let_go = weakref.finalize(self, os.close, descriptor)
-        if not lock(descriptor, wait=False):
-            self._let_go()
+        try:
+            self._held = hold(self.folder / ".lock", wait=False, way_out="Choose another folder with --out")
+        except Timeout:
             way_out = "Wait until it ends, or choose another folder with --out"
-            raise UserError(f"another process is training in {self.folder}. {way_out}.")
+            raise UserError(f"another process is training in {self.folder}. {way_out}.") from None
 
     def _open_folder(self) -> None:
         """Refuse a folder that is taken, and write `config.yaml` otherwise.

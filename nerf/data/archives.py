@@ -1,4 +1,4 @@
-"""Where a published scene lies: below the data root, in the cache, or in an archive that is then unpacked there."""
+"""Find a published scene: below the data root, in the cache, or in an archive that is unpacked into the cache."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_scene(collection: str, scene: str, data_dir: Path | None, known: Sequen
         ``<root>/<collection>/<scene>``, of the root or of the cache.
 
     Raises:
-        UserError: it is nowhere to be had, or the archive is not the published one.
+        UserError: it is not found and not downloadable, or the archive is not the published one.
     """
     root, store = data_root(data_dir), cache_dir() / "data"
     if PurePosixPath(scene).name != scene or scene in ("", ".", ".."):

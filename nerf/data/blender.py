@@ -5,8 +5,8 @@
              transforms_val.json      if there is one, to choose settings by
              train/r_0.png ...        RGBA, square pixels
 
-`transform_matrix` is camera-to-world, 4 x 4, in OpenGL's axes with z up. What else a file may say of lenses is in
-`nerf.data.intrinsics`, which files there may be in `nerf.data.transforms`.
+`transform_matrix` is camera-to-world, 4 x 4, in OpenGL's axes with z up. Parameters of lenses are read
+by `nerf.data.intrinsics`, the files by `nerf.data.transforms`.
 
 In the published scenes an object fits a box of half width 1.5 around the origin, cameras are about 4 away from it, and
 rays run from 2 to 6. Another scene is moved and scaled until its cameras are 4 away from the origin, which is what
@@ -39,7 +39,7 @@ PATH_ELEVATION = 30.0  # degrees
 
 
 class Placing(NamedTuple):
-    """Where rays begin and end, in the units of the file, and what becomes of the file's coordinates."""
+    """Where rays begin and end, in the units of the file, and how the file's coordinates are transformed."""
 
     near: float
     far: float
@@ -62,7 +62,7 @@ def read_blender(
     Args:
         folder: Where the camera files are; also the scene's name.
         size: Width of the pictures; None: as stored. A height follows, by the average over areas.
-        near: Where rays begin, in the units of the file; None: what the file says, or what its cameras do.
+        near: Where rays begin, in the units of the file; None: by the file, else by its cameras.
         far: Where they end.
         background: What is behind the scene; None: white if the pictures have an alpha channel, else black.
         validation: Read the validation views as well, if the scene has any.
@@ -107,7 +107,7 @@ def _read_views(split: CameraFile, size: int | None, background: float) -> Views
 
 
 def _placing(file: CameraFile, poses: Tensor, near: float | None, far: float | None) -> Placing:
-    """Where rays begin and end, by what is said of it and by the cameras, ``[N, 3, 4]``."""
+    """Where rays begin and end, by what is given and by the cameras, ``[N, 3, 4]``."""
     point = focus_point(poses)
     if point is None:
         return _without_focus(file, near, far)
@@ -133,7 +133,7 @@ def _placing(file: CameraFile, poses: Tensor, near: float | None, far: float | N
 
 
 def _without_focus(file: CameraFile, near: float | None, far: float | None) -> Placing:
-    """Where rays begin and end if the cameras do not tell: as published, which one file for all does not promise."""
+    """Where rays begin and end if the cameras do not tell: as published; refused for one file for all."""
     if near is None or far is None:
         if file.path.name == "transforms.json":
             raise UserError(

@@ -51,16 +51,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def has_white_background(paths: Sequence[Path], asked: Background | None) -> bool:
-    """Whether the background of a scene is white: what is behind its things, in all its pictures and for every ray.
+    """Whether the background of a scene is white: one for all its pictures and every ray.
 
-    Without a word of the user it is white if the pictures have an alpha channel, and black if they have none.
+    If the user does not say, it is white where the pictures have an alpha channel, and black where they have none.
 
     Args:
         paths: All its pictures, of training and of testing.
-        asked: What the user says.
+        asked: The user's choice.
 
     Raises:
-        UserError: some have an alpha channel and some have not, and the user says nothing.
+        UserError: some have an alpha channel and some have not, and the user does not choose.
     """
     if asked is not None:
         return asked == "white"
@@ -68,7 +68,7 @@ def has_white_background(paths: Sequence[Path], asked: Background | None) -> boo
     if any(alphas) and not all(alphas):
         clear, opaque = paths[alphas.index(True)], paths[alphas.index(False)]
         raise UserError(
-            f"{clear} has an alpha channel and {opaque} has none, so what is behind the scene is not known. Say it "
+            f"{clear} has an alpha channel and {opaque} has none, so what is behind the scene is not known. Choose it "
             "with --background white or --background black."
         )
     return any(alphas)

@@ -1,4 +1,4 @@
-"""What a camera file says about lenses, as Blender, instant-ngp and nerfstudio write it.
+"""Parameters of lenses in a camera file, as Blender, instant-ngp and nerfstudio write them.
 
     w, h                     size of the pictures that the numbers below are for; that of the files if left out
     fl_x, fl_y               focal lengths in pixels; fl_y is fl_x if left out
@@ -7,7 +7,7 @@
     k1, k2, k3, p1, p2       OpenCV's lens distortion; 0 if left out
 
 A frame may repeat any of these for itself. As in instant-ngp and nerfstudio a focal length in pixels comes before an
-angle. Other kinds of lenses are refused by name.
+angle. Other kinds of lenses are refused.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def read_lens(content: Mapping[str, Any], frame: Mapping[str, Any], where: str, 
     """The lens of one frame, for the pictures as they are stored.
 
     Args:
-        content: What the file says of all frames.
-        frame: What it says of this one.
+        content: The file's parameters for all frames.
+        frame: Those of this frame.
         where: The file and the frame, for errors.
         height: Rows of the stored pictures.
         width: Columns.
 
     Raises:
-        UserError: a number is none, the lens is of another kind, or the pictures have another shape than is said.
+        UserError: a number is none, the lens is of another kind, or the pictures have another shape than the file says.
     """
     said = _said(content, frame)
     _refuse(said, where)

@@ -1,10 +1,10 @@
 """Scenes by the name of their data set.
 
-    synthetic   solids that the project ray-traces itself: needs nothing
+    synthetic   solids that the project ray-traces itself; needs no files
     blender     nerf_synthetic/<scene>/ below the data root: cameras in JSON, also those of other programs
     llff        nerf_llff/<scene>/ below the data root
 
-A scene that is not there is looked for in the published archives (`nerf.data.archives`).
+A scene that is not found is looked for in the published archives (`nerf.data.archives`).
 """
 
 from __future__ import annotations
@@ -71,15 +71,20 @@ def load_scene(
     return found if val_views is None or found.val is not None else held_out(found, val_views)
 
 
+def default_scene(dataset: str) -> str:
+    """The scene that is meant where none is named; of an unknown data set, nothing."""
+    return DEFAULT_SCENES.get(dataset, "")
+
+
 def check_options(dataset: str, near: float | None, far: float | None, background: Background | None) -> None:
-    """Refuse what a data set has no use for.
+    """Refuse options that a data set does not take.
 
     Raises:
-        UserError: an option that it knows by itself.
+        UserError: such an option is given.
     """
     why = {
         "synthetic": "the solids have their own. Leave it out",
-        "llff": "poses_bounds.npy says it. Leave it out",
+        "llff": "poses_bounds.npy has them. Leave it out",
     }
     for option, value in (("--near", near), ("--far", far), ("--background", background)):
         if value is not None and dataset in why and (dataset, option) != ("llff", "--background"):

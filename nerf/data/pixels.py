@@ -1,4 +1,4 @@
-"""One picture file as numbers: its depth of colour, its transparency, and what is refused by name."""
+"""Read one picture file: bit depth, transparency, and the kinds that are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-LARGEST = 100_000_000  # pixels of a picture; beyond them a file is more likely damaged than meant
+LARGEST = 100_000_000  # pixels of a picture; a larger size is more likely damage than intended
 GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -61,7 +61,7 @@ def _opened(path: Path) -> Image:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit of our own
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # LARGEST is checked below
             image = Image.open(path)
             why = _refused(image)
     except Exception as error:  # decoders of damaged files raise errors of many kinds

@@ -1,4 +1,4 @@
-"""Whether a camera's matrix is a rotation and a position, and what is made of one that is scaled."""
+"""Check that a camera's matrix is a rotation and a position, and take out a scale."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from harness.errors import UserError
 
-LENGTH = 1e-3  # by which an axis may be longer or shorter than 1 and is taken as it stands
-SQUARE = 1e-2  # of a sine: by which axes may not stand upright on each other
+LENGTH = 1e-3  # by which the length of an axis may differ from 1
+SQUARE = 1e-2  # cosine up to which two axes count as perpendicular
 
 
 def rigid_pose(matrix: Sequence[Sequence[float]], where: str) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""The solids of the procedural scene and where rays meet them, in closed form.
+"""The solids of the embedded scene and where rays meet them, in closed form.
 
 Each solid is convex: a ray is inside it between two values of t, ``enter < leave``, or never. Letters: R rays.
 """

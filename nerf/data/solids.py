@@ -41,7 +41,7 @@ CHUNK = 1 << 16  # rays traced at once
 
 
 def trace(rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """What each ray sees first.
+    """Trace rays to the first surface.
 
     Args:
         rays: R rays in the world; hits before `near` or behind `far` do not count.
@@ -81,9 +81,7 @@ def hemisphere(count: int, turn: float = 0.0) -> Tensor:
         turn: Degrees by which the whole is turned about z.
     """
     k = torch.arange(count, dtype=torch.float64)
-    height = (
-        0.98 - 0.96 * (k + 0.5) / count
-    )  # neither from right above, where up is not defined, nor from below the slab
+    height = 0.98 - 0.96 * (k + 0.5) / count  # not from straight above, where up is undefined, nor from below the slab
     elevation = torch.rad2deg(height.asin())
     return pose_from_spherical((k * GOLDEN_ANGLE + turn) % 360, elevation, RADIUS).float()
 

@@ -49,7 +49,7 @@ class Frame:
 
     file: Path
     matrix: list[list[float]]  # [3, 4], rotation and position
-    said: Mapping[str, Any]  # of its lens, by itself
+    said: Mapping[str, Any]  # its own parameters of the lens
     where: str  # the file it stands in, and its number there, for errors
 
 
@@ -71,7 +71,7 @@ class CameraFile:
 
 
 def read_split(folder: Path) -> tuple[CameraFile, CameraFile]:
-    """The frames for training and for testing, and what is said of all of them.
+    """The frames for training and for testing, and what holds for all of them.
 
     Raises:
         UserError: no such file, or a malformed one; it is named.
@@ -89,7 +89,7 @@ def read_split(folder: Path) -> tuple[CameraFile, CameraFile]:
 
 
 def read_validation(folder: Path, splits: Sequence[CameraFile]) -> CameraFile | None:
-    """The frames of transforms_val.json; None if there is no such file, or if it is what is tested.
+    """The frames of transforms_val.json; None if there is no such file, or if it is tested.
 
     Args:
         folder: Where the camera files are.
@@ -186,7 +186,7 @@ def _is_matrix(value: Any) -> bool:
 
 
 def _check_keys(path: Path, content: Mapping[str, Any], frames: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what changes the pictures, and say what else is not used."""
+    """Refuse keys that change the pictures, and print those that are not used."""
     for key, way_out in REFUSED.items():
         if any(part.get(key) not in (None, False, "", []) for part in (content, *frames)):
             raise UserError(f"{path} has {key}. {way_out}.")

@@ -1,4 +1,4 @@
-"""A scene as two networks, and how it is looked at."""
+"""A radiance field: its coarse and its fine network, and how it is rendered."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 from harness.precision import Precision
 from nerf.field.network import Architecture, Network
 
-Occupied = Callable[[Tensor], Tensor]  # places [..., 3] to whether anything can be there [...]
+Occupied = Callable[[Tensor], Tensor]  # points [..., 3] to whether they may be occupied [...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
-    """How fields are looked at."""
+    """How a field is rendered."""
 
     samples_coarse: int = 64
-    samples_fine: int = 128  # more, where the coarse network saw something; 0: there is no fine network
+    samples_fine: int = 128  # additional ones, where the coarse network found density; 0: no fine network
     white_background: bool = True  # else black
     density: Literal["relu", "softplus"] = "relu"  # from the network's output to a density, see `nerf.field.volume`
-    noise: float = 0.0  # deviation of what is added to densities before the ReLU, in training
+    noise: float = 0.0  # standard deviation of noise added before the ReLU, in training
     precision: Precision = "fp32"  # bf16: the networks' products are of numbers rounded to bfloat16
-    dual: bool = False  # the picture is by the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)
+    dual: bool = False  # render the mean of both networks' outputs ("NeRF-Dual" of arXiv 2006.12878)
 
 
 class Fields(nn.Module):
-    """The coarse network, which finds out where something is, and the fine one, which draws it.
+    """The coarse network, which shows where a ray meets the scene, and the fine one, which is rendered.
 
     Attributes:
         coarse: A `Network`.
         fine: Another, or None.
-        rendering: How to look at them.
-        occupied: Places where it says no are taken as empty, and no network is asked about them; None: ask everywhere.
+        rendering: How they are rendered.
+        occupied: Whether points may be occupied; the networks are not evaluated at others. None: evaluated everywhere.
     """
 
     def __init__(self, architecture: Architecture, rendering: Rendering) -> None:

@@ -23,14 +23,14 @@ from nerf.field.encoding import encode, encoded_width
 from tinydfa import DFALayer
 
 OUTPUTS = 4  # red, green, blue, density
-# Bias of the density at the start, in place of one drawn around 0. A fresh network's density hardly varies in space, so
-# with a bias below 0 it is nowhere positive, as it is for two seeds in five, and by relu it would never train.
+# Initial bias of the density, in place of one drawn around 0. At initialisation the density hardly varies in space:
+# with a bias below 0, as two seeds in five draw it, it would be negative everywhere, and relu would never train.
 START = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """All that decides the shape of a network."""
+    """The sizes of a network."""
 
     depth: int = 8  # hidden layers of the trunk
     width: int = 256

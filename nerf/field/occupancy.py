@@ -1,17 +1,17 @@
-"""Where in a scene something is, so that no network is asked about empty space.
+"""An occupancy grid: the networks are not evaluated in empty space.
 
 A grid over the scene's bounds remembers the density s that the network gave in each cell. An update draws one point
-x in each cell it visits and keeps a maximum that fades,
+x in each cell it visits and keeps a decaying maximum,
 
     m <- max(decay m, s(x)).
 
 A cell is full if a sample of length `step` in it would have an opacity of at least `threshold`, or of at least the mean
-over all cells where that is less: ``1 - exp(-m step) >= min(threshold, mean)``. A field that is empty everywhere is
-thus full everywhere, and can grow. Samples are worth asking for in full cells and their 26 neighbours. Until every
-cell has been visited, and for as long as the caller wishes, everything is.
+over all cells where that is less: ``1 - exp(-m step) >= min(threshold, mean)``. In a field
+without density every cell thus counts as full, so that it can grow. Samples are evaluated in full cells and their 26
+neighbours; during warm-up, and until every cell has been visited, everywhere.
 
-The fading maximum is that of instant-ngp (Müller et al. 2022, arXiv 2201.05989, appendix C), the least of threshold and
-mean that of nerfacc (Li et al. 2023, arXiv 2305.04966). Letters: G cells a side, P points.
+The decaying maximum is that of instant-ngp (Müller et al. 2022, arXiv 2201.05989, appendix C), the least of threshold
+and mean that of nerfacc (Li et al. 2023, arXiv 2305.04966). Letters: G cells a side, P points.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Density = Callable[[Tensor], Tensor]  # places [P, 3] to densities [P], not negative
-CHUNK = 1 << 16  # points that a network is asked about at once
+Density = Callable[[Tensor], Tensor]  # points [P, 3] to densities [P], not negative
+CHUNK = 1 << 16  # points evaluated at once
 
 
 class OccupancyGrid(nn.Module):
-    """A grid of ``G x G x G`` cells; its `state_dict` holds all it knows.
+    """A grid of ``G x G x G`` cells; its `state_dict` is complete.
 
     Args:
-        bounds: Lower and upper corner of the box, ``[2, 3]``. Outside of it nothing is seen.
+        bounds: Lower and upper corner of the box, ``[2, 3]``. Outside of it everything is empty.
         resolution: G.
         step: Length of a sample, in the unit in which density is per length.
         threshold: Opacity from which on a cell is full.
-        decay: What is left of an old maximum after a visit.
-        warmup: Updates during which everything is worth asking for; at least `rounds` are.
-        rounds: An update visits one cell in `rounds`, in turn, so that a large grid costs little.
+        decay: Factor of an old maximum at a visit.
+        warmup: Updates during which everything is evaluated, at least `rounds`.
+        rounds: An update visits every `rounds`-th cell, in turn, so that a large grid costs little.
     """
 
     maximum: Tensor
@@ -62,14 +62,14 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("maximum", torch.zeros(resolution**3, device=bounds.device))
         self.register_buffer("full", torch.ones(resolution**3, dtype=torch.bool, device=bounds.device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self._warm = True  # `updates < warmup`, without a wait for the device
+        self._warm = True  # `updates < warmup`, without synchronising the device
         self.register_load_state_dict_post_hook(_go_on)
 
     @torch.no_grad()
     def update(self, density: Density) -> None:
-        """Ask `density` about one point in each cell of this round, and decide anew which cells are full.
+        """Evaluate `density` at one point in each cell of this round, and decide again which cells are full.
 
-        Which points is decided by the number of updates so far alone: the same in every process, and after a resume.
+        The points depend on the number of updates so far alone: the same in every process, and after a resume.
         """
         count = int(self.updates)
         cells = torch.arange(count % self.rounds, self.resolution**3, self.rounds)
@@ -98,7 +98,7 @@ class OccupancyGrid(nn.Module):
 
     @property
     def share(self) -> float:
-        """The part of the box that is worth asking about, 0 to 1."""
+        """The share of the box that is evaluated, 0 to 1."""
         return float(self.full.float().mean())
 
     def _decide(self) -> None:
@@ -113,5 +113,5 @@ class OccupancyGrid(nn.Module):
 
 
 def _go_on(grid: OccupancyGrid, _keys: object) -> None:
-    """Decide anew after the maximum was loaded."""
+    """Decide again after the maximum was loaded."""
     grid._decide()

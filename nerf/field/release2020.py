@@ -1,4 +1,4 @@
-"""The networks that the authors of arXiv 2006.12878 released: their weights under our names.
+"""The networks that the authors of arXiv 2006.12878 released: their weights by our names.
 
 A checkpoint of the release holds, besides the optimizer, `model_coarse_state_dict` and `model_fine_state_dict`, of 4
 layers of 128 units each:
@@ -75,7 +75,7 @@ def architecture_of(state: Mapping[str, Tensor], path: Path) -> Architecture:
 
 
 def renamed(state: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """The weights of the release under the names of `network`; a join's are parted where its inputs meet."""
+    """The weights of the release under the names of `network`; those of a join are split between its two inputs."""
     modules = dict(network.named_modules())
     found = {}
     for name, value in state.items():
@@ -105,12 +105,12 @@ def pixel_offset(width: int, ndc: bool) -> float:
 
 
 def _read(path: Path) -> Any:
-    """What a file of torch holds, without running any code in it."""
+    """The content of a file of torch, read without running code from it."""
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
+            with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it stores
                 if broken := archive.testzip():
-                    raise ValueError(f"the sum of {broken} differs")
+                    raise ValueError(f"the checksum of {broken} differs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd content, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)

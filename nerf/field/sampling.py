@@ -1,4 +1,4 @@
-"""Where along a ray a field is asked: evenly at first, then more often where the first answers saw something.
+"""Depths of samples along rays: evenly spaced at first, then more where the coarse network found density.
 
 Depths are multiples of the ray's direction, from `near` to `far`. Source: NeRF (arXiv 2003.08934), eq. 2 and sec. 5.2.
 Letters: R rays, S samples a ray.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 ALL = slice(None)
-FLOOR = 1e-5  # added to every weight, so that a ray that saw nothing is sampled evenly
+FLOOR = 1e-5  # added to every weight: a ray that met nothing is sampled evenly
 
 
 class Draws(NamedTuple):
@@ -39,8 +39,8 @@ class Draws(NamedTuple):
 def even_depths(near: Tensor, far: Tensor, samples: int, draws: Draws | None = None) -> Tensor:
     """Depths from `near` to `far`, ``[R, 1]`` each, in order: ``[R, samples]``.
 
-    Without `draws` they are evenly spaced, ends included; with them, each is drawn uniformly from what lies nearer to
-    its place than to the neighbouring ones.
+    Without `draws` they are evenly spaced, ends included; with them, each is drawn uniformly from the part of
+    the ray that is nearer to its place than to the neighbouring ones.
 
     Example:
         >>> even_depths(torch.tensor([[2.0]]), torch.tensor([[6.0]]), 5)
@@ -85,7 +85,7 @@ def draw_depths(edges: Tensor, weights: Tensor, samples: int, draws: Draws | Non
 
 
 def finer_depths(depths: Tensor, weights: Tensor, samples: int, draws: Draws | None = None) -> Tensor:
-    """The coarse `depths`, ``[R, S]``, and `samples` more where their `weights`, ``[R, S]``, say, all in order.
+    """The coarse `depths`, ``[R, S]``, and `samples` more by their `weights`, ``[R, S]``, all in order.
 
     The edges lie midway between depths, so the first and the last weight, which have one edge only, are not used.
     """

@@ -1,17 +1,17 @@
-"""Volume rendering: what a ray through a radiance field sees.
+"""Volume rendering: the colour, depth and opacity of rays through a radiance field.
 
-With colour c_i and density s_i at depth t_i, and d_i the way to the next sample:
+With colour c_i and density s_i at depth t_i, and d_i the distance to the next sample:
 
     opacity of a sample      a_i = 1 - exp(-s_i d_i)
-    light that passes to it  T_i = exp(-sum_{j<i} s_j d_j)
+    transmittance up to it   T_i = exp(-sum_{j<i} s_j d_j)
     colour of the ray        C = sum_i T_i a_i c_i,  plus, on a white background, 1 - sum_i T_i a_i
 
 c is the sigmoid of the network's output, and s either of two functions of it:
 
     relu      as in NeRF (arXiv 2003.08934, eq. 3) and the releases of 2020. The last sample reaches to infinity.
-              Outputs that are nowhere positive have no gradient: a network that comes there in its first steps stays.
-    softplus  of the output less 1, as in mip-NeRF (arXiv 2103.13415): there is always a gradient. No density is ever
-              quite zero, so the last sample is only as long as the one before.
+              Where every output is negative there is no gradient: a network that gets there never recovers.
+    softplus  of the output less 1, as in mip-NeRF (arXiv 2103.13415): there is always a gradient. The density
+              is never quite zero, so the last sample is as long as the one before.
 
 Letters: R rays, S samples a ray.
 """
@@ -33,29 +33,29 @@ from nerf.field.sampling import ALL, Draws, even_depths, finer_depths
 from nerf.scene.rays import Rays, pick
 
 INFINITE = 1e10  # thickness of the last sample
-ROUND = 512  # where only some samples are asked about, a multiple of it: a kernel is made for every number that occurs
+ROUND = 512  # batches of occupied samples are padded to a multiple of it: a kernel is compiled for every size
 
 
 class Rendered(NamedTuple):
-    """What R rays see."""
+    """R rendered rays."""
 
     colour: Tensor  # [R, 3]
-    depth: Tensor  # [R], mean over the light that comes from the scene; 0 where none does
-    opacity: Tensor  # [R], from 0, where only background is seen, to 1
-    coarse: Tensor  # [R, 3], colour by the coarse network; the same as `colour` where there is no other
+    depth: Tensor  # [R], mean of the samples' depths by weight; 0 where nothing is met
+    opacity: Tensor  # [R], from 0 (background alone) to 1
+    coarse: Tensor  # [R, 3], by the coarse network; the same as `colour` where there is no fine one
 
 
 def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = None, own: slice = ALL) -> Rendered:
-    """What `rays` see of `fields`.
+    """Render rays.
 
     Args:
-        fields: What is there, and how to look.
+        fields: The networks, and how they are rendered.
         rays: R rays.
         generator: Draws depths, and noise if there is to be any; None: evenly spaced depths, no noise.
         own: Render only these of the rays, as one of several processes that share them. The generator draws for all.
 
     Returns:
-        What the own rays see.
+        The own rays, rendered.
     """
     draws = None if generator is None else Draws(generator, len(rays.origins))
     depths = even_depths(rays.near, rays.far, fields.rendering.samples_coarse, draws)
@@ -77,7 +77,7 @@ def render_rays(fields: Fields, rays: Rays, generator: torch.Generator | None = 
 
 
 def _with_misses(fields: Fields, found: Rendered, hits: Tensor, rays: int) -> Rendered:
-    """What all `rays` see, of which those numbered `hits` found something; the others see the background."""
+    """All `rays`, of which those numbered `hits` are rendered in `found`; the others meet the background alone."""
     background = float(fields.rendering.white_background)
     return Rendered(
         *(
@@ -88,7 +88,7 @@ def _with_misses(fields: Fields, found: Rendered, hits: Tensor, rays: int) -> Re
 
 
 def _look_along(fields: Fields, rays: Rays, depths: Tensor, draws: Draws | None) -> Rendered:
-    """What `rays` see of `fields`, with the coarse network asked at `depths`, ``[R, S]``."""
+    """Render `rays` with the coarse network evaluated at `depths`, ``[R, S]``."""
     settings = fields.rendering
 
     def look(depths: Tensor, *networks: Network) -> tuple[Rendered, Tensor]:
@@ -109,7 +109,7 @@ def _look_along(fields: Fields, rays: Rays, depths: Tensor, draws: Draws | None)
 
 @torch.no_grad()
 def render_view(fields: Fields, rays: Rays, *, chunk: int = 4096, processes: Processes = ALONE) -> Rendered:
-    """What `rays`, perhaps all of a picture, see of `fields`: `chunk` of them at a time, without gradients.
+    """Render `rays`, perhaps all of a picture, `chunk` of them at a time and without gradients.
 
     Several processes render a share each, and all get the whole.
     """
@@ -130,14 +130,15 @@ def places(rays: Rays, depths: Tensor) -> Tensor:
 def evaluate(network: Network, rays: Rays, depths: Tensor, occupied: Occupied | None = None) -> Tensor:
     """Outputs for colour and density at `depths`, ``[R, S]``: ``[R, S, 4]``, at least float32.
 
-    All samples go through the network together. Where nothing can be, the output for density is minus infinity.
+    All samples go through the network in one batch. At points that are known to be empty the density output is minus
+    infinity.
     """
     points = places(rays, depths)
     if occupied is None:
         return at_least_float32(network(points.flatten(0, 1), rays.views)).unflatten(0, depths.shape)
     ray, sample = occupied(points).nonzero(as_tuple=True)
     raw = points.new_full((*depths.shape, OUTPUTS), -math.inf)
-    padding = (0, -len(ray) % ROUND)  # with the first sample of all, whose further answers are dropped
+    padding = (0, -len(ray) % ROUND)  # repeats sample 0; its outputs are dropped
     asked, of = (F.pad(index, padding) for index in (sample, ray))
     answers = at_least_float32(network(points[of, asked], rays.views, of))
     return raw.index_put_((ray, sample), answers[: len(ray)])
@@ -149,16 +150,16 @@ def densities(raw: Tensor, kind: str) -> Tensor:
 
 
 def composite(raw: Tensor, depths: Tensor, directions: Tensor, settings: Rendering) -> tuple[Rendered, Tensor]:
-    """Look along rays at samples of a field.
+    """Composite the samples along rays.
 
     Args:
-        raw: What the network says of the samples, ``[R, S, 4]``.
+        raw: The network's outputs, ``[R, S, 4]``.
         depths: In ascending order, ``[R, S]``.
-        directions: ``[R, 3]``, in whose lengths depths are measured.
-        settings: Background, and what makes a density.
+        directions: ``[R, 3]``; depths are multiples of them.
+        settings: Background and kind of density.
 
     Returns:
-        What is seen, and the share of each sample in the colour, ``[R, S]``; these add up to the opacity.
+        The rendered rays, and the weight of each sample in the colour, ``[R, S]``; weights add up to the opacity.
     """
     lengths = depths.diff(dim=1)
     last = torch.full_like(lengths[:, :1], INFINITE) if settings.density == "relu" else lengths[:, -1:]

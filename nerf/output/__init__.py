@@ -1,1 +1,1 @@
-"""What comes out of a trained field: scores, pictures and films."""
+"""What comes out of a trained field: scores, alignment with backpropagation, pictures and films."""

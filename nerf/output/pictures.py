@@ -1,4 +1,4 @@
-"""What trained fields look like: pictures along a scene's path, and those that a result keeps for the report."""
+"""Pictures of trained fields: along a scene's path, and those that a result keeps for the report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kept_pictures(fields: Fields, scene: Scene, chunk: int, processes: Processes
 
 
 def encoded(pictures: Sequence[Tensor], kind: str) -> str:
-    """A picture as PNG, or several as GIF that repeats for ever, in base64."""
+    """A picture as PNG, or several as a GIF that loops, in base64."""
     import imageio.v3 as iio
     import numpy as np
 
@@ -83,7 +83,7 @@ def look(
 
 
 def depth_range(scene: Scene, seen: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
-    """Least and greatest depth of what is more seen than seen through; the scene's own if nothing is."""
+    """Least and greatest depth of pixels with an opacity above 0.5; the scene's own range if there are none."""
     depths = torch.cat([depth[opacity > 0.5] for _, depth, opacity in seen])
     if not len(depths) or bool(depths.min() == depths.max()):
         return scene.near, scene.far

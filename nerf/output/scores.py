@@ -1,4 +1,4 @@
-"""How near rendered views are to photographs: PSNR and SSIM of the fine network alone, by torchmetrics.
+"""Scores of rendered views against photographs: PSNR and SSIM of the fine network alone, by torchmetrics.
 
 The release of arXiv 2006.12878 prints another number under the name of PSNR: that of the sum of coarse and fine squared
 error on a batch of training rays, about 3 dB lower where both are alike.
@@ -39,7 +39,7 @@ def psnr(mse: float) -> float:
 
 def compare(image: Tensor, truth: Tensor) -> dict[str, float]:
     """Scores of one picture ``[H, W, 3]`` against another: "psnr" in dB, and "ssim" if both sides have 11 pixels."""
-    # here: it loads matplotlib and scipy.signal, and whoever only lists what there is need not wait for those
+    # imported here: it loads matplotlib and scipy.signal, which a command that scores nothing need not wait for
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     image, truth = (picture.clamp(0, 1).movedim(-1, 0)[None] for picture in (image, truth))
@@ -77,8 +77,8 @@ def score_views(
     """Render views and compare them: a dict of "view" and the scores of `compare` for each.
 
     Args:
-        fields: What was trained, on the scene's device.
-        scene: What it was trained on.
+        fields: The trained field, on the scene's device.
+        scene: The scene.
         indices: Which of the views.
         views: Views of the scene; None: its test views.
         chunk: Rays rendered at once.

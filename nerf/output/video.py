@@ -23,17 +23,17 @@ COLOUR_MAP = "viridis"
 CAPTION = 16  # pixels, the height of the line above a picture
 GAP = 4  # pixels between pictures
 FILMS = (".mp4", ".gif")
-GIF_RATE = 50  # pictures a second: what lasts less than 2 hundredths of a second is shown for 10 by most programs
+GIF_RATE = 50  # pictures a second: most programs show a frame of less than 0.02 s for 0.1 s
 
 
 def colour_depth(depth: Tensor, near: float, far: float, opacity: Tensor | None = None) -> Tensor:
     """Depths ``[..., H, W]`` as colours ``[..., H, W, 3]``: near bright, far dark; white where there is nothing.
 
     Args:
-        depth: In the units of `near` and `far`; what is beyond them is shown as they are.
+        depth: In the units of `near` and `far`; depths beyond them are clamped.
         near: The depth of the brightest colour.
         far: That of the darkest.
-        opacity: ``[..., H, W]`` in 0..1, how far colours cover the white; None: wholly.
+        opacity: ``[..., H, W]`` in 0..1, how far colours cover the white; None: fully.
     """
     from matplotlib import colormaps
 
@@ -70,7 +70,7 @@ def write_strip(path: Path, rows: Sequence[Mapping[str, Tensor]], scale: int = 1
 
 
 def write_film(path: Path, pictures: Sequence[Tensor], rate: int = 20) -> None:
-    """Write a film, by the name's suffix as MP4 (H.264) or as GIF that repeats for ever.
+    """Write a film, by the name's suffix as MP4 (H.264) or as a GIF that loops.
 
     Args:
         path: A name that ends in .mp4 or .gif.
@@ -110,7 +110,7 @@ def durations(count: int, rate: int) -> list[int]:
 
 
 def _write_mp4(path: Path, frames: np.ndarray, rate: int) -> None:
-    """Write pictures ``[N, H, W, 3]``, and see that all are there: ffmpeg tells nobody of a disk that became full."""
+    """Write pictures ``[N, H, W, 3]``, and check that all are there: ffmpeg does not report a full disk."""
     import imageio.v3 as iio
     from imageio_ffmpeg import count_frames_and_secs
 

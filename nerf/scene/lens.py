@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 NEWTON_STEPS = 30
-RESIDUAL = 1e-6  # in units of the focal length: of a pixel's place after its direction was found
+RESIDUAL = 1e-6  # in focal lengths: how exactly the direction of a pixel must map back to it
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Lens:
     def is_invertible(self, height: int, width: int) -> Tensor:
         """Of each lens whether every pixel on a picture's edge has one direction, ``[L]``.
 
-        Far from the centre strong distortion may turn back, so that one pixel sees two directions, or none.
+        Far from the centre strong distortion may fold over, so that a pixel has two directions, or none.
         """
         if not bool(self.distortion.any()):
             return torch.ones(len(self), dtype=torch.bool)

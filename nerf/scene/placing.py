@@ -1,4 +1,4 @@
-"""Where cameras look, and so where rays begin and end, and around which point a scene is turned and scaled.
+"""The point that cameras look at, by which a scene is centred and scaled, and the box around all rays.
 
 The point that cameras look at is nearest, in the sense of least squares, to all their axes, as in NeRF's code for
 captures from all sides (`spherify_poses` of its LLFF loader). A scene whose cameras look one way, or outwards, has
@@ -19,7 +19,7 @@ from nerf.scene.rays import Rays, to_scene
 from nerf.scene.views import Scene, Views
 
 PARALLEL = 0.01  # mean squared sine of angles between axes, from which on there is a point where they meet
-AHEAD = 0.9  # part of all cameras that must have that point before them
+AHEAD = 0.9  # share of the cameras that must have that point in front of them
 PATH_POSES = 120
 EDGE = 9  # places a side at which the extent of a picture is measured
 
@@ -27,12 +27,12 @@ EDGE = 9  # places a side at which the extent of a picture is measured
 def focus_point(poses: Tensor) -> Tensor | None:
     """The point ``[3]`` that cameras ``[N, 3, 4]`` look at, or None if there is none."""
     views, positions = -poses[:, :, 2], poses[:, :, 3]
-    across = torch.eye(3).to(poses) - views[:, :, None] * views[:, None]  # what is not along an axis
+    across = torch.eye(3).to(poses) - views[:, :, None] * views[:, None]  # projects onto the plane across an axis
     mean = across.mean(dim=0)
     if not bool(mean.isfinite().all()) or float(torch.linalg.eigvalsh(mean)[0]) < PARALLEL:
         return None
     point = torch.linalg.solve(mean, (across @ positions[:, :, None]).mean(dim=0)[:, 0])
-    ahead = ((point - positions) * views).sum(dim=1) > 1e-9 * positions.abs().max()  # not one tripod for all
+    ahead = ((point - positions) * views).sum(dim=1) > 1e-9 * positions.abs().max()  # cameras at one place have none
     return point if float(ahead.double().mean()) >= AHEAD else None
 
 
@@ -42,7 +42,7 @@ def rescaled(poses: Tensor, point: Tensor, scale: float) -> Tensor:
 
 
 def as_path(poses: Tensor) -> Tensor:
-    """Poses for a video where nothing better is known: the cameras themselves, one after another, ``[120, 3, 4]``."""
+    """Poses for a video where no better path is known: the cameras themselves, one after another, ``[120, 3, 4]``."""
     return poses[torch.arange(PATH_POSES) * len(poses) // PATH_POSES]
 
 

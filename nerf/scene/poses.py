@@ -1,4 +1,4 @@
-"""Camera poses: looking at a point, turntables around a scene, spirals before it.
+"""Camera poses: looking at a point, turntables around a scene, spirals in front of it.
 
 Poses are camera-to-world, ``[..., 3, 4]``, float32, OpenGL's axes (`nerf.scene.views`). Angles are in degrees.
 """
@@ -70,7 +70,7 @@ def spiral(poses: Tensor, focus: float, count: int = 120, turns: int = 2) -> Ten
         poses: ``[N, 3, 4]``, recentred.
         focus: Distance of the point that all look at.
         count: Poses.
-        turns: Times around; even, for the path to end where it starts.
+        turns: Number of turns; even, so that the path is closed.
     """
     middle = average_pose(poses)
     radii = poses[:, :, 3].abs().quantile(0.9, dim=0)

@@ -23,7 +23,7 @@ class Rays(NamedTuple):
     origins: Tensor  # [R, 3]
     directions: Tensor  # [R, 3], not normalised: of depth 1 along the camera's axis, or as `to_ndc` makes them
     views: Tensor  # [R, 3], unit vectors in the world, also where origins and directions are normalised coordinates
-    near: Tensor  # [R, 1], t of the first and of the last point to look at
+    near: Tensor  # [R, 1], t of the first and of the last point
     far: Tensor  # [R, 1]
 
 
@@ -45,9 +45,9 @@ def camera_rays(
         height: H.
         width: W.
         lens: One for all, or N.
-        near: t of the nearest point to look at.
+        near: t of the nearest point.
         far: t of the farthest.
-        offset: Where in its pixel a ray starts. 0.5 is the middle, to which pictures that were averaged down are true;
+        offset: Where in its pixel a ray starts. 0.5 is the middle, which is right for pictures that were averaged down;
             the code releases of 2020 use 0, the upper left corner.
 
     Returns:
@@ -112,7 +112,7 @@ def scene_rays(
 def to_scene(scene: Scene, rays: Rays) -> Rays:
     """Rays in the world as the scene's network sees them.
 
-    Normalised device coordinates are those of the first training camera, whatever lens a ray went through.
+    Normalised device coordinates are those of the first training camera, whatever the lens of a ray.
     """
     views = scene.train
     return to_ndc(rays, views.height, views.width, float(views.focal[0, 0])) if scene.ndc else rays

@@ -1,4 +1,4 @@
-"""What a data set gives to training: pictures, the cameras that took them, and where to look.
+"""What a data set provides: pictures, the cameras that took them, and the box of the scene.
 
 Letters: N views, H rows, W columns, M poses of a video's path. A pose is camera-to-world, ``[3, 4]``, rotation and
 position, in OpenGL's axes: x to the right, y up, and the camera looks along -z. For lenses see `nerf.scene.lens`.
@@ -7,6 +7,7 @@ position, in OpenGL's axes: x to the right, y up, and the camera looks along -z.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from nerf.scene.lens import Lens
 class Views:
     """Pictures of one size and their cameras."""
 
-    images: Tensor  # float32 [N, H, W, 3] in 0..1; before the scene's background where they are transparent
+    images: Tensor  # float32 [N, H, W, 3] in 0..1; transparent pixels on the scene's background
     poses: Tensor  # float32 [N, 3, 4]
     lens: Lens  # of pictures of this size
     names: tuple[str, ...]  # of the files, without folder and suffix
@@ -62,13 +63,15 @@ class Scene:
     test: Views
     near: float  # where a ray begins and ends, in units of its direction; 0 and 1 if `ndc`
     far: float
-    white_background: bool  # what is seen where nothing is; else black
+    white_background: bool  # behind the scene; else black
     ndc: bool  # the network sees normalised device coordinates (`nerf.scene.rays.to_ndc`)
-    path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, a spiral before the scene, or the cameras
-    bounds: (
-        Tensor  # float32 [2, 3], lower and upper corner of a box that holds all there is to see, as the network sees it
-    )
-    val: Views | None = None  # to choose settings by, if they were asked for: neither trained on nor tested
+    path: Tensor  # float32 [M, 3, 4], poses for a video: a turntable, a spiral in front of the scene, or the cameras
+    bounds: Tensor  # float32 [2, 3], lower and upper corner of a box around all rays, in the network's coordinates
+    val: Views | None = None  # validation views, if asked for: neither trained on nor tested
+
+    def facts(self) -> dict[str, Any]:
+        """What the configuration of a run says of it."""
+        return {"scene": self.name, "white_background": self.white_background}
 
     def to(self, device: torch.device | str) -> Scene:
         """The same on `device`, in torch's default type."""

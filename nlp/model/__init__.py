@@ -1,1 +1,1 @@
-"""The Transformer: its attention, its dropout, and text that it writes."""
+"""The Transformer, its attention and its dropout."""

@@ -1,4 +1,4 @@
-"""Causal self-attention of four kinds: what a position takes from itself and the positions before it.
+"""Causal self-attention of four kinds: each position mixes values of itself and the positions before it.
 
 Letters: B sequences of T tokens, T at most L; d width of the model, H heads of width h = d / H.
 
@@ -24,7 +24,7 @@ PATTERNS = 4  # of `fixed`, a quarter of the width each
 
 
 class StandardAttention(nn.Module):
-    """Scaled dot products; queries, keys and values from one product.
+    """Scaled dot products; queries, keys and values from one matrix product.
 
     Args:
         width: d.
@@ -56,7 +56,7 @@ class StandardAttention(nn.Module):
 
 
 class FixedAttention(nn.Module):
-    """Four patterns that depend on positions alone; learned are the values. Neither heads nor an output projection.
+    """Four fixed patterns over positions; only the values are learned. No heads, no output projection.
 
     Args:
         width: d, a multiple of four.
@@ -78,13 +78,13 @@ class FixedAttention(nn.Module):
 
 
 class DenseSynthesizer(nn.Module):
-    """Every token writes its own row of attention scores, without looking at the others.
+    """Every token computes its own row of attention scores, independently of the others.
 
     Args:
         width: d.
         heads: H, a divisor of d.
         dropout: Of attention weights.
-        length: L, which the scores are written for.
+        length: L, the number of scores of a row.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, length: int) -> None:
@@ -124,7 +124,7 @@ class RandomSynthesizer(nn.Module):
 
 
 def build_attention(kind: str, width: int, heads: int, dropout: float, length: int) -> nn.Module:
-    """One of `KINDS`; for the arguments see the classes."""
+    """Attention of a kind, "standard", "fixed", "dense" or "random"; for the arguments see the classes."""
     match kind:
         case "standard":
             return StandardAttention(width, heads, dropout)
@@ -136,14 +136,11 @@ def build_attention(kind: str, width: int, heads: int, dropout: float, length: i
             return RandomSynthesizer(width, heads, dropout, length)
 
 
-KINDS = ("standard", "fixed", "dense", "random")
-
-
 def fixed_patterns(length: int) -> Tensor:
-    """How much position i takes from position j, ``[4, L, L]``; every row adds up to 1.
+    """Attention weights of position i for position j, ``[4, L, L]``; every row adds up to 1.
 
-    itself j = i; the one before j = i - 1; all before i - 2 alike; all before i - 2 in proportion to (j + 1)^3, so
-    that the nearer ones count more. A position with none of those takes from the first.
+    Itself, j = i; the one before, j = i - 1; all before i - 2 equally; all before i - 2 in proportion to (j + 1)^3, so
+    that nearer ones count more. A position without any of those attends to the first.
 
     Example:
         >>> fixed_patterns(5)[:, 4].tolist()[2:]
@@ -157,7 +154,7 @@ def fixed_patterns(length: int) -> Tensor:
 
 
 def mixed_on_cpu(qkv: Tensor, dropout: float) -> Tensor:
-    """`scaled_dot_product_attention` with dropout, for which torch has no fast kernel on a CPU.
+    """`scaled_dot_product_attention` with dropout, for which torch has no fast CPU kernel.
 
     Args:
         qkv: Queries, keys and values, ``[3, B, H, T, h]``.
@@ -173,7 +170,7 @@ def mixed_on_cpu(qkv: Tensor, dropout: float) -> Tensor:
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:
-    """What is added to scores, ``[T, T]``: minus infinity above the diagonal."""
+    """The causal mask, added to scores, ``[T, T]``: minus infinity above the diagonal."""
     return torch.full((length, length), -math.inf, dtype=like.dtype, device=like.device).triu(1)
 
 

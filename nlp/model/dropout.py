@@ -1,4 +1,4 @@
-"""Dropout that costs a quarter of torch's on a CPU, where drawing one number per activation is slower than using it."""
+"""Dropout at a quarter of the cost of torch's on a CPU, where drawing the random numbers dominates."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STEPS = 1 << 16  # the share that is dropped is a multiple of 1 / STEPS
+STEPS = 1 << 16  # the rate is rounded to a multiple of 1 / STEPS
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """`x` with a share `rate` of its numbers set to 0 while training, and the others scaled so that the mean stays.
+    """`x` with a share `rate` of its entries set to 0 in training, and the others scaled so that the mean is kept.
 
     On a GPU it is torch's own.
     """
@@ -27,7 +27,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 def kept(shape: torch.Size, rate: float) -> Tensor:
     """What to multiply by, float32: 0 for a share `rate`, 1 / (1 - rate) for the others.
 
-    Four numbers are compared with the rate for each 64 bits that torch's global generator gives.
+    Each 64 random bits of torch's global generator decide about four entries.
     """
     size = math.prod(shape)
     bits = torch.randint(-(2**63), 2**63 - 1, (-(-size // 4),))
@@ -37,7 +37,7 @@ def kept(shape: torch.Size, rate: float) -> Tensor:
 
 
 def relu_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """``dropout(relu(x))``; keeps one tensor for the backward pass in place of three."""
+    """``dropout(relu(x))``; it saves one tensor for the backward pass instead of three."""
     if not training or rate == 0 or x.device.type != "cpu":
         return dropout(F.relu(x), rate, training)
     out: Tensor = _ReluDropout.apply(x, rate)
@@ -45,7 +45,7 @@ def relu_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class _ReluDropout(torch.autograd.Function):
-    """What comes out is positive just where the gradient passes."""
+    """The output is positive exactly where the gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:

@@ -7,8 +7,7 @@
 
 `macro` has one feedback point a block, after it; `micro` three: after norm1, after up with its ReLU, after norm2. The
 error is taken below the decoder (`hidden`: each token's gradient ``[d]``) or above it (`logits`: ``[vocabulary]``).
-How the model is trained is decided outside, by `tinydfa.attach`; until then, and under backpropagation, points and
-head do nothing.
+The training method is chosen by `tinydfa.attach`; without it, and under backpropagation, points and head do nothing.
 
 Letters: B sequences of T tokens, d width, V tokens in the vocabulary.
 """
@@ -100,14 +99,14 @@ class LanguageModel(nn.Module):
         return self.logits(x)
 
     def embedded(self, tokens: Tensor) -> Tensor:
-        """What the first block reads, ``[B, T, d]``."""
+        """Input of the first block, ``[B, T, d]``."""
         x = self.point(self.embedding(tokens) * math.sqrt(self.positions.shape[1]))
         return dropout(x + self.positions[: tokens.shape[1]], self.dropout, self.training)
 
     def logits(self, x: Tensor) -> Tensor:
-        """``[B, T, V]``, of what the last block returns."""
+        """Logits ``[B, T, V]``, from the output of the last block."""
         if self.error_at == "hidden":
-            x = x.view_as(x) if self.projects_last else x  # a point at the output itself would get the error as it is
+            x = x.view_as(x) if self.projects_last else x  # a point at the head's input gets the error itself
             logits: Tensor = self.decoder(self.head(x))
             return logits
         logits = self.head(self.decoder(x))

@@ -1,7 +1,7 @@
-"""Long texts, read a block at a time: plain and compressed files, members of a zip archive, and text at hand.
+"""Long texts, read a block at a time: plain and compressed files, members of a zip archive, and strings.
 
-A text may be larger than memory. It is cut into blocks before white space that follows something else, where neither a
-word nor one of the pieces that byte-pair encoding looks at is cut in two: the blocks have the tokens of the whole.
+A text may be larger than memory. It is cut into blocks before white space that follows another character: no word and
+no piece of byte-pair encoding is cut in two, so that the blocks have the tokens of the whole text.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def zip_part(path: Path, member: str, digest: str) -> Part:
 
 
 def string_part(name: str, text: str) -> Part:
-    """A text at hand."""
+    """A string."""
     content = text.encode()
     return Part(name, hashlib.sha256(content).hexdigest(), lambda: io.BytesIO(content))
 
@@ -86,13 +86,13 @@ def string_part(name: str, text: str) -> Part:
 def blocks(parts: Sequence[Part], size: int = BLOCK) -> Iterator[str]:
     """The text of `parts`, an empty line between two of them, in blocks of about `size` characters.
 
-    Every block but the first begins with white space, and every block but the last ends with something else. A text
+    Every block but the first begins with white space, and every block but the last ends with another character. A text
     without white space is one block. Line ends are those of Unix, as with Python's `open`.
 
     Raises:
         UserError: a part is damaged, or is not UTF-8: names the file and the byte.
     """
-    waiting: list[str] = []  # cut before none of its white space yet
+    waiting: list[str] = []  # not cut yet
     held = 0
     for piece in _pieces(parts, size):
         waiting.append(piece)

@@ -1,4 +1,4 @@
-"""Corpora by name: where their text lies, where it can be had, and which part of it is for training and for tests.
+"""Corpora by name: where their text is, where it is downloaded from, and how it is split.
 
     synthetic        the documentation that CPython itself carries, split by topic; it differs a little between versions
     docs             text/docs/{train,valid,test}.txt.xz below the data root
@@ -6,9 +6,9 @@
     wikitext-2       text/wikitext-2/{train,valid,test}.txt, the publisher's wiki.train.tokens ..., or its archive
     wikitext-103     likewise; both are the versions in words with <unk>, which published perplexities are about
 
-A folder of one's own (`--text-dir`) has the three files, or documents (.txt, .md, .rst, at any depth) that are split by
-a hash of their relative paths, unless they lie in folders called train, valid and test. The three may have the names
-that other people give them: val, dev or validation, such as wiki.train.raw and ptb.valid.txt. Any file may be
+A folder of your own (`--text-dir`) has the three files, or documents (.txt, .md, .rst, at any depth) that are split by
+a hash of their relative paths, unless they lie in folders called train, valid and test. The three may have other usual
+names: val, dev or validation, such as wiki.train.raw and ptb.valid.txt. Any file may be
 compressed (.gz, .xz, .bz2), and be spelled in upper case.
 """
 
@@ -70,10 +70,10 @@ def find_texts(dataset: str, data_dir: Path | None = None, text_dir: Path | None
     Args:
         dataset: A name of `DATASETS`; not looked at if there is a `text_dir`.
         data_dir: The data root, only read; None: `$DFA_DATA`, else the user's cache folder.
-        text_dir: A folder of one's own in place of a named corpus.
+        text_dir: A folder of your own texts in place of a named corpus.
 
     Raises:
-        UserError: an unknown name, a split that is missing, or texts that are nowhere to be had.
+        UserError: an unknown name, a split that is missing, or texts that are neither found nor downloadable.
     """
     if text_dir is not None:
         return own_texts(text_dir)
@@ -150,7 +150,7 @@ def _documents(folder: Path) -> Iterator[str]:
 
 
 def share_of_100(name: str) -> int:
-    """A number from 0 to 99 that depends on `name` alone: the same on every machine, and for bytes that are no text."""
+    """A number from 0 to 99 that depends on `name` alone, which may be no UTF-8: the same on every machine."""
     return int(hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8], 16) % 100
 
 
@@ -193,9 +193,9 @@ def _docs(dataset: str, data_dir: Path | None) -> dict[str, tuple[Part, ...]]:
     if files := _below_a_root(dataset, data_dir, "Add what is missing"):
         return files
     raise UserError(
-        f"the corpus docs is not there: looked for text/docs/train.txt.xz, valid.txt.xz and test.txt.xz below "
-        f"{data_root(data_dir)}, and no address has it. Put three texts there, give a folder of texts with --text-dir, "
-        "or use --dataset synthetic, which needs nothing."
+        f"the corpus docs was not found: looked for text/docs/train.txt.xz, valid.txt.xz and test.txt.xz below "
+        f"{data_root(data_dir)}, and it cannot be downloaded. Put three texts there, give a folder of texts with "
+        "--text-dir, or use --dataset synthetic, which needs nothing."
     )
 
 
@@ -234,13 +234,13 @@ def _below_a_root(dataset: str, data_dir: Path | None, way_out: str) -> dict[str
 
 
 def _roots(data_dir: Path | None) -> Iterator[Path]:
-    """Where to look; the cache is not asked for, and need not be writable, where the first has the files."""
+    """Roots to look in, the cache last: it need not exist where the first has the files."""
     yield data_root(data_dir)
     yield cache_dir() / "data"
 
 
 def _split_files(folder: Path, way_out: str, form: str = PUBLISHED_FILE) -> dict[str, tuple[Part, ...]] | None:
-    """The files of the three splits; none of them is no error, some of them is one."""
+    """The files of the three splits; None if there is none; an error if some are missing."""
     found = {split: _split_file(folder, names, form) for split, names in SPELLINGS.items()}
     missing = [FILES[split] for split, path in found.items() if path is None]
     if len(missing) == len(FILES):

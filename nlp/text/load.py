@@ -1,4 +1,4 @@
-"""Corpora as token ids: what an experiment trains on, what it validates on, what it tests on."""
+"""A corpus by name, as token ids for training, validation and test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nlp.text.vocabulary import Vocabulary, check_choice
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in tokens. The arrays are memory-mapped: what is read of them is loaded, and may be larger than memory."""
+    """A text in tokens. The arrays are memory-mapped, so they may be larger than memory."""
 
     name: str
     train: np.ndarray  # token ids, uint16 or int32, [N]
@@ -35,7 +35,7 @@ def load_corpus(
     text_dir: Path | None = None,
     processes: Processes = ALONE,
 ) -> Corpus:
-    """Find a corpus, learn its vocabulary from the training text, and encode it; the second time it is only opened.
+    """Find a corpus, learn its vocabulary from the training text, and encode it; tokens are cached.
 
     Of several processes the first does all that, and the others open the tokens that it left in the cache.
 
@@ -59,6 +59,6 @@ def load_corpus(
         return texts.name, tokenise(texts, vocabulary, size, lower)
 
     name, folder = processes.once(find)
-    tokens = read_tokens(folder) or read_tokens(find()[1])  # the latter on a machine with a cache of its own
+    tokens = read_tokens(folder) or read_tokens(find()[1])  # the latter on another machine, which has its own cache
     assert tokens is not None
     return Corpus(name=name, **tokens.ids, words=tokens.words, vocabulary=tokens.vocabulary)

@@ -1,9 +1,9 @@
 """Batches of a token stream in which every token but the first is predicted exactly once.
 
 A stream of N tokens has N - 1 predictions: each token from those before it in its chunk. They are cut into windows of
-T, of which only the last may be shorter, and the windows are dealt to B columns as contiguous runs whose lengths differ
-by one at most. Step k takes the k-th window of every column. So nothing is dropped, nothing comes twice, and rows
-may be empty in the last step only. A batch always has the shape [B, T], for `torch.compile`; where nothing is predicted
+T, of which only the last may be shorter, and the windows are assigned to B columns as contiguous runs whose lengths
+differ by one at most. Step k takes the k-th window of every column. So every token is used exactly once, and rows may
+be empty in the last step only. A batch always has the shape [B, T], for `torch.compile`; where nothing is predicted
 the target is IGNORED, which `cross_entropy` leaves out.
 
 Chunks are independent: no state is carried from one to the next, as in the code release of arXiv 2006.12878.
@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.processes import ALONE, Processes
 
-IGNORED = -100  # torch's own default for targets that do not count
+IGNORED = -100  # torch's default ignore_index
 
 
 class Chunk(NamedTuple):
@@ -30,7 +30,7 @@ class Chunk(NamedTuple):
 
     x: Tensor  # int64 [B, T]: this process's columns; 0 where nothing is predicted
     y: Tensor  # int64 [B, T]: the token after each of x; IGNORED where nothing is predicted
-    tokens: int  # predictions, over all processes: what a sum of losses is to be divided by
+    tokens: int  # predictions over all processes, the divisor of a summed loss
 
 
 def chunk_count(length: int, batch: int, chunk: int) -> int:
@@ -60,7 +60,7 @@ def chunks(
         batch: Columns B, over all processes; each process gets its share of them.
         chunk: Tokens T of a window.
         device: Where the batches go.
-        start: Steps that were done before: the pass goes on after them.
+        start: Steps to skip, of a resumed run.
         processes: Which process this is, of how many. All have the same number of steps, and in the last of them one
             may have nothing to predict.
         name: What the stream is called in messages.
@@ -105,6 +105,6 @@ def _rows(tokens: np.ndarray, starts: np.ndarray, predicted: np.ndarray, chunk: 
 
 
 def _sent(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array on `device`; to a GPU without waiting for it."""
+    """The array on `device`; the copy to a GPU is asynchronous."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

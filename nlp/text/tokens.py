@@ -1,12 +1,12 @@
-"""Token ids in memory-mapped files: encoded once, a block at a time, and kept under a key of their content.
+"""The cache of token ids: memory-mapped files, encoded once, under a key of their content.
 
     <cache>/nlp/<key>/
         vocabulary.json              learnt from the training text alone
         train.bin val.bin test.bin   the ids, one after another, of the vocabulary's dtype
         counts.json                  tokens and words of each
 
-The folder gets its name when it is whole. The key depends on the texts, on how the vocabulary is learnt, and on the
-version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
+The folder is renamed into place when it is complete. The key depends on the texts, on how the vocabulary is learnt, and
+on the version of `tokenizers`. One process makes the folder; others that want it meanwhile wait.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,13 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from harness.data import cache_dir
-from harness.errors import UserError, writing
+from harness.data.cache import make_once
+from harness.errors import UserError
 from harness.run.progress import track
 from nlp.text.blocks import blocks, count_words
 from nlp.text.corpora import FILES, Texts
 from nlp.text.vocabulary import Vocabulary, train_vocabulary
 
-FORMAT = 1  # raised when the same texts and settings shall give other tokens
+FORMAT = 1  # increased when the same texts and settings give other tokens
 NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
 
 
@@ -52,46 +52,33 @@ def tokenise(texts: Texts, kind: str, size: int, lower: bool) -> Path:
     Raises:
         UserError: a text is empty, damaged or not UTF-8, or the cache cannot be written.
     """
-    from filelock import FileLock
-
     folder = cache_dir() / "nlp" / content_key(texts, kind, size, lower)
-    if read_tokens(folder) is not None:
-        return folder
-    with writing(folder, NEW_CACHE):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if read_tokens(folder) is None:
-                make_tokens(folder, texts, kind, size, lower)
-    return folder
+
+    def make(partial: Path) -> None:
+        make_tokens(partial, texts, kind, size, lower)
+
+    return make_once(folder, make, NEW_CACHE, is_whole=lambda folder: read_tokens(folder) is not None)
 
 
 def content_key(texts: Texts, kind: str, size: int, lower: bool) -> str:
-    """A name for all that decides the tokens, 32 hexadecimal digits."""
+    """A hash of all that decides the tokens, 32 hexadecimal digits."""
     digests = {split: [part.digest for part in parts] for split, parts in texts.splits.items()}
     how = [kind, lower, texts.line_ends, *([size, version("tokenizers")] if kind == "bpe" else [])]
     return hashlib.sha256(json.dumps([FORMAT, how, digests]).encode()).hexdigest()[:32]
 
 
 def make_tokens(folder: Path, texts: Texts, kind: str, size: int, lower: bool) -> None:
-    """Learn the vocabulary and encode all splits into `folder`: whole, or not at all."""
-    temporary = folder.with_suffix(".tmp")  # of a process that was killed, if it is there: the lock is ours
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        training = track(blocks(texts.splits["train"]), f"vocabulary of {texts.name}")
-        vocabulary = train_vocabulary(kind, training, size, lower)
-        counts = {}
-        for split, parts in texts.splits.items():
-            pieces = track(blocks(parts), f"tokens of {texts.name}, {split}")
-            counts[split] = write_ids(temporary / f"{split}.bin", pieces, vocabulary, texts.line_ends)
-            if counts[split]["words"] == 0:
-                raise UserError(f"the {FILES[split]} text of {texts.name} is empty. Give one with words in it.")
-        (temporary / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
-        (temporary / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Learn the vocabulary and encode all splits into the empty `folder`."""
+    training = track(blocks(texts.splits["train"]), f"vocabulary of {texts.name}")
+    vocabulary = train_vocabulary(kind, training, size, lower)
+    counts = {}
+    for split, parts in texts.splits.items():
+        pieces = track(blocks(parts), f"tokens of {texts.name}, {split}")
+        counts[split] = write_ids(folder / f"{split}.bin", pieces, vocabulary, texts.line_ends)
+        if counts[split]["words"] == 0:
+            raise UserError(f"the {FILES[split]} text of {texts.name} is empty. Give one with words in it.")
+    (folder / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
 def write_ids(path: Path, pieces: Iterable[str], vocabulary: Vocabulary, line_ends: bool = False) -> dict[str, int]:

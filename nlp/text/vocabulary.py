@@ -1,8 +1,8 @@
 """Vocabularies: text to token ids and back, by byte-pair encoding or character by character.
 
-Byte pairs are learnt by `tokenizers` on bytes, so that no text is unknown and decoding gives back what was encoded;
-words are cut as in GPT-2. A vocabulary is plain data: it travels as JSON in a run's folder, and its fingerprint tells
-whether two are the same.
+Byte pairs are learnt by `tokenizers` on bytes, so that any text can be encoded and decoding restores it;
+words are split as in GPT-2. A vocabulary is plain data, kept as JSON in a run's folder; equal
+fingerprints mean equal vocabularies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 KINDS = ("bpe", "char")
 BYTES = 256  # tokens that every byte-pair vocabulary has: the single bytes
-MIN_FREQUENCY = 2  # pairs seen once are not worth a token
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what an unknown character is decoded to
+MIN_FREQUENCY = 2  # a pair that occurs once gets no token
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # an unknown character is decoded to this
 
 
 class Vocabulary(ABC):
@@ -48,7 +48,7 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def _content(self) -> dict[str, Any]:
-        """What the vocabulary consists of, apart from `kind` and `lower`."""
+        """The content, apart from `kind` and `lower`."""
 
     @property
     def dtype(self) -> type[np.integer[Any]]:
@@ -65,7 +65,7 @@ class Vocabulary(ABC):
         """The vocabulary that `to_json` wrote.
 
         Raises:
-            UserError: `text` is something else.
+            UserError: `text` is not a vocabulary.
         """
         try:
             content = json.loads(text)
@@ -127,7 +127,7 @@ class BpeVocabulary(Vocabulary):
 
     Args:
         tokens: The tokens by id, spelt in the 256 printable characters that GPT-2 writes bytes in.
-        merges: Pairs of tokens that become one, the most urgent first.
+        merges: Pairs of tokens that become one, in order of priority.
         lower: Turn text to lower case before encoding.
     """
 

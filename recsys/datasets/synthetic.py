@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from harness.data import cache_dir
-from harness.errors import writing
+from harness.data.cache import make_once
 from recsys.datasets.criteo import read_criteo
 from recsys.datasets.teacher import ROWS, write_log
 from recsys.log.blocks import NO_SPACE
-from recsys.log.cache import alone
 from recsys.log.clicks import ClickData
 from recsys.log.formats import PARTS, Source
 from recsys.log.prepare import split
@@ -38,11 +35,8 @@ def read_synthetic(rows: int | None, *, seed: int, min_count: int, binning: str)
 def _written(rows: int) -> Path:
     """The folder with the log's text and the teacher's probabilities, which are written if they are not there."""
     folder = cache_dir() / "recsys" / f"synthetic-log-v{VERSION}-{rows}"
-    with alone(folder), writing(folder, NO_SPACE):
-        if not folder.exists():
-            partial = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            np.save(partial / "teacher.npy", write_log(partial / "train.txt", rows, LOG_SEED))
-            os.replace(partial, folder)
-    return folder
+
+    def write(partial: Path) -> None:
+        np.save(partial / "teacher.npy", write_log(partial / "train.txt", rows, LOG_SEED))
+
+    return make_once(folder, write, NO_SPACE)

@@ -6,12 +6,11 @@ filled under a temporary name and renamed at the end; its manifest holds the siz
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 from harness.data import cache_dir
 from harness.errors import UserError, writing
-from harness.files import write_whole
+from harness.files import alone, write_whole
 from recsys.log.blocks import NO_SPACE
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER, Encoder
@@ -61,7 +60,7 @@ def open_log(
     }
     key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir() / "recsys" / f"{name}-{key}"
-    with alone(folder):
+    with alone(folder, NO_SPACE):
         if not folder.exists():
             if check is not None:
                 check()
@@ -153,20 +152,3 @@ def _refuse_full_disk(folder: Path, sources: Sequence[Source], limit: int | None
             f"{folder}: preparing takes about {needed / 1e9:.1f} GB temporarily, and {free / 1e9:.1f} GB are free. "
             f"{NO_SPACE}."
         )
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time make `folder`; the others wait, and then find it there."""
-    lock = folder.with_name(folder.name + ".lock")
-    with contextlib.ExitStack() as stack:
-        with writing(lock, NO_SPACE):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(lock, "w"))
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ImportError:  # Windows: two processes at once may then prepare the same log and fail at the renaming
-            pass
-        yield

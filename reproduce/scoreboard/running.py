@@ -82,7 +82,7 @@ def configured(module: Any, preset: Any, **options: Any) -> Any:
     if not hasattr(module.Config, "resolve"):
         return module.Config(preset=preset, **options)
 
-    class Settled(module.Config):
+    class Settled(module.Config):  # type: ignore[misc,name-defined]
         """Of a command that finds its preset by name."""
 
         def resolve(self) -> Any:

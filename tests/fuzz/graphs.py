@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from graphs import planetoid
-from graphs.data import load_graph
-from graphs.graph import Graph, gcn_adjacency
+from graphs.data import planetoid
+from graphs.data.graph import Graph, gcn_adjacency
+from graphs.data.load import load_graph
 from tests.fuzz.formats import Format
 
 with warnings.catch_warnings():

@@ -12,8 +12,8 @@ from harness.run import Run
 from harness.tables import results
 from nlp.model.transformer import LanguageModel
 from nlp.presets import Preset
+from nlp.saved import VOCABULARY, load_run
 from nlp.text.vocabulary import train_vocabulary
-from nlp.train import VOCABULARY, load_run
 from tests.fuzz.formats import Format
 from tinydfa import Method
 

@@ -11,8 +11,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch_geometric.nn  # noqa: F401
 
-from graphs.graph import Graph
-from graphs.sparse import SparseMatrix
+from graphs.data.graph import Graph
+from graphs.data.sparse import SparseMatrix
 
 
 @pytest.fixture(autouse=True)

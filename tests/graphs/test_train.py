@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from graphs import alignment, autoencoder, embed, measurement, train
 from graphs.config import ALONE
-from graphs.models import build_model
+from graphs.models.networks import build_model
 from graphs.presets import PRESETS, find_preset
 from graphs.train import Config, History
 from harness.command import command, run_command

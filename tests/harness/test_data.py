@@ -11,6 +11,7 @@ import pytest
 
 from harness import data
 from harness.data import RemoteFile
+from harness.data.cache import make_once
 from harness.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000  # 512 kB
@@ -198,3 +199,33 @@ def test_two_processes_at_once_download_once(root: Path, cache: Path, server: Se
         thread.join()
     assert [path.read_bytes() for path in found] == [CONTENT, CONTENT]
     assert len(server.requests) == 1
+
+
+def test_a_folder_of_the_cache_is_made_once_and_whole_or_not_at_all(tmp_path):
+    made = []
+
+    def make(folder):
+        (folder / "a").write_text("whole")
+        made.append(folder)
+
+    def fail(folder):
+        (folder / "a").write_text("half")
+        raise UserError("no data. Get it.")
+
+    folder = tmp_path / "new" / "log"
+    with pytest.raises(UserError, match="no data"):
+        make_once(folder, fail)
+    assert [path.name for path in folder.parent.iterdir()] == ["log.lock"]
+    (folder.parent / "log.partial").mkdir()  # of a killed process
+    (folder.parent / "log.partial" / "b").touch()
+    assert make_once(folder, make) == make_once(folder, fail) == folder
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert len(made) == 1
+    make_once(folder, make, is_whole=lambda folder: len(made) > 1)  # damaged: made again
+    assert len(made) == 2
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*TINYDFA_CACHE"):
+        make_once(tmp_path / "file" / "log", print)

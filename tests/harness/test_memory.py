@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from harness.errors import UserError
+from harness.options import make
 from harness.run.memory import MemoryConfig, bytes_of
-from nlp.config import RunConfig
+from nlp.config import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def test_methods_that_need_the_graphs_are_refused(method):
     with pytest.raises(UserError, match=f"--memory replay: .*{method} walks back"):
         MemoryConfig(memory="replay").keeps(method)
     with pytest.raises(UserError, match="walks back"):
-        RunConfig(memory="replay", method=method).resolve()
+        make(Config, memory="replay", method=method)
 
 
 def test_a_model_compiled_as_a_whole_is_refused():

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-import nerf.train
+import nerf.config
 import nlp.config
 import recsys.config
 from harness import methods
 from harness.errors import UserError
+from harness.options import make
 from harness.presets import named_preset
 from harness.tables import Cell, Table
 from harness.tables.aggregate import with_methods
@@ -102,8 +103,12 @@ def test_to_have_a_setting_that_is_none_is_not_to_have_it():
 
 @pytest.mark.parametrize("method", ["fitted", "fdfa", "grape", "fitted_forward", "calibrated"])
 def test_a_rule_that_looks_is_not_compiled_and_the_command_says_so_first(method):
-    for task in (nlp.config.RunConfig, recsys.config.RunConfig, nerf.train.Config):
-        assert task(method=method).method == method
-        with pytest.raises(UserError, match=rf"^--compile: {method} looks at some passes.*Leave out --compile"):
-            task(method=method, compile=True)
+    refusal = rf"^--compile: {method} looks at some passes.*Leave out --compile"
+    for task in (nlp.config.Config, nerf.config.Config):
+        assert make(task, method=method).preset.method == method
+        with pytest.raises(UserError, match=refusal):
+            make(task, method=method, compile=True)
+    assert recsys.config.RunConfig(method=method).method == method
+    with pytest.raises(UserError, match=refusal):
+        recsys.config.RunConfig(method=method, compile=True)
     methods.check_compile("dkp")

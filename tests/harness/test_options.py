@@ -42,6 +42,7 @@ class Config(BaseConfig):
     named: PresetName = None
     dataset: str = "synthetic"
     """The data."""
+    found = ("rows",)
 
     @staticmethod
     def choose(preset: str | None = None, model: str = "small") -> Preset:
@@ -72,6 +73,32 @@ def test_help_shows_the_values_of_the_preset_that_the_other_options_mean(capsys)
         shown = " ".join(capsys.readouterr().out.split())
         assert f"--lr FLOAT Of Adam. (default: {lr})" in shown
         assert f"{flag} Share weights." in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "tied"),
+    [
+        ("--tied True", True),
+        ("--tied=True --seed 3", True),
+        ("--tied False", False),
+        ("--preset large --tied False", False),
+        ("--preset large --tied=True", True),
+        ("--tied --seed 3", True),
+    ],
+)
+def test_a_flag_may_be_typed_with_a_value(words, tied):
+    assert parse(Config, words.split()).preset.tied is tied
+
+
+def test_a_flag_that_is_typed_with_a_value_overrides_the_file(tmp_path):
+    file = written(tmp_path, "tied: true")
+    assert parse(Config, file).preset.tied
+    assert not parse(Config, [*file, "--tied", "False"]).preset.tied
+
+
+def test_what_was_found_in_the_data_of_a_run_is_no_option(tmp_path):
+    file = written(tmp_path, "rows: 12\nseed: 3")
+    assert parse(Config, file).seed == 3
 
 
 def test_python_makes_what_words_make():

@@ -8,15 +8,28 @@ import numpy as np
 import pytest
 
 from harness import cli
+from harness.command import command
 from harness.errors import UserError
+from harness.options import make
 from nerf import test as scoring
 from nerf import train
+from nerf.config import Config
 from nerf.data.load import load_scene
-from nerf.train import Config
+from nerf.saved import load_run
+from nerf.scene.views import Scene
+from tests.nerf.commands import start
 from tests.nerf.data.scene_files import llff_row, write_llff
 from tests.nerf.data.test_transforms import whole
 
 SMALL = {"preset": "debug_dfa", "steps": 2, "width": 8, "rays": 8, "samples_coarse": 4, "samples_fine": 4}
+
+
+def train_command(arguments):
+    command("nerf", Config, train.load, train.train, about=Scene.facts, argv=arguments)
+
+
+def score_command(arguments):
+    cli.run(scoring.Config, scoring.main, arguments)
 
 
 @pytest.fixture
@@ -28,10 +41,10 @@ def data(tmp_path):
     return tmp_path
 
 
-def refused(command, main, arguments, capsys):
+def refused(command, arguments, capsys):
     """What a command says, in one line, as it leaves with status 2."""
     with pytest.raises(SystemExit) as leaving:
-        cli.run(command, main, [str(argument) for argument in arguments])
+        command([str(argument) for argument in arguments])
     complaint = capsys.readouterr().err
     assert leaving.value.code == 2
     [line] = [line for line in complaint.splitlines() if line.startswith("error:")]
@@ -45,7 +58,7 @@ def refused(command, main, arguments, capsys):
         (["--near", "1"], "--near 1.0 with --dataset synthetic: the solids have their own"),
         (["--far", "9"], "--far 9.0 with --dataset synthetic"),
         (["--background", "white"], "--background white with --dataset synthetic"),
-        (["--dataset", "llff", "--near", "1"], "--near 1.0 with --dataset llff: poses_bounds.npy says it"),
+        (["--dataset", "llff", "--near", "1"], "--near 1.0 with --dataset llff: poses_bounds.npy has them"),
         (["--dataset", "llff", "--far", "9"], "--far 9.0 with --dataset llff"),
         (["--dataset", "blender", "--near", "3", "--far", "2"], "near is 3.0 and far is 2.0; near must be less"),
         (["--dataset", "blender", "--near", "2", "--far", "2"], "near must be less"),
@@ -69,18 +82,17 @@ def test_training_refuses_what_it_could_not_follow_and_leaves_nothing(arguments,
         arguments = [*arguments, "--scene", "mine", "--data-dir", data]
     preset = [] if "--preset" in arguments else ["--preset", "debug_dfa", "--size", "4"]
     preset = preset[:2] if "--size" in arguments else preset
-    found = refused(Config, train.main, [*preset, *arguments, "--out", tmp_path / "run"], capsys)
+    found = refused(train_command, [*preset, *arguments, "--out", tmp_path / "run"], capsys)
     assert re.search(message, found), found
     assert not (tmp_path / "run").exists()
 
 
 def test_range_and_background_are_kept_for_scoring_and_a_resume_wants_the_same(data, tmp_path, capsys):
     given = {"dataset": "blender", "scene": "mine", "data_dir": data, "near": 1.5, "far": 7.0, "background": "white"}
-    config = Config(**SMALL | given, size=4, out=tmp_path / "run")
-    train.main(config)
-    _, preset = train.load_run(tmp_path / "run")
+    start(make(Config, **SMALL | given, size=4, out=tmp_path / "run"))
+    _, preset = load_run(tmp_path / "run")
     assert (preset.near, preset.far, preset.background) == (1.5, 7.0, "white")
-    scene = load_scene("blender", "mine", data, **train.reading_options(preset))
+    scene = load_scene("blender", "mine", data, **preset.reading())
     assert (scene.near, scene.far, scene.white_background) == (1.5, 7.0, True)
     capsys.readouterr()
     scoring.main(scoring.Config(run=tmp_path / "run", data_dir=data))
@@ -92,12 +104,12 @@ def test_range_and_background_are_kept_for_scoring_and_a_resume_wants_the_same(d
     changed = ["--resume", "--out", tmp_path / "run", "--preset", "debug_dfa", "--steps", "2", "--width", "8"]
     changed += ["--rays", "8", "--samples-coarse", "4", "--samples-fine", "4", "--size", "4", "--near", "1"]
     changed += ["--far", "7", "--background", "white", "--dataset", "blender", "--scene", "mine", "--data-dir", data]
-    assert "near: 1.5 -> 1.0" in refused(Config, train.main, changed, capsys)
+    assert "near: 1.5 -> 1.0" in refused(train_command, changed, capsys)
 
 
 def test_scoring_refuses_what_it_could_not_follow(data, tmp_path, capsys):
-    train.main(Config(**SMALL | {"samples_fine": 0}, out=tmp_path / "one"))
-    train.main(Config(**SMALL, size=4, dataset="llff", scene="mine", data_dir=data, out=tmp_path / "ahead"))
+    start(make(Config, **SMALL | {"samples_fine": 0}, out=tmp_path / "one"))
+    start(make(Config, **SMALL, size=4, dataset="llff", scene="mine", data_dir=data, out=tmp_path / "ahead"))
     capsys.readouterr()
     one, ahead = tmp_path / "one", tmp_path / "ahead"
     for arguments, message in (
@@ -111,12 +123,12 @@ def test_scoring_refuses_what_it_could_not_follow(data, tmp_path, capsys):
         (["--checkpoint-2020", one / "checkpoint.pt", "--near", "nan"], "--near nan: it must be above 0"),
         ([one, "--checkpoint-2020", one / "checkpoint.pt"], "scores one thing"),
     ):
-        found = refused(scoring.Config, scoring.main, [*arguments, "--device", "cpu"], capsys)
+        found = refused(score_command, [*arguments, "--device", "cpu"], capsys)
         assert re.search(message, found), found
 
 
 def test_scores_that_cannot_be_written_are_printed(tmp_path, capsys):
-    train.main(Config(**SMALL, out=tmp_path / "run"))
+    start(make(Config, **SMALL, out=tmp_path / "run"))
     capsys.readouterr()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import cli
 from harness.errors import UserError
+from harness.options import parse
 from harness.processes import Processes
+from nerf.config import Config
 from nerf.step import check_share
-from nerf.train import Config, train
+from nerf.train import train
 from tests.float64 import float64
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ OPTIONS += ["--val-views", "1", "--skip-empty", "--device", "cpu"]
 
 def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):
     with float64():
-        one = train(cli.parse(Config, OPTIONS))
+        one = train(parse(Config, OPTIONS))
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
     command = [*launcher, "-m", "tests.float64", "nerf.train", *OPTIONS, "--out", str(tmp_path / "two")]
     environment = {

@@ -5,7 +5,9 @@ from PIL import Image
 
 from harness import cli
 from harness.errors import UserError
+from harness.options import parse
 from nerf import render
+from nerf.config import Config as Training
 from nerf.data.load import load_scene
 from nerf.field.volume import Rendered
 from nerf.output import pictures as module
@@ -14,8 +16,7 @@ from nerf.output.video import GAP
 from nerf.render import Config, compared_views
 from nerf.scene.lens import pinhole
 from nerf.scene.rays import scene_rays
-from nerf.train import Config as Training
-from nerf.train import main as train
+from tests.nerf.commands import start
 from tests.nerf.output.film_files import read_mp4
 
 
@@ -29,7 +30,7 @@ def runs(tmp_path_factory, own_cache):
             arguments[1] = "small_bp"
             arguments += ["--size", "20", "--depth", "2", "--width", "16", "--rays", "32", "--test-views", "1"]
             arguments += ["--samples-coarse", "8", "--samples-fine", "8"]
-        train(cli.parse(Training, arguments))
+        start(parse(Training, arguments))
     return folders
 
 
@@ -60,7 +61,7 @@ class Oracle(torch.nn.Module):
     """Sees the procedural scene as it is."""
 
 
-def exactly(fields, rays, *, chunk):
+def exactly(fields, rays, *, chunk, processes=None):
     from nerf.data.solids import trace
 
     colour, alpha, distance = trace(rays)
@@ -88,8 +89,8 @@ def test_a_film_follows_the_path_with_one_scale_of_depth(monkeypatch):
 
 
 def test_captions_tell_the_psnr_of_each_view(monkeypatch):
-    def too_dark(fields, rays, *, chunk):
-        seen = exactly(fields, rays, chunk=chunk)
+    def too_dark(fields, rays, *, chunk, processes):
+        seen = exactly(fields, rays, chunk=chunk, processes=processes)
         return seen._replace(colour=torch.zeros_like(seen.colour))
 
     scene = load_scene("synthetic", None, None, size=20)
@@ -142,5 +143,5 @@ def test_a_checkpoint_of_another_network_is_named(runs, tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes((runs[0] / "checkpoint.pt").read_bytes())
     assert command(tmp_path, "--out", tmp_path / "out") == 2
     message = capsys.readouterr().err
-    assert "config.yaml and the checkpoint beside it do not go together" in message
+    assert "config.yaml and the checkpoint beside it do not match" in message
     assert message.count("\n") == 1

@@ -188,15 +188,15 @@ def test_the_report_draws_what_was_run_and_nothing_else(result, tmp_path):
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 
-def test_the_readme_has_a_block_for_every_table():
-    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+def test_the_results_have_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "RESULTS.md").read_text(encoding="utf-8")
     for table in tables.TABLES:
         assert f"<!-- results:{table.name} -->" in text
 
 
 def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
     trained = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {})
+    monkeypatch.setattr(tables.train, "train", lambda config: trained.append(config.preset) or {})
     cell = next(cell for cell in BY_NAME["tableA5"].cells if cell.row == "lego" and cell.method == "dfa")
     other = replace(cell, key="of no preset", preset=replace(cell.preset, width=64), length={"steps": 9})
     BY_NAME["tableA5"].run(other, 0, RunContext())
@@ -205,7 +205,7 @@ def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
 
 def test_a_small_run_of_a_large_preset_has_the_small_settings_of_its_method(monkeypatch):
     trained = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {})
+    monkeypatch.setattr(tables.train, "train", lambda config: trained.append(config.preset) or {})
     cell = next(cell for cell in BY_NAME["figureA1"].cells if cell.method == "shallow")
     for method in ("shallow", "sdfa"):
         own = replace(cell, preset=replace(cell.preset, method=Method(method)))

@@ -9,17 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import cli
+from harness.command import command
 from harness.errors import UserError
+from harness.options import make, parse
 from harness.precision import fastest
 from nerf import step, train
 from nerf import test as scoring
+from nerf.config import Config
+from nerf.curves import History
 from nerf.field.fields import Fields, Rendering
 from nerf.field.network import Architecture
 from nerf.field.volume import render_rays
+from nerf.output.alignment import network_alignment
+from nerf.saved import load_run
 from nerf.scene.rays import Rays
-from nerf.step import History, drawing, train_step
-from nerf.train import Config
+from nerf.step import drawing, train_step
+from tests.nerf.commands import start
 from tinydfa import Method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +38,7 @@ class KilledError(Exception):
 def test_training_without_stored_graphs_gives_the_same_curves():
     small = {"width": 16, "depth": 3, "samples_coarse": 4, "samples_fine": 4, "test_views": 1}
     expected, *others = (
-        train.train(Config(**(SMALL | small), memory=memory))["curves"] for memory in (None, "replay", "8K")
+        train.train(make(Config, **(SMALL | small), memory=memory))["curves"] for memory in (None, "replay", "8K")
     )
     assert others == [expected, expected]
 
@@ -43,7 +48,7 @@ def test_training_without_stored_graphs_gives_the_same_curves():
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeypatch, capsys):
     small = {"width": 16, "depth": 2, "samples_coarse": 4, "samples_fine": 4, "test_views": 1}
-    config = Config(**(SMALL | small | {"seed": 5} | options))
+    config = make(Config, **(SMALL | small | {"seed": 5} | options))
     monkeypatch.setattr(train, "GRID_EVERY", 1)
     monkeypatch.setattr(step, "GRID_WARMUP", 2)
     monkeypatch.setattr(step, "GRID_ROUNDS", 2)
@@ -59,10 +64,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
 
     monkeypatch.setattr(train, "train_step", killed_in_the_seventh_step)
     with pytest.raises(KilledError):
-        train.main(replace(config, out=tmp_path))
+        start(replace(config, out=tmp_path))
     monkeypatch.setattr(train, "train_step", original)
     torch.manual_seed(999)
-    train.main(replace(config, out=tmp_path, resume=True))
+    start(replace(config, out=tmp_path, resume=True))
 
     resumed = json.loads((tmp_path / "result.json").read_text())
     assert resumed["curves"] == whole["curves"]
@@ -74,12 +79,12 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
 
 
 def speed_of_the_resumed(folder, capsys, **changes):
-    train.main(Config(**(SMALL | changes), out=folder, resume=True))
+    start(make(Config, **(SMALL | changes), out=folder, resume=True))
     return json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["rays_per_second"]
 
 
 def test_the_speed_counts_the_steps_before_a_resume_as_well(tmp_path, capsys):
-    train.main(Config(**SMALL, out=tmp_path))
+    start(make(Config, **SMALL, out=tmp_path))
     whole = json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["rays_per_second"]
     assert 0 < speed_of_the_resumed(tmp_path, capsys) == pytest.approx(whole, rel=1e-6)
 
@@ -91,7 +96,7 @@ def test_the_speed_counts_the_steps_before_a_resume_as_well(tmp_path, capsys):
 
 
 def test_a_checkpoint_without_a_time_still_continues(tmp_path, capsys):
-    train.main(Config(**SMALL, out=tmp_path))
+    start(make(Config, **SMALL, out=tmp_path))
     for name, speed_known in (("checkpoint.previous.pt", True), ("checkpoint.pt", False)):
         checkpoint = torch.load(tmp_path / name, weights_only=True)
         del checkpoint["state"]["history"]["rays"], checkpoint["state"]["history"]["seconds"]
@@ -100,7 +105,7 @@ def test_a_checkpoint_without_a_time_still_continues(tmp_path, capsys):
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    first, again, other = (train.train(Config(**SMALL, seed=seed))["curves"] for seed in (0, 0, 1))
+    first, again, other = (train.train(make(Config, **SMALL, seed=seed))["curves"] for seed in (0, 0, 1))
     assert first == again
     assert first["train_psnr"] != other["train_psnr"]
 
@@ -179,10 +184,10 @@ def test_curves_are_in_decibel():
 
 def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
     precision = fastest(torch.device("cpu"))
-    train.main(Config(**SMALL, skip_empty=True, precision=precision, out=tmp_path))
+    start(make(Config, **SMALL, skip_empty=True, precision=precision, out=tmp_path))
     result = json.loads((tmp_path / "result.json").read_text())
     capsys.readouterr()
-    fields, preset = train.load_run(tmp_path)
+    fields, preset = load_run(tmp_path)
     assert (preset.method, preset.rays, preset.steps, preset.skip_empty) == (Method.DFA, 16, 9, True)
     assert fields.occupied is not None
     assert preset.precision == fields.rendering.precision == precision
@@ -193,14 +198,14 @@ def test_a_finished_run_can_be_loaded_and_scores_as_it_said(tmp_path, capsys):
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="Give the folder of a run"):
-        train.load_run(tmp_path)
+        load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("model: gcn\n")
     with pytest.raises(UserError, match=r"is not of a run of nerf\.train"):
-        train.load_run(tmp_path)
-    train.main(Config(**SMALL, out=tmp_path / "run"))
+        load_run(tmp_path)
+    start(make(Config, **SMALL, out=tmp_path / "run"))
     (tmp_path / "run" / "checkpoint.pt").unlink()
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        train.load_run(tmp_path / "run")
+        load_run(tmp_path / "run")
 
 
 def test_scores_need_a_size_and_a_file_and_say_so_before_any_work(tmp_path):
@@ -211,7 +216,7 @@ def test_scores_need_a_size_and_a_file_and_say_so_before_any_work(tmp_path):
 
 
 def test_the_scene_of_a_run_is_taken_only_where_none_is_named(tmp_path, capsys):
-    train.main(Config(**SMALL, out=tmp_path))
+    start(make(Config, **SMALL, out=tmp_path))
     with pytest.raises(UserError, match="--scene : the synthetic data set has one scene"):
         scoring.test(scoring.Config(run=tmp_path, scene=""))
     with pytest.raises(UserError, match="--dataset : no such data set"):
@@ -224,7 +229,7 @@ def test_a_compiled_run_learns_the_same(monkeypatch):
     compile_ = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **named: compile_(self, backend="aot_eager", **named))
     short = SMALL | {"steps": 3, "samples_fine": 0}
-    eager, compiled = (train.train(Config(**short, compile=flag)) for flag in (False, True))
+    eager, compiled = (train.train(make(Config, **short, compile=flag)) for flag in (False, True))
     assert compiled["curves"]["train_psnr"] == pytest.approx(eager["curves"]["train_psnr"], abs=0.01)
 
 
@@ -234,7 +239,7 @@ def test_a_compiled_run_learns_the_same(monkeypatch):
         (["--dataset", "lego"], "--dataset lego: no such data set"),
         (["--preset", "lego"], "--preset lego: no such preset"),
         (["--method", "drtp"], "drtp projects the class of a sample"),
-        (["--steps", "0"], "--steps 0: give at least 1"),
+        (["--steps", "0"], "steps is 0; it must be above 0"),
         (["--epochs", "3"], "--epochs"),
         (["--width", "0"], "width is 0; it must be above 0"),
         (["--lr", "inf"], "lr is inf; it must be above 0, and finite"),
@@ -248,7 +253,7 @@ def test_a_compiled_run_learns_the_same(monkeypatch):
 def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as leaving:
-        cli.run(Config, train.main, arguments)
+        command("nerf", Config, train.load, train.train, argv=arguments)
     complaint = capsys.readouterr().err
     assert leaving.value.code == 2
     assert message in complaint
@@ -272,3 +277,54 @@ def test_the_command_runs_and_prints_its_result_last(tmp_path):
     printed = json.loads(done.stdout.splitlines()[-1])
     assert (printed["task"], printed["dataset"], printed["method"]) == ("nerf", "synthetic", "dfa")
     assert printed["metrics"] == json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+
+
+def test_alignment_is_one_for_backpropagation_and_measuring_it_changes_nothing():
+    small = SMALL | {"preset": "small_bp", "size": 10, "width": 16, "depth": 2, "samples_coarse": 4, "samples_fine": 4}
+    measured, plain = (train.train(make(Config, **small, test_views=1, alignment_every=n))["curves"] for n in (4, None))
+    assert measured["alignment_step"] == [4, 8]
+    aligned = {name: values for name, values in measured.items() if name.startswith("alignment ")}
+    assert {"alignment coarse points.0", "alignment fine points.1", "alignment fine view_point"} <= aligned.keys()
+    for values in aligned.values():
+        assert values == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert {name: values for name, values in measured.items() if name in plain} == plain
+
+
+def test_the_alignment_of_dfa_is_that_of_its_signal_with_the_gradient_of_the_loss():
+    """At the last hidden layer before the colour, from the definition: the error times feedback, against autograd."""
+    torch.manual_seed(0)
+    shape = Architecture(depth=2, width=8, position_frequencies=2, view_frequencies=1)
+    fields = Fields(shape, Rendering(samples_coarse=4, samples_fine=0, density="softplus"))
+    attachments = train.attach_all(fields, Method.DFA, seed=0)
+    rays, colours = scene_of_a_ball(40)
+    found = network_alignment(fields, rays, colours)["alignment coarse view_point"]
+
+    kept = {}
+    network, attachment = fields.coarse, attachments["attachment of coarse"]
+    handles = [network.register_forward_hook(lambda module, inputs, output: keep(kept, "error", output))]
+    handles.append(network.view_point.register_forward_hook(lambda module, inputs, output: keep(kept, "point", output)))
+    with attachment.backprop():
+        (render_rays(fields, rays).colour - colours).square().mean().backward()
+    for handle in handles:
+        handle.remove()
+    signal = kept["error"].grad @ attachment.effective_feedback()[:, : kept["point"].shape[1]]
+    cosines = torch.nn.functional.cosine_similarity(signal, kept["point"].grad, dim=1)
+    assert found == pytest.approx(cosines[kept["point"].grad.norm(dim=1) > 0].mean().item(), abs=1e-5)
+
+
+def keep(kept, name, output):
+    output.retain_grad()
+    kept[name] = output
+
+
+def test_a_decay_over_the_whole_length_is_not_prolonged(tmp_path):
+    start(make(Config, **SMALL, out=tmp_path))
+    with pytest.raises(UserError, match=r"a run of 9 steps, and the learning rate falls over all .* prolonged to 12"):
+        start(make(Config, **SMALL | {"steps": 12}, out=tmp_path, resume=True))
+
+
+def test_the_configuration_of_a_run_gives_the_options_of_another(tmp_path):
+    config = make(Config, **SMALL, out=tmp_path)
+    start(config)
+    again = parse(Config, ["--config", str(tmp_path / "config.yaml"), "--width", "8", "--no-views"])
+    assert again.preset == replace(config.preset, width=8, views=False)

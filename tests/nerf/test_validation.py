@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from harness.errors import UserError
+from harness.options import make
 from nerf import train
+from nerf.config import Config
 from nerf.data.blender import read_blender
 from nerf.data.load import load_scene
 from nerf.scene.views import held_out
-from nerf.train import Config
 from tests.nerf.data.scene_files import IDENTITY, llff_row, write_blender, write_image, write_llff
 
 SMALL = {"preset": "debug_dfa", "steps": 3, "width": 8, "rays": 8, "samples_coarse": 4, "samples_fine": 4}
@@ -128,9 +129,9 @@ def test_no_more_than_half_of_the_training_views_are_held_out(root):
 def test_a_run_scores_validation_views_apart_and_neither_trains_on_them_nor_tests_them(root):
     add_validation(root / "nerf_synthetic" / "mine", [200, 210, 220])
     place = {"dataset": "blender", "scene": "mine", "data_dir": root, "size": 4}
-    plain = train.train(Config(**SMALL, **place))
-    config = Config(**SMALL, **place, val_views=2)
-    scene = train.load_preset_scene(config.resolve(), config)
+    plain = train.train(make(Config, **SMALL, **place))
+    config = make(Config, **SMALL, **place, val_views=2)
+    scene = train.load(config)
     seen = train.train(config, scene=scene)
     brighter = replace(scene, val=replace(scene.val, images=torch.ones_like(scene.val.images)))
     other = train.train(config, scene=brighter)
@@ -142,8 +143,8 @@ def test_a_run_scores_validation_views_apart_and_neither_trains_on_them_nor_test
 
 
 def test_what_is_held_out_is_not_trained_on(root):
-    config = Config(**SMALL, dataset="llff", scene="mine", data_dir=root, size=4, val_views=4)
-    scene = train.load_preset_scene(config.resolve(), config)
+    config = make(Config, **SMALL, dataset="llff", scene="mine", data_dir=root, size=4, val_views=4)
+    scene = train.load(config)
     _, colours = train.training_rays(scene)
     assert len(colours) == 13 * 4 * 3
     found = set((colours[:, 0] * 255).round().int().tolist())

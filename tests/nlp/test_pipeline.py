@@ -48,7 +48,7 @@ def train_in_stages(rank, folder):
     with float64():
         found = {name: train(config_of(case, 2), corpus=tiny_corpus()) for name, case in CASES.items()}
         config, corpus = config_of(CASES["macro"] | {"checkpoint_every": 5}, 2), tiny_corpus()
-        settings = config.settings(config.resolve(), corpus)
+        settings = config.settings()
         go_on, PipelinedTraining.step = PipelinedTraining.step, stop_before_step_8
         with contextlib.suppress(InterruptedError), Run("nlp", "tiny", settings, folder / "run") as run:
             train(config, run, corpus)
@@ -103,7 +103,7 @@ def test_what_cannot_be_trained_in_stages_is_refused(options, message, monkeypat
         monkeypatch.setenv("WORLD_SIZE", "2")
     config = tiny_config(**SHAPE | {"method": "dfa"} | options, pipeline=2)
     with pytest.raises(UserError, match=message):
-        config.check_pipeline(config.resolve())
+        config.check_pipeline()
 
 
 def test_options_of_a_pipeline_without_one_are_refused():

@@ -6,7 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from harness.errors import UserError
-from nlp.config import RunConfig
+from harness.options import make, parse
+from nlp.config import Config
 from nlp.presets import PRESETS, PUBLISHED, SMALL, Preset, find_preset
 from tinydfa import Method
 
@@ -82,15 +83,15 @@ def test_without_a_name_the_best_row_is_taken_small_unless_the_text_is_the_paper
 
 
 def test_options_change_the_preset_and_those_left_out_do_not():
-    preset = RunConfig(preset="small_macro_adam", layers=2, betas=(0.8, 0.9), tied=True, steps=7).resolve()
+    words = "--preset small_macro_adam --layers 2 --betas 0.8 0.9 --tied --steps 7"
+    preset = parse(Config, words.split()).preset
     expected = asdict(SMALL["small_macro_adam"]) | {"layers": 2, "betas": (0.8, 0.9), "tied": True, "steps": 7}
     assert asdict(preset) == expected
 
 
 def test_epochs_alone_are_not_cut_short_by_the_presets_steps():
-    assert RunConfig(epochs=3).resolve().steps is None
-    assert RunConfig(epochs=3, steps=50).resolve().steps == 50
-    assert RunConfig().resolve().steps == SMALL["small_macro_schedule"].steps
+    for words, steps in (("--epochs 3", None), ("--epochs 3 --steps 50", 50), ("", 1000)):
+        assert parse(Config, words.split()).preset.steps == steps
 
 
 @pytest.mark.parametrize(
@@ -115,4 +116,4 @@ def test_epochs_alone_are_not_cut_short_by_the_presets_steps():
 )
 def test_impossible_settings_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        RunConfig(**options).resolve()
+        make(Config, **options)

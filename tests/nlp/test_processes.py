@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import cli
-from nlp.train import Config, train
+from harness.options import parse
+from nlp.config import Config
+from nlp.train import train
 from tests.float64 import float64
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path, m
     options = ["--text-dir", str(text), "--granularity", "micro", "--method", "dfa", "--alignment-every", "6"]
     options += [*SIZES, *LENGTH]
     with float64():
-        one = train(cli.parse(Config, options))
+        one = train(parse(Config, options))
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
     command = [*launcher, "-m", "tests.float64", "nlp.train", *options, "--out", str(tmp_path / "two")]
     environment = {

@@ -109,15 +109,15 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 
-def test_the_readme_has_a_block_for_every_table():
-    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+def test_the_results_have_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "RESULTS.md").read_text(encoding="utf-8")
     for table in tables.TABLES:
         assert f"<!-- results:{table.name} -->" in text
 
 
 def test_a_cell_trains_its_own_preset_shortened_by_its_length(monkeypatch):
     trained = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: trained.append(preset) or {"metrics": {}})
+    monkeypatch.setattr(tables.train, "train", lambda config: trained.append(config.preset) or {"metrics": {}})
     cell = next(cell for cell in BY_NAME["table5"].cells if cell.dataset == "wikitext-103" and cell.key == "micro")
     other = replace(cell, key="of no preset", preset=replace(cell.preset, layers=3), length={"epochs": 2})
     BY_NAME["table5"].run(other, 0, RunContext())

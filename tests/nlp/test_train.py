@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import cli
+from harness.command import command, run_command
 from harness.errors import NonFiniteLoss, UserError
+from harness.options import make, parse
 from harness.run import Run
 from nlp import train as module
-from nlp.evaluate import Score
+from nlp.config import Config
 from nlp.model.transformer import LanguageModel
+from nlp.output.evaluate import Score
+from nlp.saved import load_run
 from nlp.text.vocabulary import CharVocabulary
-from nlp.train import Config, load_run, main, train
-from nlp.training import Training
+from nlp.train import load, train
+from nlp.trainer import Trainer
 from tests.nlp.tiny import LETTERS, tiny_config, tiny_corpus
 from tinydfa import Method
 
@@ -29,7 +32,7 @@ def corpus():
 
 def run_in(folder, config, corpus, resume=False):
     """Train in a folder."""
-    with Run("nlp", "tiny", config.settings(config.resolve(), corpus), folder, resume) as run:
+    with Run("nlp", "tiny", config.settings(), folder, resume) as run:
         return train(config, run, corpus)
 
 
@@ -77,7 +80,7 @@ def test_without_validate_every_epochs_are_validated(corpus):
 
 
 def test_the_training_loss_is_the_mean_over_tokens_since_the_last_validation(corpus, monkeypatch):
-    losses, step = [], Training.step
+    losses, step = [], Trainer.step
 
     def noted(self, chunk):
         with torch.no_grad():
@@ -86,7 +89,7 @@ def test_the_training_loss_is_the_mean_over_tokens_since_the_last_validation(cor
         losses.append((float(loss.sum()), int((chunk.y != -100).sum())))
         step(self, chunk)
 
-    monkeypatch.setattr(Training, "step", noted)
+    monkeypatch.setattr(Trainer, "step", noted)
     curve = train(tiny_config(dropout=0.0, steps=32), corpus=corpus)["curves"]["train_loss"]
     assert losses[24][1] < 48  # the last of the epoch is not full
     for place, mean in enumerate(curve):
@@ -96,9 +99,9 @@ def test_the_training_loss_is_the_mean_over_tokens_since_the_last_validation(cor
 
 def test_gradients_are_clipped_together(corpus):
     config = tiny_config(clip_norm=0.01, dropout=0.0)
-    training = Training(config, config.resolve(), corpus, torch.device("cpu"))
-    training.step(next(training.remaining()))
-    norm = torch.stack([p.grad.norm() for p in training.model.parameters()]).norm()
+    trainer = Trainer(config, corpus, torch.device("cpu"))
+    trainer.step(next(trainer.remaining()))
+    norm = torch.stack([p.grad.norm() for p in trainer.model.parameters()]).norm()
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
 
 
@@ -138,8 +141,8 @@ def test_the_best_weights_are_tested_once(monkeypatch, corpus, losses, patience,
 def test_the_schedule_learns_of_every_validation(monkeypatch, corpus):
     scripted(monkeypatch, [2.0, 2.1, 2.2, 2.3])
     rates = []
-    step = Training.step
-    monkeypatch.setattr(Training, "step", lambda self, chunk: (rates.append(self.schedule.lr), step(self, chunk)))
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, chunk: (rates.append(self.schedule.lr), step(self, chunk)))
     train(tiny_config(steps=16, validate_every=4, schedule="plateau", lr=0.1), corpus=corpus)
     assert rates == pytest.approx([0.1] * 12 + [0.02] * 4)
 
@@ -165,14 +168,14 @@ def test_a_run_killed_inside_an_epoch_and_resumed_ends_like_an_uninterrupted_one
     whole = train(config, corpus=corpus)
 
     with pytest.MonkeyPatch.context() as patch:
-        step, steps = Training.step, iter(range(100))
+        step, steps = Trainer.step, iter(range(100))
 
         def killed(self, chunk):
             if next(steps) == killed_at:
                 raise KilledError
             step(self, chunk)
 
-        patch.setattr(Training, "step", killed)
+        patch.setattr(Trainer, "step", killed)
         with pytest.raises(KilledError):
             run_in(tmp_path, config, corpus)
     torch.manual_seed(999)
@@ -199,7 +202,7 @@ def test_a_run_is_loaded_with_its_best_weights_its_vocabulary_and_its_preset(tmp
     model, vocabulary, preset = load_run(tmp_path)
     assert isinstance(model, LanguageModel)
     assert not model.training
-    assert preset == config.resolve()
+    assert preset == config.preset
     assert vocabulary.fingerprint == corpus.vocabulary.fingerprint
     text = torch.from_numpy(corpus.test.astype("int64"))
     windows = [text[start : start + 9] for start in range(0, len(text) - 1, 8)]
@@ -243,14 +246,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, corpus, monkeypatch):
-    step = Training.step
+    step = Trainer.step
 
     def broken(self, chunk):
         step(self, chunk)
         if self.progress.step == 7:
             self._summed += math.nan
 
-    monkeypatch.setattr(Training, "step", broken)
+    monkeypatch.setattr(Trainer, "step", broken)
     with pytest.raises(NonFiniteLoss, match="the loss is nan at step 8"):
         run_in(tmp_path, tiny_config(checkpoint_every=4), corpus)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
@@ -289,9 +292,9 @@ def test_options_leave_the_loss_nearly_as_it_is(options, corpus, monkeypatch):
         (["--dataset", "doccs"], "--dataset doccs: no such corpus"),
         (["--preset", "macro_xyz"], "--preset macro_xyz: no such preset"),
         (["--method", "drtp", "--error-at", "hidden"], "Use --error-at logits"),
-        (["--epochs", "0"], "--epochs 0: give at least 1"),
+        (["--epochs", "0"], "epochs is 0; give at least 1"),
         (["--steps", "0"], "steps is 0; give at least 1"),
-        (["--schedule", "cosine"], "no schedule is called 'cosine'"),
+        (["--schedule", "cosine"], "cosine"),
         (["--vocabulary", "char", "--chunk", "900000"], "a chunk of 900000 needs 900,001"),
         (["--device", "tpu"], "--device tpu"),
     ],
@@ -300,7 +303,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYDFA_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as leaving:
-        cli.run(Config, main, arguments)
+        command("nlp", Config, load, train, argv=arguments)
     complaint = capsys.readouterr().err
     assert leaving.value.code == 2
     assert message in complaint
@@ -309,37 +312,37 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("words", "message"),
     [
-        ({"attention": "fixed", "heads": 4}, "--heads 4 has no effect under --attention fixed"),
-        ({"vocabulary": "char", "vocabulary_size": 50}, "--vocabulary-size 50 has no effect under --vocabulary char"),
-        ({"schedule": "adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
-        ({"preset": "small_macro_adam", "warmup": 5}, "--warmup 5 has no effect under --schedule adam"),
-        ({"error_at": "logits", "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
-        ({"method": Method.DRTP, "last_block": "error"}, "--last-block error has no effect under --error-at logits"),
+        ("--attention fixed --heads 4", "--heads has no effect with --attention fixed"),
+        ("--vocabulary char --vocabulary-size 50", "--vocabulary-size has no effect with --vocabulary char"),
+        ("--schedule adam --warmup 5", "--warmup has no effect with --schedule adam"),
+        ("--preset small_macro_adam --warmup 5", "--warmup has no effect with --schedule adam"),
+        ("--schedule adam --plateau-factor 0.5", "--plateau-factor has no effect with --schedule adam"),
+        ("--error-at logits --last-block error", "--last-block has no effect with --error-at logits"),
+        ("--method drtp --last-block error", "--last-block has no effect with --error-at logits"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_an_option_that_another_leaves_without_effect_is_refused(options, message):
-    with pytest.raises(UserError, match=f"{message}. Leave one of them out"):
-        Config(**options).resolve()
+def test_an_option_that_another_leaves_without_effect_is_refused(words, message):
+    with pytest.raises(UserError, match=f"{message}.* Leave one of them out"):
+        parse(Config, words.split())
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("words", "settings"),
     [
-        {"attention": "dense", "heads": 4},
-        {"vocabulary_size": 50},
-        {"schedule": "noam", "warmup": 5},
-        {"last_block": "error"},
-        {"attention": "fixed"},
-        {"error_at": "logits"},
+        ("--attention dense --heads 8", {"attention": "dense", "heads": 8}),
+        ("--vocabulary-size 500", {"vocabulary_size": 500}),
+        ("--schedule noam --warmup 5", {"schedule": "noam", "warmup": 5}),
+        ("--last-block error", {"last_block": "error"}),
+        ("--attention fixed", {"attention": "fixed"}),
+        ("--error-at logits", {"error_at": "logits"}),
+        ("--no-lower --tied --betas 0.8 0.9", {"lower": False, "tied": True, "betas": (0.8, 0.9)}),
     ],
-    ids=" ".join,
 )
-def test_options_that_have_an_effect_are_not_refused(options):
-    preset = Config(**options).resolve()
-    assert {name: getattr(preset, name) for name in options} == options
+def test_options_that_have_an_effect_are_not_refused(words, settings):
+    preset = parse(Config, words.split()).preset
+    assert {name: getattr(preset, name) for name in settings} == settings
 
 
 @pytest.mark.parametrize(
@@ -347,7 +350,7 @@ def test_options_that_have_an_effect_are_not_refused(options):
 )
 def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
     with pytest.raises(UserError, match=f"{option} and --text-dir name two texts"):
-        Config(text_dir=Path("texts"), **options)
+        make(Config, text_dir=Path("texts"), **options)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +365,7 @@ def test_a_folder_of_texts_beside_another_text_is_refused(options, option):
 )
 def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name, old, new, cause):
     config = tiny_config(steps=2, validate_every=2, checkpoint_every=2)
-    settings = config.settings(config.resolve(), corpus) | {"device": "cpu"}
+    settings = config.settings() | {"device": "cpu"}
     with Run("nlp", "a", settings, tmp_path) as run:
         train(config, run, corpus)
     assert load_run(tmp_path)[1].size == corpus.vocabulary.size
@@ -372,3 +375,29 @@ def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name
     with pytest.raises(UserError, match=cause) as caught:
         load_run(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", ["noam", "adam", "plateau"])
+def test_a_run_that_is_prolonged_ends_like_one_of_that_length(schedule, tmp_path, corpus):
+    options = {"schedule": schedule, "validate_every": 4, "warmup": 10, "dropout": 0.2}
+    short, long = (tiny_config(steps=steps, out=tmp_path, **options) for steps in (8, 20))
+    run_command("nlp", short, lambda config: corpus, train)
+    prolonged = run_command("nlp", replace(long, resume=True), lambda config: corpus, train)
+    assert prolonged["curves"] == train(long, corpus=corpus)["curves"]
+    assert prolonged["curves"]["step"] == [4, 8, 12, 16, 20]
+
+
+def test_one_cycle_of_the_learning_rate_is_not_prolonged(tmp_path, corpus):
+    short, long = (tiny_config(steps=steps, out=tmp_path, schedule="onecycle") for steps in (8, 20))
+    run_command("nlp", short, lambda config: corpus, train)
+    with pytest.raises(UserError, match=r"of 8 steps, and onecycle raises and lowers .* cannot be prolonged to 20"):
+        run_command("nlp", replace(long, resume=True), lambda config: corpus, train)
+
+
+def test_the_configuration_of_a_run_gives_the_options_of_another(tmp_path, corpus):
+    words = "--granularity micro --schedule adam --lr 1e-3 --no-lower --layers 2 --steps 5 --memory replay"
+    config = parse(Config, [*words.split(), "--out", str(tmp_path)])
+    with Run("nlp", config.name, config.settings(), tmp_path):
+        pass
+    again = parse(Config, ["--config", str(tmp_path / "config.yaml"), "--steps", "7"])
+    assert again.preset == replace(config.preset, steps=7)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from harness.options import make
+from nlp.config import Config
 from nlp.text.load import Corpus
 from nlp.text.vocabulary import CharVocabulary
-from nlp.train import Config
 
 LETTERS = "abcdefghijkl"
 TINY = {"layers": 2, "d_model": 16, "d_ff": 24, "heads": 2, "chunk": 8, "batch": 6, "device": "cpu"}
@@ -25,4 +26,4 @@ def tiny_corpus(letters=LETTERS, train=1200):
 
 
 def tiny_config(**options):
-    return Config(**(TINY | {"steps": 24, "validate_every": 8, "lr": 0.01} | options))
+    return make(Config, **(TINY | {"steps": 24, "validate_every": 8, "lr": 0.01} | options))

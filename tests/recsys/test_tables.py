@@ -132,7 +132,7 @@ def test_the_report_draws_what_was_run_and_nothing_else(tmp_path):
     assert sections(tmp_path, RunContext(scale="paper")) == []
 
 
-def test_the_readme_has_a_block_for_every_table():
-    text = (Path(tables.__file__).parent / "README.md").read_text(encoding="utf-8")
+def test_the_results_have_a_block_for_every_table():
+    text = (Path(tables.__file__).parent / "RESULTS.md").read_text(encoding="utf-8")
     for table in tables.TABLES:
         assert f"<!-- results:{table.name} -->" in text

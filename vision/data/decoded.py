@@ -5,15 +5,14 @@ A kept file is an npz without compression, whose checksums numpy compares on rea
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from harness.data import cache_dir
-from harness.errors import UserError, writing
+from harness.errors import UserError
+from harness.files import replacing
 from vision.data.formats import Images, checked, read_npz
 
 NEW_CACHE = "Free some space, or set TINYDFA_CACHE to another folder"
@@ -41,14 +40,5 @@ def kept_images(key: str, decode: Callable[[], Images]) -> Images:
 
 
 def _write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write under a name of our own, then rename: whoever reads meanwhile, or does the same, sees a whole file."""
-    with writing(path, NEW_CACHE):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                np.savez(file, images=images, labels=labels)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+    with replacing(path, NEW_CACHE) as file:
+        np.savez(file, images=images, labels=labels)

@@ -300,7 +300,7 @@ def test_unknown_names_and_settings_are_errors_that_list_the_known_ones(tmp_path
         load_corpus(size=100)
     with pytest.raises(UserError, match=r"--text-dir .*nowhere: no such folder"):
         load_corpus(text_dir=tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"corpus docs is not there.*text/docs/train\.txt\.xz"):
+    with pytest.raises(UserError, match=r"corpus docs was not found.*text/docs/train\.txt\.xz"):
         load_corpus("docs", tmp_path)
 
 
@@ -344,12 +344,12 @@ def test_what_a_killed_process_left_is_not_used_and_goes_away(folder, cache, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokens.os, "replace", killed)
-        patch.setattr(tokens.shutil, "rmtree", lambda *a, **k: None)  # a killed process does not clean up
+        patch.setattr("harness.data.cache.os.replace", killed)
+        patch.setattr("harness.data.cache.shutil.rmtree", lambda *a, **k: None)  # a killed process does not clean up
         with pytest.raises(KeyboardInterrupt):
             load_corpus(text_dir=folder, size=300)
     [left] = made(cache)
-    assert left.suffix == ".tmp"
+    assert left.suffix == ".partial"
     (left / "train.bin").write_bytes(b"\0\0" * 10)
     corpus = load_corpus(text_dir=folder, size=300)
     assert corpus.vocabulary.decode(corpus.train) == TEXTS["train"]

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from torch import Tensor
 
-from graphs.graph import Graph, gcn_adjacency
-from graphs.sparse import Pattern, SparseMatrix
+from graphs.data.graph import Graph, gcn_adjacency
+from graphs.data.sparse import Pattern, SparseMatrix
 
 
 def attention_places(graph: Graph, heads: int) -> SparseMatrix:

@@ -10,8 +10,8 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.processes import Processes
-from nlp import evaluate as module
-from nlp.evaluate import evaluate
+from nlp.output import evaluate as module
+from nlp.output.evaluate import evaluate
 
 WORDS = 5  # of the vocabulary
 

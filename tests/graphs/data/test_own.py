@@ -10,8 +10,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from graphs import alignment
-from graphs.data import load_graph
-from graphs.own import draw_split, read_graph
+from graphs.data.load import load_graph
+from graphs.data.own import draw_split, read_graph
 from graphs.train import Config, train
 from harness.errors import UserError
 from harness.options import make

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from graphs.graph import target_indegree
-from graphs.sparse import SparseMatrix
-from graphs.spline import SplineConv, spline_basis
+from graphs.data.graph import target_indegree
+from graphs.data.sparse import SparseMatrix
+from graphs.models.spline import SplineConv, spline_basis
 
 
 def hat(knot, coordinate, kernel_size):

@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.errors import UserError
 from nlp import sample
-from nlp.model.generate import generate
+from nlp.output.generate import generate
 from nlp.text.vocabulary import CharVocabulary
 from tinydfa import Method
 

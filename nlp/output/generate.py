@@ -1,4 +1,4 @@
-"""Text from a language model, one token after another."""
+"""Generate text with a language model, one token after another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from nlp.text.vocabulary import Vocabulary
 
-PROMPT = 16  # tokens of a text that a sample goes on from
+PROMPT = 16  # tokens of a text that a sample continues
 TEMPERATURE = 0.8
 
 
@@ -29,13 +29,13 @@ def generate(
     """Continue a prompt.
 
     Args:
-        model: Token ids ``[1, T]`` to logits ``[1, T, V]``; run in evaluation mode, and put back in the mode it was in.
+        model: Token ids ``[1, T]`` to logits ``[1, T, V]``; run in evaluation mode, its mode restored.
         prompt_ids: What to continue, at least one token.
         length: Tokens to add.
-        temperature: What logits are divided by: below 1 likely tokens become likelier; at 0 the likeliest is taken.
+        temperature: Divides the logits; 0 takes the likeliest token.
         top_k: Draw from the `top_k` likeliest tokens; None: from all.
         generator: Decides the draws, on the CPU: the same text on every device. None: torch's global one.
-        context: Longest input of the model: of a longer text it sees the last `context` tokens.
+        context: Longest input of the model; of a longer text it reads the last `context` tokens.
 
     Returns:
         The prompt and what follows it, int64 ``[len(prompt_ids) + length]``.
@@ -62,12 +62,12 @@ def generate(
 def continued(
     model: nn.Module, tokens: np.ndarray, vocabulary: Vocabulary, length: int, context: int
 ) -> dict[str, str]:
-    """How a model goes on from the beginning of a text, drawn with seed 0: "prompt" and "text".
+    """Continue the beginning of a text, sampled with seed 0: "prompt" and "text".
 
     Args:
         model: Token ids ``[1, T]`` to logits ``[1, T, V]``.
         tokens: The text; its first `PROMPT` tokens are the prompt.
-        vocabulary: What the tokens stand for.
+        vocabulary: Of the tokens.
         length: Tokens to write.
         context: Longest input of the model.
     """
@@ -86,7 +86,7 @@ def choose(logits: Tensor, temperature: float, top_k: int | None, generator: tor
 
 
 def check_settings(length: int, temperature: float, top_k: int | None) -> None:
-    """Refuse settings without a meaning."""
+    """Refuse impossible settings."""
     if length < 0:
         raise UserError(f"--length {length}: give the number of tokens to add, 0 or more.")
     if not temperature >= 0:

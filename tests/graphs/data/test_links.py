@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from graphs.autoencoder import Config, evaluate, reconstruction_loss, train
-from graphs.data import load_graph
-from graphs.graph import gcn_adjacency
-from graphs.links import split_links
+from graphs.data.graph import gcn_adjacency
+from graphs.data.links import split_links
+from graphs.data.load import load_graph
 from harness.errors import UserError
 from harness.options import make
 from tinydfa import Method

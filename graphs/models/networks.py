@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.dna import DNAConv
-from graphs.graph import Graph, target_indegree
-from graphs.layers import ChebConv, GATConv, GCNConv
+from graphs.data.graph import Graph, target_indegree
+from graphs.models.dna import DNAConv
+from graphs.models.layers import ChebConv, GATConv, GCNConv
+from graphs.models.spline import SplineConv
 from graphs.presets import Preset
-from graphs.spline import SplineConv
 from tinydfa import DFALayer
 
 

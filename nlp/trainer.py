@@ -1,8 +1,9 @@
-"""One training: the model, what trains it, and how far it is. A checkpoint holds all of it."""
+"""The state of a training: model, method, optimizer, schedule and progress, all kept in checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -12,13 +13,13 @@ from torch import nn
 
 from harness import processes
 from harness.errors import UserError
-from harness.methods import check_compile
 from harness.precision import at_least_float32
+from harness.run import check_loss
 from harness.run.best import BestWeights
+from harness.run.stateful import Record
 from harness.seeds import seed_everything
-from nlp.config import RunConfig
+from nlp.config import Config
 from nlp.model.transformer import LanguageModel, cross_entropy
-from nlp.presets import Preset
 from nlp.schedules import Schedule, make_optimizer
 from nlp.text.load import Corpus
 from nlp.text.streams import Chunk, chunk_count, chunks
@@ -26,7 +27,7 @@ from tinydfa import attach
 
 
 @dataclass
-class Progress:
+class Progress(Record):
     """Where a training is, and what it has found."""
 
     step: int = 0  # steps done
@@ -45,18 +46,18 @@ class Progress:
             self.curves.setdefault(name, []).append(value)
 
 
-class Training:
+class Trainer:
     """A model with everything that trains it.
 
     Args:
         config: The run; its seed decides weights, feedback and dropout.
-        preset: What `config` resolves to.
         corpus: The text.
         device: Where to train.
     """
 
-    def __init__(self, config: RunConfig, preset: Preset, corpus: Corpus, device: torch.device) -> None:
-        self.preset, self.corpus, self.device = preset, corpus, device
+    def __init__(self, config: Config, corpus: Corpus, device: torch.device) -> None:
+        self.config, self.corpus, self.device = config, corpus, device
+        self.preset = preset = config.preset
         self.bf16, self.group = config.precision == "bf16", processes.current()
         self.per_epoch = chunk_count(len(corpus.train), preset.batch, preset.chunk)
         whole = preset.epochs * self.per_epoch
@@ -71,9 +72,9 @@ class Training:
         self._summed = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self._since = perf_counter()
         if self.group.rank > 0:
-            seed_everything(config.seed + 1_000_003 * self.group.rank)  # dropout of its own; weights are the first's
+            seed_everything(config.seed + 1_000_003 * self.group.rank)  # own dropout; weights are the first's
 
-    def _attach(self, config: RunConfig) -> None:
+    def _attach(self, config: Config) -> None:
         """Make the model train by the method, over all processes."""
         feedback, keeps = replace(self.preset.feedback, seed=config.seed), config.keeps(self.preset.method)
         self.attachment = attach(self.model, self.preset.method, feedback=feedback, memory=keeps)
@@ -82,7 +83,6 @@ class Training:
             untouched = not self.attachment.rule.reaches_all
             self.net = processes.averaging(self.model, self.device, some_untouched=untouched)
         if config.compile:
-            check_compile(self.preset.method)
             self.net = torch.compile(self.net)
 
     def _method_state(self) -> dict[str, Any]:
@@ -102,8 +102,20 @@ class Training:
         due = self.progress.chunk == self.per_epoch if every is None else step % every == 0
         return due or step == self.total
 
+    @property
+    def aligns(self) -> bool:
+        """Whether a measurement of the alignment is due."""
+        every = self.config.alignment_every
+        return every is not None and self.progress.step % every == 0
+
+    @property
+    def saves(self) -> bool:
+        """Whether a checkpoint is due."""
+        return self.progress.step % self.config.checkpoint_every == 0
+
     def remaining(self) -> Iterator[Chunk]:
         """The text from where the training is, epoch after epoch until it is finished. Call `step` with each."""
+        self._since = perf_counter()
         preset, text = self.preset, self.corpus.train
         while not self.finished:
             done = self.progress.chunk
@@ -127,22 +139,30 @@ class Training:
         self._note(chunk, loss.detach())
 
     def _note(self, chunk: Chunk, loss: torch.Tensor) -> None:
-        """A step is done."""
+        """Count a step."""
         self.schedule.step()
         self._summed += loss
         progress = self.progress
         progress.step, progress.chunk = progress.step + 1, progress.chunk + 1
         progress.tokens, progress.trained = progress.tokens + chunk.tokens, progress.trained + chunk.tokens
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside this block loss, weights and time are up to date, and time is not that of steps.
+
+        Raises:
+            NonFiniteLoss: the loss is not finite.
+        """
+        self.pause()
+        check_loss(self.progress.loss, self.progress.step)
+        yield
+        self._since = perf_counter()
+
     def pause(self) -> None:
         """Bring loss and time up to date: steps end here, and something else begins."""
         self.progress.loss += self.group.total(self._summed.item())
         self._summed.zero_()
         self.progress.seconds += perf_counter() - self._since
-
-    def go_on(self) -> None:
-        """Steps begin."""
-        self._since = perf_counter()
 
     def mean_loss(self) -> float:
         """Nats per token since the last call, after `pause`."""
@@ -160,7 +180,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "best": self.best.state_dict(),
-            "progress": vars(self.progress),
+            "progress": self.progress.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,7 +195,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.best.load_state_dict(state["best"])
-        self.progress = Progress(**state["progress"])
+        self.progress.load_state_dict(state["progress"])
 
 
 def refuse_other_vocabulary(trained: str, found: str, where: str) -> None:
@@ -183,5 +203,5 @@ def refuse_other_vocabulary(trained: str, found: str, where: str) -> None:
     if trained != found:
         raise UserError(
             f"the checkpoint was trained on tokens of the vocabulary {trained}, and that {where} is {found}: a number "
-            "would stand for another word. Use the text and the vocabulary it was trained on, or train anew with --out."
+            "would stand for another word. Use the text and vocabulary it was trained on, or start another with --out."
         )

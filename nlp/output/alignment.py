@@ -19,8 +19,7 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
     """
 
     def loss(model: nn.Module) -> Tensor:
-        if attachment.rule.needs_target:
-            attachment.target = y
+        attachment.target = y
         return cross_entropy(model(x), y)
 
     model.eval()

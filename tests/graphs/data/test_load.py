@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from graphs import planetoid
-from graphs.data import load_graph, stratified_folds
-from graphs.synthetic import CLASS_SIZES, synthetic_citations
+from graphs.data import planetoid
+from graphs.data.load import load_graph, stratified_folds
+from graphs.data.synthetic import CLASS_SIZES, synthetic_citations
 from harness.data import fetch
 from harness.errors import UserError
 

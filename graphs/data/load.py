@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graphs.graph import Graph
-from graphs.own import draw_split, read_graph
-from graphs.planetoid import NAMES, read_planetoid
-from graphs.sparse import SparseMatrix
-from graphs.synthetic import synthetic_citations
+from graphs.data.graph import Graph
+from graphs.data.own import draw_split, read_graph
+from graphs.data.planetoid import NAMES, read_planetoid
+from graphs.data.sparse import SparseMatrix
+from graphs.data.synthetic import synthetic_citations
 from harness.errors import UserError
 from harness.files import name_of
 
@@ -37,7 +37,7 @@ def load_graph(
         normalise_features: Divide each node's features by their sum; nodes without features stay zero.
         five_folds: Split all nodes by `stratified_folds` in place of the public split (20 nodes a class, 500, 1,000).
         seed: Decides the folds; the public split has none. Also the split of a `file` without one.
-        file: A graph of one's own in place of `dataset`, see `graphs.own`.
+        file: A graph of one's own in place of `dataset`, see `graphs.data.own`.
 
     Raises:
         UserError: an unknown name, or a file that is missing or not the published one.

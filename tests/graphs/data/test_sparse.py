@@ -1,6 +1,6 @@
 import torch
 
-from graphs.sparse import SparseMatrix
+from graphs.data.sparse import SparseMatrix
 
 
 def sample(rows=6, columns=4):

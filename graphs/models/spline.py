@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import uniform
 
-from graphs.graph import Graph
-from graphs.sparse import SparseMatrix
+from graphs.data.graph import Graph
+from graphs.data.sparse import SparseMatrix
 
 
 def spline_basis(pseudo: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ class SplineConv(nn.Module):
     Args:
         in_channels: i.
         out_channels: o.
-        coordinate: Pseudo-coordinates of a graph's edges, ``[E, dim]``, such as `graphs.graph.target_indegree`.
+        coordinate: Pseudo-coordinates of a graph's edges, ``[E, dim]``, such as `graphs.data.graph.target_indegree`.
         dim: Number of pseudo-coordinates.
         kernel_size: Knots a side.
     """

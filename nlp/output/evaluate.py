@@ -17,7 +17,7 @@ from nlp.text.streams import IGNORED, chunk_count, chunks
 
 
 class Score(NamedTuple):
-    """How well a text was predicted."""
+    """Perplexity of a text."""
 
     nats: float  # cross-entropy per token, natural logarithm
     perplexity: float  # exp(nats): depends on the vocabulary, and compares models that share one
@@ -38,7 +38,7 @@ def evaluate(
     processes: Processes = ALONE,
     name: str = "the text",
 ) -> Score:
-    """Score a model in evaluation mode; the mode it was in is put back.
+    """Score a model in evaluation mode; its mode is restored.
 
     A token is predicted from those before it in its chunk, as in the code release of arXiv 2006.12878: the first of
     each chunk from one token. A stream shorter than `chunk` is one shorter chunk.
@@ -51,7 +51,7 @@ def evaluate(
         chunk: Tokens T of a chunk.
         device: Where the model is.
         precision: "fp32", or "bf16": forward pass under autocast; the loss is at least float32 in both.
-        processes: Which process this is, of how many; every one scores its share and gets the score of all.
+        processes: Those that share the text; each gets the score of all of it.
         name: What the stream is called in messages.
 
     Raises:

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphs.graph import gcn_adjacency
-from graphs.models import GCN, Encoder, build_model
+from graphs.data.graph import gcn_adjacency
+from graphs.models.networks import GCN, Encoder, build_model
 from graphs.presets import METHODS, PRESETS, find_preset
 from graphs.train import make_optimizer, train_epoch, training_target
 from tinydfa import DFALayer, Method, attach

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphs.graph import Graph
+from graphs.data.graph import Graph
 
 
 @dataclass(frozen=True)

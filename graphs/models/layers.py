@@ -14,8 +14,8 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.nn.dense.linear import Linear
 
-from graphs.graph import Graph, gcn_adjacency, scaled_laplacian
-from graphs.sparse import SparseMatrix
+from graphs.data.graph import Graph, gcn_adjacency, scaled_laplacian
+from graphs.data.sparse import SparseMatrix
 
 Features = Tensor | SparseMatrix
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from graphs.sparse import SparseMatrix
+from graphs.data.sparse import SparseMatrix
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ import torch
 import torch_geometric.nn as pyg
 from torch_geometric.transforms import TargetIndegree
 
-from graphs.dna import DNAConv
-from graphs.graph import target_indegree
-from graphs.layers import ChebConv, GATConv, GCNConv
+from graphs.data.graph import target_indegree
+from graphs.models.dna import DNAConv
+from graphs.models.layers import ChebConv, GATConv, GCNConv
 
 
 def outputs_and_gradients(layer, *inputs):

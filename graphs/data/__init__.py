@@ -1,0 +1,1 @@
+"""Graphs: citation graphs by name, a generated one, and your own."""
