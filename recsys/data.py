@@ -85,6 +85,19 @@ class DataOptions:
                 if known.setdefault(column, option) != option:
                     raise UserError(f"--{known[column]} {column}: --{option} names it as well. Leave out one of them.")
 
+    def check_counting(self, typed: frozenset[str]) -> None:
+        """Raise `UserError` for options about counting that were typed and have no effect on the data set."""
+        source, has_counts = self.source, self.source in ("synthetic", "criteo", *SPLITS)
+        if "min_count" in typed and not has_counts and source != OWN:
+            raise UserError(
+                f"--min-count {self.min_count}: on {source} every category has an id. Leave the option out."
+            )
+        if "binning" in typed and (not has_counts or source == "criteo_x1"):
+            raise UserError(
+                f"--binning {self.binning}: {source} has no counts, and its numbers, if any, are binned by quantiles. "
+                "Leave the option out."
+            )
+
     def load(self, data_dir: Path | None = None) -> ClickData:
         """The click log that these options name; `data_dir` as for `load_clicks`."""
         own = None
@@ -104,9 +117,10 @@ class DataOptions:
     def data_settings(self) -> dict[str, Any]:
         """All of these options that decide what is read."""
         min_count, binning = counting(self.source, self.min_count, self.binning)
-        settings: dict[str, Any] = {"dataset": self.source, "rows": self.rows}
+        settings: dict[str, Any] = {"dataset": self.source, "rows": self.rows, "criteo_file": self.criteo_file}
         settings |= {"min_count": min_count, "binning": binning}
         if self.table is not None:
+            settings["table"] = self.table
             settings |= {name: list(getattr(self, name)) for name in ("clicks", "numbers", "categories", "ignore")}
             settings["label"] = self.label
         return settings
@@ -172,40 +186,26 @@ def load_once(options: DataOptions, data_dir: Path | None = None) -> ClickData:
     Raises:
         UserError: as `load_clicks`, in every process.
     """
-    group = current()
-    if group.size == 1:
+    mine: list[ClickData] = []
+
+    def read() -> tuple[Path, float | None]:
+        mine.append(options.load(data_dir))
+        return mine[0].folder, mine[0].best_auc
+
+    folder, best_auc = current().once(read)
+    if mine:
+        return mine[0]
+    if not folder.is_dir():
         return options.load(data_dir)
-    data: ClickData | None = None
-    failure = ""
-    if group.is_main:
-        try:
-            data = options.load(data_dir)
-        except UserError as error:
-            failure = str(error)
-    found = group.gather((failure, data.folder, data.best_auc) if data else (failure, None, None))[0]
-    failure, folder, best_auc = found
-    if failure:
-        raise UserError(failure)
-    if data is None:
-        known = folder.is_dir()
-        data = read_log(options.source, folder, check=False) if known else options.load(data_dir)
-    return replace(data, best_auc=best_auc)
+    return replace(read_log(options.source, folder, check=False), best_auc=best_auc)
 
 
 def counting(dataset: str, min_count: int | None, binning: str | None) -> tuple[int, str]:
-    """How often a category must be seen, and how counts become categories, on a data set.
+    """How often a category must occur, and how counts become categories, with the defaults of a data set.
 
     Raises:
-        UserError: the data set leaves no choice.
+        UserError: `min_count` is not positive.
     """
     if min_count is not None and min_count < 1:
         raise UserError(f"--min-count {min_count}: should be 1 or more.")
-    counts = dataset in ("synthetic", "criteo", *SPLITS)
-    if min_count is not None and not counts and dataset != OWN:
-        raise UserError(f"--min-count {min_count}: on {dataset} every category has an id. Leave the option out.")
-    if binning is not None and (not counts or dataset == "criteo_x1"):
-        raise UserError(
-            f"--binning {binning}: {dataset} has no counts, and its numbers, if any, are binned by quantiles. Leave "
-            "the option out."
-        )
     return min_count or (OWN_COUNT if dataset == OWN else 10), binning or "ln2"

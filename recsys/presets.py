@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.errors import UserError
+from harness.methods import named
 from harness.presets import named_preset
 from recsys.preset import MODELS, Preset
 from tinydfa import Method
@@ -153,7 +154,7 @@ def find_preset(*, model: str | None, method: str | None, dataset: str, name: st
     """
     if name is not None:
         return named_preset(PRESETS, name, model=model, method=method)
-    model, method = model or "deepfm", method or Method.DFA
+    model, method = model or "deepfm", named(method or Method.DFA)
     if model not in MODELS:
         raise UserError(f"--model {model}: no such model. There are {', '.join(MODELS)}.")
     check_method(model, method)

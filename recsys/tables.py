@@ -13,7 +13,7 @@ from typing import Any
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from recsys import train
-from recsys.config import check_embedding_feedback
+from recsys.config import Config, check_embedding_feedback
 from recsys.preset import MODELS, EmbeddingFeedback, Preset
 from recsys.presets import LEARNING_RATES, PRESETS, PUBLISHED, TRIED, find_preset
 from recsys.published import ALIGNMENT, CRITEO, CRITEO_X1
@@ -55,7 +55,7 @@ def run_embedding(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     Raises:
         UserError: the method sends none, so the rows of the table would not differ.
     """
-    check_embedding_feedback(cell.preset.embedding_feedback, cell.preset.method)
+    check_embedding_feedback(cell.preset)
     return _train(cell, seed, context)
 
 
@@ -75,8 +75,8 @@ def _train(
     if context.epochs is not None:
         preset = replace(preset, max_epochs=context.epochs)
     place: dict[str, Any] = {"data_dir": context.data_dir, "device": context.device}
-    config = train.Config(dataset=cell.dataset, rows=rows, seed=seed, alignment_every=alignment_every, **place)
-    return slim(train.train(config, preset))
+    what: dict[str, Any] = {"preset": preset, "dataset": cell.dataset, "rows": rows, "seed": seed}
+    return slim(train.train(Config(**what, alignment_every=alignment_every, **place)))
 
 
 def _quick(preset: Preset) -> Preset:

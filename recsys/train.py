@@ -13,48 +13,31 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from harness import processes
 from harness.device import pick_device
-from harness.methods import slug
 from harness.precision import check_precision
+from harness.processes import current
 from harness.run import NullRun, Run, check_loss
-from harness.run.launch import check_launch
 from recsys.alignment import batch_alignment, summary
-from recsys.config import RunConfig, check_share, small_log_hint
+from recsys.config import Config, check_share, small_log_hint
 from recsys.data import load_once
 from recsys.evaluate import evaluate
 from recsys.log.batches import Batch, batch_count, batches
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER
-from recsys.preset import Preset
 from recsys.training import Ids, Training, sum_type
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
-    """Train a click model."""
-
-
-def train(
-    config: RunConfig,
-    preset: Preset | None = None,
-    run: Run | None = None,
-    data: ClickData | None = None,
-    device: torch.device | None = None,
-) -> dict[str, Any]:
+def train(config: Config, run: Run | None = None, data: ClickData | None = None) -> dict[str, Any]:
     """Train a model.
 
     Args:
-        config: Where the run takes its data and how it trains.
-        preset: What it trains; None: what `config` means.
-        run: Its folder; None: it leaves none.
+        config: The preset to train, its data and its device.
+        run: The run's folder; None: leave none.
         data: The click log, if it is loaded already.
-        device: The device, if it is chosen already.
 
     Returns:
         The result (see `harness.tables.results.make_result`), with curves per epoch.
@@ -63,12 +46,10 @@ def train(
         UserError: missing or damaged data, or other data than that of the run to resume.
         NonFiniteLoss: the loss is not finite.
     """
-    preset = preset or config.resolve()
-    device, data = device or pick_device(config.device), data or config.load(config.data_dir)
-    run = run or NullRun("recsys", config.settings(preset))
-    training = Training(
-        preset, data.field_dims, device, seed=config.seed, precision=config.precision, compile=config.compile
-    )
+    preset, device, data = config.preset, pick_device(config.device), data or config.load(config.data_dir)
+    run = run or NullRun("recsys", config.settings())
+    how: dict[str, Any] = {"seed": config.seed, "precision": config.precision, "compile": config.compile}
+    training = Training(preset, data.field_dims, device, **how)
     state = {"encoder": Ids(data.encoder.fingerprint)} | training.state()
     run.resume(state)
     run.keep(ENCODER, json.dumps(data.encoder.to_dict()) + "\n")
@@ -93,7 +74,7 @@ def train(
     return run.finish(model=preset.model, metrics=metrics, curves=progress.curves, device=device)
 
 
-def train_epoch(training: Training, clicks: Clicks, config: RunConfig, run: Run, state: Mapping[str, Any]) -> float:
+def train_epoch(training: Training, clicks: Clicks, config: Config, run: Run, state: Mapping[str, Any]) -> float:
     """Train on the remaining batches of the epoch in progress.
 
     Checkpoints are written while batches of it remain; the one at its end is written with its validation.
@@ -126,24 +107,21 @@ def last_batch(training: Training, clicks: Clicks, seed: int) -> Batch:
     return next(batches(clicks, size, seed, epoch, training.device, training.group, skip))
 
 
-def main(config: Config) -> None:
-    """Run the command."""
-    preset = config.resolve()
-    check_launch("recsys", config.precision, config.compile)
-    device = processes.join(config.device)
-    check_share(preset.batch, processes.current().size)
-    check_precision(config.precision, device)
-    name = f"{config.preset or f'{preset.model}_{slug(preset.method)}'}-{config.source}-{config.seed}"
-    settings = config.settings(preset) | {"device": config.device, "data_dir": config.table or config.data_dir}
-    data = load_once(config, config.data_dir)  # before the folder is made: a missing file should not leave one behind
-    if processes.current().is_main and (hint := small_log_hint(config, preset, len(data.train))):
+def load(config: Config) -> ClickData:
+    """The click log of `config`, once its other options are known to work on this device.
+
+    Raises:
+        UserError: they do not, or there is no such log.
+    """
+    check_share(config.preset.batch, current().size)
+    check_precision(config.precision, pick_device(config.device))
+    data = load_once(config, config.data_dir)
+    if current().is_main and (hint := small_log_hint(config, len(data.train))):
         print(hint, file=sys.stderr)
-    with Run("recsys", name, settings, config.out, config.resume) as run:
-        train(config, preset, run, data, device)
-    processes.leave()
+    return data
 
 
 if __name__ == "__main__":
-    from harness import cli
+    from harness.command import command
 
-    cli.run(Config, main)
+    command("recsys", Config, load, train)

@@ -37,7 +37,7 @@ PACKAGES = (
     "torchmetrics",
 )
 # Fields of a configuration that decide where a run takes place, not what it finds.
-PLACES = frozenset({"data_dir", "out", "resume", "device", "config"})
+PLACES = frozenset({"data_dir", "out", "resume", "device", "config", "table", "criteo_file"})
 # What every line of a results file has: which run it is, and what came out.
 KEYS = frozenset({"preset", "dataset", "method", "seed", "scale", "result"})
 ROOT = Path(__file__).resolve().parent.parent

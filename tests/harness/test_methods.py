@@ -104,11 +104,8 @@ def test_to_have_a_setting_that_is_none_is_not_to_have_it():
 @pytest.mark.parametrize("method", ["fitted", "fdfa", "grape", "fitted_forward", "calibrated"])
 def test_a_rule_that_looks_is_not_compiled_and_the_command_says_so_first(method):
     refusal = rf"^--compile: {method} looks at some passes.*Leave out --compile"
-    for task in (nlp.config.Config, nerf.config.Config):
+    for task in (nlp.config.Config, recsys.config.Config, nerf.config.Config):
         assert make(task, method=method).preset.method == method
         with pytest.raises(UserError, match=refusal):
             make(task, method=method, compile=True)
-    assert recsys.config.RunConfig(method=method).method == method
-    with pytest.raises(UserError, match=refusal):
-        recsys.config.RunConfig(method=method, compile=True)
     methods.check_compile("dkp")

@@ -5,11 +5,12 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
 from recsys.alignment import batch_alignment, summary
-from recsys.config import RunConfig
+from recsys.data import DataOptions
 from recsys.log.batches import Batch
 from recsys.models.click_models import build_model
-from recsys.train import Config, train
+from recsys.train import train
 from recsys.training import Training
+from tests.recsys.runs import options
 from tinydfa import Method
 
 CPU = torch.device("cpu")
@@ -17,16 +18,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def log():
-    return RunConfig(rows=2000).load()
+    return DataOptions(rows=2000).load()
 
 
 def test_alignment_is_the_mean_cosine_between_the_gradients_at_a_point(log):
-    config = Config(model="dcn", method=Method.DFA, rows=2000, device="cpu")
-    training = Training(config.resolve(), log.field_dims, CPU)
+    config = options(model="dcn", method=Method.DFA, rows=2000, device="cpu")
+    training = Training(config.preset, log.field_dims, CPU)
     fields, labels = log.train.batch(slice(0, 64))
     found = batch_alignment(training, Batch(fields, labels, 64))
 
-    plain = build_model(config.resolve(), log.field_dims).eval()
+    plain = build_model(config.preset, log.field_dims).eval()
     plain.load_state_dict(training.model.state_dict())
     rows = plain.embedding(plain.rows(fields)).flatten(1).detach()
     hidden = plain.mlp[0](rows).detach().requires_grad_(True)  # above it there is one more hidden layer, then the top
@@ -40,7 +41,7 @@ def test_alignment_is_the_mean_cosine_between_the_gradients_at_a_point(log):
 
 def test_measuring_changes_nothing_of_the_training(log):
     plain, measured = (
-        train(Config(model="deepfm", method=Method.DFA, epochs=2, dropout=0.2, alignment_every=every), data=log)
+        train(options(model="deepfm", method=Method.DFA, epochs=2, dropout=0.2, alignment_every=every), data=log)
         for every in (None, 1)
     )
     for name, values in plain["curves"].items():
@@ -49,7 +50,7 @@ def test_measuring_changes_nothing_of_the_training(log):
 
 
 def test_alignment_is_measured_every_few_epochs(log):
-    config = Config(model="deepfm", method=Method.DFA, epochs=3, alignment_every=2)
+    config = options(model="deepfm", method=Method.DFA, epochs=3, alignment_every=2)
     curves = train(config, data=log)["curves"]
     assert len(curves["val_auc"]) == 3
     assert {len(curve) for name, curve in curves.items() if name.startswith("alignment ")} == {1}

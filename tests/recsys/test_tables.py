@@ -83,7 +83,7 @@ def test_a_cell_runs_small_on_the_embedded_log(monkeypatch, table, row, method, 
 
 def test_what_embeddings_learn_is_decided_by_the_row(monkeypatch):
     seen = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: seen.append(preset) or {})
+    monkeypatch.setattr(tables.train, "train", lambda config: seen.append(config.preset) or {})
     monkeypatch.setattr(tables, "slim", lambda result: result)
     for cell in BY_NAME["recsys-embedding"].cells:
         BY_NAME["recsys-embedding"].run(cell, 0, RunContext())
@@ -102,7 +102,7 @@ def test_a_method_without_a_signal_for_embeddings_has_no_row_in_their_table(meth
 
 def test_a_row_by_another_method_has_the_settings_of_dfa(monkeypatch):
     seen = []
-    monkeypatch.setattr(tables.train, "train", lambda config, preset: seen.append(preset) or {})
+    monkeypatch.setattr(tables.train, "train", lambda config: seen.append(config.preset) or {})
     monkeypatch.setattr(tables, "slim", lambda result: result)
     cell = with_methods(only(BY_NAME["table2"], ["ml-100k"]), ["sdfa"]).cells[0]
     assert cell.key == "deepfm_dfa_ml-100k+sdfa"

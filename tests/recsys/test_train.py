@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
-from harness import cli
+from harness.command import command
 from harness.errors import NonFiniteLoss, UserError
+from harness.options import parse
 from harness.run import NullRun, Run
 from harness.run.launch import check_launch
+from harness.tables.results import plain
 from recsys import train as module
-from recsys.config import RunConfig, check_share
+from recsys.config import check_share
+from recsys.data import DataOptions
 from recsys.evaluate import evaluate
 from recsys.log.clicks import Clicks
 from recsys.presets import PRESETS, PUBLISHED, find_preset
-from recsys.train import Config, main, train
+from recsys.train import Config, load, train
 from recsys.training import Training
 from tests.float64 import float64
 from tests.recsys.raw_logs import raw_rows, write_rows
+from tests.recsys.runs import main, options
 from tinydfa import Method
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,17 +37,17 @@ CPU = torch.device("cpu")
 SMALL = {"rows": 3000, "epochs": 2, "batch": 256, "lr": 3e-3, "device": "cpu"}
 
 
-def small(**options):
-    return Config(**(SMALL | options))
+def small(**given):
+    return options(**(SMALL | given))
 
 
 @pytest.fixture(scope="module")
 def log():
-    return RunConfig(rows=10_000).load()
+    return DataOptions(rows=10_000).load()
 
 
 def auc(log, model, method):
-    return train(Config(model=model, method=method, epochs=4, batch=128, lr=1e-3), data=log)["metrics"]["test_auc"]
+    return train(options(model=model, method=method, epochs=4, batch=128, lr=1e-3), data=log)["metrics"]["test_auc"]
 
 
 def test_backpropagation_learns_and_dfa_learns_more_than_shallow(log):
@@ -82,7 +87,7 @@ def test_rows_of_one_class_cannot_be_ranked():
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_rows():
     config = small(epochs=1, rows=1100, batch=256)  # 880 rows to train on: batches of 256, 256, 256, 112
-    data, preset = config.load(), config.resolve()
+    data, preset = config.load(), config.preset
     training = Training(preset, data.field_dims, CPU)
     losses = []
     step = training.step
@@ -122,9 +127,7 @@ def scripted(monkeypatch, aucs):
 )
 def test_the_best_weights_are_tested_once(monkeypatch, aucs, patience, epochs, best):
     seen = scripted(monkeypatch, aucs)
-    config = small(epochs=len(aucs))
-    preset = replace(config.resolve(), patience=patience)
-    monkeypatch.setattr(Config, "resolve", lambda self: preset)
+    config = small(epochs=len(aucs), patience=patience)
     data = config.load()
     metrics = train(config, data=data)["metrics"]
     assert (metrics["epochs"], metrics["best_epoch"], metrics["val_auc"]) == (epochs, best, aucs[best - 1])
@@ -212,15 +215,53 @@ def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, capsys)
     assert json.loads((tmp_path / "result.json").read_text())["metrics"] == first["metrics"]
 
 
+def test_a_run_is_prolonged_to_what_a_longer_one_ends_with(tmp_path):
+    main(small(epochs=1, dropout=0.3, out=tmp_path))
+    longer = main(small(epochs=3, dropout=0.3, out=tmp_path, resume=True))
+    whole = train(small(epochs=3, dropout=0.3))
+    assert (longer["metrics"], longer["curves"]) == (whole["metrics"], whole["curves"])
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path, monkeypatch):
+    aucs = [0.6, 0.5, 0.7, 0.5]
+    scripted(monkeypatch, aucs[:2])
+    assert main(small(epochs=4, patience=1, out=tmp_path))["metrics"]["epochs"] == 2
+    scripted(monkeypatch, aucs[2:])
+    longer = main(small(epochs=4, patience=2, out=tmp_path, resume=True))
+    scripted(monkeypatch, aucs)
+    whole = train(small(epochs=4, patience=2))
+    assert (longer["metrics"]["epochs"], longer["metrics"]["best_epoch"]) == (4, 3)
+    assert (longer["metrics"], longer["curves"]) == (whole["metrics"], whole["curves"])
+
+
+def test_a_run_is_not_shortened(tmp_path):
+    main(small(epochs=2, out=tmp_path))
+    with pytest.raises(UserError, match="max_epochs: 2 -> 1"):
+        main(small(epochs=1, out=tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(
+    "given", [{"model": "dcn", "alignment_every": 2, "min_count": 3}, {"preset": "fm_bp_adult", "dataset": "adult"}]
+)
+def test_the_settings_of_a_run_are_options_that_give_it_again(given, tmp_path):
+    first = options(**given)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(plain(first.settings())))
+    again = parse(Config, ["--config", str(path)])
+    assert again.settings() == first.settings()
+    assert again.preset == first.preset
+
+
 @pytest.fixture
 def two_logs(tmp_path):
     """Two files of one format; the categories of the second have other counts, and so other ids."""
     return [write_rows(tmp_path / f"{seed}.txt", raw_rows(400, seed)) for seed in (3, 4)]
 
 
-def criteo(path, folder, **options):
+def criteo(path, folder, **given):
     place = {"dataset": "criteo", "criteo_file": path, "out": folder}
-    return small(rows=None, min_count=3, **place, **options)
+    return small(rows=None, min_count=3, **place, **given)
 
 
 def test_a_run_is_not_resumed_with_an_alignment_that_it_did_not_measure(tmp_path):
@@ -265,9 +306,9 @@ def test_other_methods_train_too(method):
     assert train(small(method=method, epochs=1))["metrics"]["test_auc"] > 0.4
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"sparse_embeddings": True}])
-def test_options_leave_the_loss_nearly_as_it_is(options):
-    usual, other = (train(small(epochs=1, **chosen))["curves"]["train_loss"][0] for chosen in ({}, options))
+@pytest.mark.parametrize("given", [{"precision": "bf16"}, {"sparse_embeddings": True}])
+def test_options_leave_the_loss_nearly_as_it_is(given):
+    usual, other = (train(small(epochs=1, **chosen))["curves"]["train_loss"][0] for chosen in ({}, given))
     assert other == pytest.approx(usual, rel=0.05)
     assert other != usual
 
@@ -278,7 +319,7 @@ def test_alignment_is_the_same_with_sparse_embeddings_and_leaves_them_sparse(mod
     for sparse in (False, True):
         config = small(model=model, method=Method.DFA, sparse_embeddings=sparse)
         data = config.load()
-        training = Training(config.resolve(), data.field_dims, CPU)
+        training = Training(config.preset, data.field_dims, CPU)
         found.append(module.batch_alignment(training, module.last_batch(training, data.train, seed=0)))
     assert found[1] == found[0]
     assert len(found[0]) > 2
@@ -287,18 +328,18 @@ def test_alignment_is_the_same_with_sparse_embeddings_and_leaves_them_sparse(mod
     assert training.model.embedding.touched == []
 
 
-@pytest.mark.parametrize(("asked", "options", "message"), [
+@pytest.mark.parametrize(("asked", "given", "message"), [
     ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision bf16, and this run .*fp32.*Add --precision"),
     ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {"precision": "bf16"}, "mixed_precision fp16, .*--mixed_precision no"),
     ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "dynamo_backend inductor, .*Add --compile"),
     ({"ACCELERATE_USE_FSDP": "true"}, {}, "--use_fsdp"),
     ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "--use_deepspeed"),
 ])  # fmt: skip
-def test_a_launcher_that_asks_for_something_else_is_told_so(asked, options, message, tmp_path, monkeypatch):
+def test_a_launcher_that_asks_for_something_else_is_told_so(asked, given, message, tmp_path, monkeypatch):
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
-        main(small(out=tmp_path / "run", **options))
+        main(small(out=tmp_path / "run", **given))
     assert not (tmp_path / "run").exists()
 
 
@@ -312,7 +353,7 @@ def test_a_launcher_that_asks_for_the_same_or_for_nothing_is_followed(precision,
 def test_published_settings_on_few_rows_are_not_silent(two_logs, tmp_path, capsys):
     main(criteo(two_logs[0], tmp_path / "a"))  # with a learning rate of its own
     assert "few for the published settings" not in capsys.readouterr().err
-    main(replace(criteo(two_logs[0], tmp_path / "b"), lr=None, epochs=1))
+    main(criteo(two_logs[0], tmp_path / "b", lr=5e-5, epochs=1))
     said = capsys.readouterr().err
     assert "320 rows to train on are few for the published settings (learning rate 5e-05)" in said
     assert "--preset deepfm_dfa_own" in said
@@ -326,9 +367,9 @@ def test_a_batch_has_a_row_for_every_process():
 
 
 def test_embedding_feedback_is_the_presets_unless_asked_for():
-    assert Config(model="afn", dataset="criteo").resolve().embedding_feedback == "off"
-    assert Config(model="afn", dataset="criteo", embedding_feedback="on").resolve().embedding_feedback == "on"
-    assert Config(model="dcn", dataset="criteo").resolve().embedding_feedback == "on"
+    assert options(model="afn", dataset="criteo").preset.embedding_feedback == "off"
+    assert options(model="afn", dataset="criteo", embedding_feedback="on").preset.embedding_feedback == "on"
+    assert options(model="dcn", dataset="criteo").preset.embedding_feedback == "on"
 
 
 @pytest.mark.parametrize(("setting", "ranks"), [("off", 0), ("on", 1), ("through", 2)])
@@ -336,7 +377,7 @@ def test_the_error_of_a_click_moves_embeddings_along_one_direction_unless_hidden
     log, setting, ranks
 ):
     config = small(model="afn", method=Method.DFA, embedding_feedback=setting)
-    training = Training(config.resolve(), log.field_dims, CPU)
+    training = Training(config.preset, log.field_dims, CPU)
     rows = slice(0, 256)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(
         training.model(log.train.fields[rows])[:, 0], log.train.labels[rows].float()
@@ -394,14 +435,18 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
         (["--preset", "afn_xyz"], "--preset afn_xyz: no such preset"),
         (["--preset", "afn_bp", "--method", "dfa"], "--preset afn_bp trains by bp and --method says dfa"),
         (["--preset", "afn_bp", "--model", "dcn"], "--preset afn_bp is about afn and --model says dcn"),
-        (["--epochs", "0"], "--epochs 0: give at least 1"),
-        (["--batch", "1"], "--batch 1: batch normalisation needs at least 2 rows"),
-        (["--lr", "-1"], "--lr -1.0: give a number between 0 and 10"),
-        (["--dropout", "1"], "--dropout 1.0: give a share"),
+        (["--epochs", "0"], "max_epochs is 0; it must be at least 1"),
+        (["--batch", "1"], "batch is 1; batch normalisation needs at least 2 rows"),
+        (["--lr", "-1"], "lr is -1.0; it must lie between 0 and 10"),
+        (["--dropout", "1"], "dropout is 1.0; it must lie in [0, 1)"),
         (["--criteo-file", "mine.txt"], "--criteo-file mine.txt: this run takes --dataset synthetic"),
-        (["--model", "fm", "--method", "bp", "--dropout", "0.5"], "--dropout: FM has no hidden layer"),
+        (["--model", "fm", "--method", "bp", "--dropout", "0.5"], "--dropout has no effect with --model fm"),
         (["--preset", "fm_bp", "--alignment"], "--alignment-every: FM has no hidden layer"),
-        (["--preset", "fm_bp", "--embedding-feedback", "on"], "--embedding-feedback: FM has no hidden layer"),
+        (["--preset", "fm_bp", "--embedding-feedback", "on"], "--embedding-feedback has no effect with --model fm"),
+        (["--model", "dcn", "--neurons", "9"], "--neurons has no effect with --model dcn, only with afn"),
+        (["--model", "autoint", "--heads", "5"], "attention is 32 wide; 5 heads must divide it"),
+        (["--mlp", "0"], "mlp is (0,); it must be one or more widths of at least 1"),
+        (["--alignment-every", "0"], "--alignment-every 0: give at least 1"),
         (["--method", "bp", "--embedding-feedback", "on"], "--embedding-feedback on: bp sends no signal"),
         (["--method", "fa", "--embedding-feedback", "through"], "--embedding-feedback through: fa sends no signal"),
         (["--method", "shallow", "--embedding-feedback", "off"], "--embedding-feedback off: shallow sends no signal"),
@@ -428,7 +473,7 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
 def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as leaving:
-        cli.run(Config, main, arguments)
+        command("recsys", Config, load, train, argv=arguments)
     complaint = capsys.readouterr().err
     assert leaving.value.code == 2
     assert message in complaint
@@ -440,9 +485,9 @@ def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):
     with float64():
         first = train(small(batch=255, model="dcn", method=Method.DFA))  # shares of 128 and 127 rows, of 53 and 52
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
-    options = ["--rows", "3000", "--epochs", "2", "--batch", "255", "--lr", "0.003", "--device", "cpu"]
-    options += ["--model", "dcn", "--method", "dfa", "--out", str(tmp_path / "two")]
-    command = [*launcher, "-m", "tests.float64", "recsys.train", *options]
+    words = ["--rows", "3000", "--epochs", "2", "--batch", "255", "--lr", "0.003", "--device", "cpu"]
+    words += ["--model", "dcn", "--method", "dfa", "--out", str(tmp_path / "two")]
+    command = [*launcher, "-m", "tests.float64", "recsys.train", *words]
     two = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     second = json.loads((tmp_path / "two" / "result.json").read_text())
     printed = [json.loads(line) for line in two.stdout.splitlines() if line.startswith("{")]
@@ -458,5 +503,5 @@ def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):
 @pytest.mark.data
 def test_adult_and_movielens_come_out_as_known(data_dir):
     for dataset, bp in (("adult", 0.9), ("ml-100k", 0.75)):
-        found = train(Config(model="deepfm", method=Method.BP, dataset=dataset, data_dir=data_dir, epochs=1))
+        found = train(options(model="deepfm", method=Method.BP, dataset=dataset, data_dir=data_dir, epochs=1))
         assert found["metrics"]["test_auc"] > bp

@@ -17,8 +17,8 @@ from recsys.datasets.own import OwnTable, own_layout
 from recsys.log.formats import Rule
 from recsys.predict.file import predict_file
 from recsys.predict.saved import load_run
-from recsys.train import Config, main
 from tests.recsys.raw_logs import vocabularies
+from tests.recsys.runs import main, options
 
 CPU = torch.device("cpu")
 NAMES = ["id", "clicked", "the shop", "price", "user_id", "member"]
@@ -208,8 +208,8 @@ def test_a_nameless_column_and_an_empty_one_are_left_out_aloud(tmp_path):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     path = write_table(folder / "mine.csv", table_rows(300))
-    options = {"epochs": 2, "device": "cpu", "batch": 64, "ignore": ("id",)}
-    main(Config(table=path, label="clicked", out=folder / "run", **options))
+    how = {"epochs": 2, "device": "cpu", "batch": 64, "ignore": ("id",)}
+    main(options(table=path, label="clicked", out=folder / "run", **how))
     return folder / "run"
 
 
@@ -254,6 +254,6 @@ def test_a_run_says_what_table_it_was_trained_on_and_resumes_from_a_moved_file(r
     assert (result["dataset"], result["config"]["label"]) == ("own", "clicked")
     moved = tmp_path / "moved.csv"
     moved.write_bytes((run.parent / "mine.csv").read_bytes())
-    config = Config(table=moved, label="clicked", out=run, epochs=2, device="cpu", batch=64, ignore=("id",))
+    config = options(table=moved, label="clicked", out=run, epochs=2, device="cpu", batch=64, ignore=("id",))
     main(replace(config, resume=True))
     assert json.loads((run / "result.json").read_text())["metrics"] == result["metrics"]

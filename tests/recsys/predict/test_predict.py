@@ -18,9 +18,9 @@ from recsys.models.click_models import build_model
 from recsys.predict.__main__ import Config, main
 from recsys.predict.file import predict_file
 from recsys.predict.saved import load_run
-from recsys.train import Config as TrainConfig
-from recsys.train import main as train
 from tests.recsys.raw_logs import raw_rows, read_rows, write_rows
+from tests.recsys.runs import main as train
+from tests.recsys.runs import options as train_options
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def options(log):
 def run(options, tmp_path_factory):
     """The folder of a run whose best weights are not its last ones."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(TrainConfig(**options, device="cpu", out=folder))
+    train(train_options(**options, device="cpu", out=folder))
     content = torch.load(folder / "checkpoint.pt", weights_only=True)
     content["state"]["best"]["weights"]["top.bias"] += 0.7
     torch.save(content, folder / "checkpoint.pt")
@@ -56,7 +56,7 @@ def copy(run, tmp_path):
 
 def best_model(run, options, field_dims):
     """The trained model, put together without reading anything but the weights."""
-    model = build_model(TrainConfig(**options).resolve(), field_dims)
+    model = build_model(train_options(**options).preset, field_dims)
     model.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["state"]["best"]["weights"])
     return model.eval()
 
