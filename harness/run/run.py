@@ -209,10 +209,18 @@ class Run:
 
         Returns:
             The step of that checkpoint; 0 where there is none, see `restore`.
+
+        Raises:
+            UserError: the checkpoint lacks a part, because an earlier version wrote it.
         """
         found = self.restore()
         if found is None:
             return 0
+        if lacking := [name for name in state if name not in found]:
+            raise UserError(
+                f"{self.folder}: its checkpoint lacks {', '.join(lacking)}, so an earlier version wrote it. Start over "
+                "with --out."
+            )
         for name, thing in state.items():
             thing.load_state_dict(found[name])
         return int(found["step"])

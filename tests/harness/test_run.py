@@ -412,6 +412,16 @@ def test_what_has_a_state_dict_is_saved_and_brought_back_by_it(tmp_path: Path):
     assert torch.equal(net.weight, other.weight)
 
 
+def test_a_part_that_the_checkpoint_lacks_is_named(tmp_path: Path):
+    with Run("task", "name", Config(), tmp_path / "run") as run:
+        run.save(3, model=nn.Linear(2, 1))
+    with (
+        Run("task", "name", Config(), tmp_path / "run", resume=True) as run,
+        pytest.raises(UserError, match=r"its checkpoint lacks history, so an earlier version.*--out"),
+    ):
+        run.resume({"model": nn.Linear(2, 1), "history": nn.Linear(2, 1)})
+
+
 def test_versions_are_those_of_the_packages_that_were_used(monkeypatch: pytest.MonkeyPatch):
     for package in ("polars", "tokenizers", "torchmetrics"):
         monkeypatch.delitem(sys.modules, package, raising=False)
