@@ -17,7 +17,8 @@ from recsys.datasets.synthetic import read_synthetic
 from recsys.log.cache import read_log
 from recsys.log.clicks import ClickData
 
-OWN_COUNT = 2  # a category that no other row has teaches nothing
+COUNT, BINNING = 10, "ln2"  # as in the published runs
+OWN_COUNT = 2  # nothing can be learned from a category that occurs once
 DATASETS = ("synthetic", "adult", "ml-100k", "ml-1m", "criteo", *SPLITS)
 ABOUT_TABLE = ("label", "clicks", "numbers", "categories", "ignore")  # options that say what a table holds
 
@@ -29,25 +30,25 @@ class DataOptions:
     dataset: str = "synthetic"
     """synthetic, which needs no files, adult, ml-100k, ml-1m, criteo, criteo_x1 or criteo_x4."""
     table: Path | None = None
-    """A CSV or Parquet file of your own with named columns, in place of --dataset."""
+    """Your own table instead of --dataset: a CSV or Parquet file with named columns."""
     label: str | None = None
-    """The column of --table that tells of a click."""
+    """The column of --table with the clicks."""
     clicks: tuple[str, ...] = ()
-    """Values of --label that mean a click; 1, true, yes, t or y, whichever it has, if left out."""
+    """Values of --label that mean a click; if left out, 1, true, yes, t or y."""
     numbers: tuple[str, ...] = ()
-    """Columns of --table that hold numbers; what is in them decides if left out."""
+    """Columns of --table that hold numbers; if left out, their values decide."""
     categories: tuple[str, ...] = ()
-    """Columns of --table that hold categories, such as codes made of digits; what is in them decides if left out."""
+    """Columns of --table that hold categories, such as codes made of digits; if left out, their values decide."""
     ignore: tuple[str, ...] = ()
-    """Columns of --table to leave out."""
+    """Columns of --table to ignore."""
     rows: int | None = None
-    """Use the first rows only; of the synthetic log, draw as many."""
+    """Use the first rows only. For the synthetic log: rows to draw."""
     criteo_file: Path | None = None
-    """Criteo's train.txt, wherever it lies."""
+    """Path of Criteo's train.txt, if it is not below --data-dir."""
     min_count: int | None = None
-    """A category seen less often has no id of its own; 10 in logs of Criteo's format and 2 in a --table if left out."""
+    """Categories seen less often share one id; if left out, 10 in logs of Criteo's format, and 2 in a --table."""
     binning: str | None = None
-    """How the counts of Criteo's format become categories: ln2, log2 or quantile; ln2 if left out."""
+    """How the counts of Criteo's format become categories: ln2, log2 or quantile; if left out, ln2."""
 
     @property
     def source(self) -> str:
@@ -73,11 +74,11 @@ class DataOptions:
             raise UserError(f"--dataset {OWN}: {_ONLY_A_TABLE}")
 
     def _check_table(self, table: Path) -> None:
-        """Raise `UserError` if a table has no label, or one of its columns is said to be two things."""
+        """Raise `UserError` if a table has no label, or two options name the same column."""
         if self.dataset not in ("synthetic", OWN):
             raise UserError(f"--table {table}: this run takes --dataset {self.dataset}. Leave out one of them.")
         if not self.label:
-            raise UserError(f"--table {table}: which of its columns tells of a click? Add --label COLUMN.")
+            raise UserError(f"--table {table}: which of its columns holds the clicks? Add --label COLUMN.")
         roles = {"numbers": self.numbers, "categories": self.categories, "ignore": self.ignore, "label": (self.label,)}
         known: dict[str, str] = {}
         for option, columns in roles.items():
@@ -87,16 +88,8 @@ class DataOptions:
 
     def check_counting(self, typed: frozenset[str]) -> None:
         """Raise `UserError` for options about counting that were typed and have no effect on the data set."""
-        source, has_counts = self.source, self.source in ("synthetic", "criteo", *SPLITS)
-        if "min_count" in typed and not has_counts and source != OWN:
-            raise UserError(
-                f"--min-count {self.min_count}: on {source} every category has an id. Leave the option out."
-            )
-        if "binning" in typed and (not has_counts or source == "criteo_x1"):
-            raise UserError(
-                f"--binning {self.binning}: {source} has no counts, and its numbers, if any, are binned by quantiles. "
-                "Leave the option out."
-            )
+        said = {name: getattr(self, name) if name in typed else None for name in ("min_count", "binning")}
+        check_effect(self.source, **said)
 
     def load(self, data_dir: Path | None = None) -> ClickData:
         """The click log that these options name; `data_dir` as for `load_clicks`."""
@@ -204,8 +197,21 @@ def counting(dataset: str, min_count: int | None, binning: str | None) -> tuple[
     """How often a category must occur, and how counts become categories, with the defaults of a data set.
 
     Raises:
-        UserError: `min_count` is not positive.
+        UserError: `min_count` is not positive; or one differs from the default where it has no effect.
     """
     if min_count is not None and min_count < 1:
         raise UserError(f"--min-count {min_count}: should be 1 or more.")
-    return min_count or (OWN_COUNT if dataset == OWN else 10), binning or "ln2"
+    check_effect(dataset, None if min_count == COUNT else min_count, None if binning == BINNING else binning)
+    return min_count or (OWN_COUNT if dataset == OWN else COUNT), binning or BINNING
+
+
+def check_effect(dataset: str, min_count: int | None, binning: str | None) -> None:
+    """Raise `UserError` for a number or a rule that has no effect on a data set."""
+    counts = dataset in ("synthetic", "criteo", *SPLITS)
+    if min_count is not None and not counts and dataset != OWN:
+        raise UserError(f"--min-count {min_count}: on {dataset} every category has an id. Leave the option out.")
+    if binning is not None and (not counts or dataset == "criteo_x1"):
+        raise UserError(
+            f"--binning {binning}: {dataset} has no counts, and its numbers, if any, are binned by quantiles. Leave "
+            "the option out."
+        )

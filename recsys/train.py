@@ -21,6 +21,7 @@ from harness.device import pick_device
 from harness.precision import check_precision
 from harness.processes import current
 from harness.run import NullRun, Run, check_loss
+from harness.run.launch import check_launch
 from recsys.alignment import batch_alignment, summary
 from recsys.config import Config, check_share, small_log_hint
 from recsys.data import load_once
@@ -113,6 +114,7 @@ def load(config: Config) -> ClickData:
     Raises:
         UserError: they do not, or there is no such log.
     """
+    check_launch("recsys", config.precision, config.compile)
     check_share(config.preset.batch, current().size)
     check_precision(config.precision, pick_device(config.device))
     data = load_once(config, config.data_dir)

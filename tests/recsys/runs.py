@@ -4,7 +4,6 @@ from typing import Any
 
 from harness.command import run_command
 from harness.options import make
-
 from recsys.train import Config, load, train
 
 

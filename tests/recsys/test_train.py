@@ -457,7 +457,7 @@ def test_the_arguments_that_find_a_preset_are_named_because_their_types_would_no
         (["--dataset", "own"], "--dataset own: this is about a table of your own. Add --table FILE --label COLUMN"),
         (["--label", "x"], "--label: this is about a table of your own"),
         (["--ignore", "x"], "--ignore: this is about a table of your own"),
-        (["--table", "t.csv"], "--table t.csv: which of its columns tells of a click? Add --label"),
+        (["--table", "t.csv"], "--table t.csv: which of its columns holds the clicks? Add --label"),
         (["--table", "t.csv", "--label", "x", "--dataset", "adult"], "--table t.csv: this run takes --dataset adult"),
         (["--table", "t.csv", "--label", "x", "--criteo-file", "y"], "--criteo-file y: this run takes --table t.csv"),
         (["--table", "t.csv", "--label", "x", "--binning", "log2"], "--binning log2: own has no counts"),

@@ -111,6 +111,8 @@ def test_too_few_rows_for_three_parts_are_an_error(tmp_path):
         ({"rows": 9}, "--rows 9: too few"),
         ({"min_count": 0}, "--min-count 0: should be 1 or more"),
         ({"binning": "ln3"}, "--binning ln3: no such rule. There are ln2, log2, quantile"),
+        ({"dataset": "adult", "min_count": 3}, "--min-count 3: on adult every category has an id"),
+        ({"dataset": "criteo_x1", "binning": "log2"}, "--binning log2: criteo_x1 has no counts"),
     ],
 )
 def test_impossible_options_are_named(options, message):
