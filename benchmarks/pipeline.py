@@ -1,9 +1,10 @@
 """A training step in a pipeline, backpropagation against DFA: `torchrun --nproc-per-node 2 -m benchmarks.pipeline`.
 
 The same stages, wide layers with a feedback point after each, are trained by torch's 1F1B and zero-bubble schedules and
-by DFA with a flush and overlapped. Each process has one stage and one thread. The schedules take turns in one run, some
-steps each, and a ratio is the median over rounds of the ratio within a round. The work of each stage is timed as well,
-and the simulator (`benchmarks.schedules`) says from it how long a step should take.
+by DFA: with a flush, overlapped, and overlapped with replay within a stage. Each process has one stage and one thread.
+The schedules take turns in one run, some steps each, and a ratio is the median over rounds of the ratio within a round.
+The work of each stage is timed as well, and the simulator (`benchmarks.schedules`) says from it how long a step should
+take. At the end a step of each is run once more to count what its graphs hold.
 
 The last line is JSON; ``--figure`` draws one turn of each schedule as it was measured and as it is simulated.
 """
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleavedZeroBubble
 from torch.nn import functional as F
 
@@ -31,7 +32,7 @@ from harness.errors import UserError
 from harness.processes import started
 from tinydfa.pipelining import ScheduleDFA
 
-NAMES = ("1f1b", "zb-h1", "dfa flush", "dfa overlap")
+NAMES = ("1f1b", "zb-h1", "dfa flush", "dfa overlap", "dfa replay")
 TARGETS = {"dfa flush": 0.68, "dfa overlap": 0.62}  # of 1F1B's step, with two stages and four microbatches
 CLASSES = 10
 
@@ -75,6 +76,48 @@ class Turn(NamedTuple):
     done: list[tuple[str, float, float]]  # kind of work, start and end since the turn began
 
 
+class Saved:
+    """Counts the bytes of what graphs have saved, each place in memory once.
+
+    Args:
+        apart: Places that do not count.
+    """
+
+    def __init__(self, apart: set[int]) -> None:
+        self.apart, self.most = apart, 0
+        self.holders: dict[int, tuple[int, int]] = {}  # how many hold a place, and its bytes
+
+    def pack(self, tensor: Tensor) -> Keeper:
+        return Keeper(self, tensor.detach())  # with its graph it would hold itself
+
+    def count(self, place: int, size: int, holders: int) -> None:
+        """One more or one less holds a place in memory."""
+        if place in self.apart:
+            return
+        number = self.holders.get(place, (0, 0))[0] + holders
+        self.holders[place] = number, size
+        if number == 0:
+            del self.holders[place]
+        elif holders > 0:
+            self.most = max(self.most, sum(size for _, size in self.holders.values()))
+
+
+class Keeper:
+    """A saved tensor, for as long as its graph is there."""
+
+    def __init__(self, saved: Saved, tensor: Tensor) -> None:
+        self.saved, self.tensor = saved, tensor
+        storage = tensor.untyped_storage()
+        self.about = storage.data_ptr(), storage.nbytes()
+        saved.count(*self.about, 1)
+
+    def tensor_of(self) -> Tensor:
+        return self.tensor
+
+    def __del__(self) -> None:
+        self.saved.count(*self.about, -1)
+
+
 class Contestant:
     """One schedule on a stage of its own.
 
@@ -101,7 +144,8 @@ class Contestant:
         if self.name == "zb-h1":
             return ScheduleInterleavedZeroBubble([self.stage], number, F.cross_entropy)
         points = [name for name, part in self.module.named_children() if isinstance(part, nn.ReLU)]
-        return ScheduleDFA(self.stage, number, F.cross_entropy, points=points, overlap=self.name == "dfa overlap")
+        overlap, memory = self.name != "dfa flush", "replay" if self.name == "dfa replay" else None
+        return ScheduleDFA(self.stage, number, F.cross_entropy, points=points, overlap=overlap, memory=memory)
 
     def _watch(self) -> None:
         """Note when the stage computes."""
@@ -132,6 +176,14 @@ class Contestant:
         else:
             self.schedule.step(*([self.x] if self.stage.is_first else []), return_outputs=False)
         self._timed("U", self.optimizer.step)()
+
+    def graphs(self) -> float:
+        """The most MiB that graphs hold at once in a step, beside weights and what comes in."""
+        saved = Saved({weight.untyped_storage().data_ptr() for weight in self.module.parameters()})
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, Keeper.tensor_of):
+            self.step()
+        dist.barrier()
+        return saved.most / 2**20
 
     def turn(self) -> Turn:
         """Some steps in a row that begin and end with all stages idle."""
@@ -227,12 +279,14 @@ def main(config: Config) -> None:
     rank, stages = dist.get_rank(), dist.get_world_size()
     contestants = {name: Contestant(name, config, rank, stages) for name in NAMES}
     turns = gathered(measure(contestants, config.rounds))
+    graphs = gathered({name: contestants[name].graphs() for name in NAMES})
     send = max(gathered(send_time((config.rows, config.width), rank)))
     error = max(gathered(send_time((config.rows, CLASSES), rank)))
     if rank == 0:
         report(
             config,
             {name: [list(each) for each in zip(*[t[name] for t in turns], strict=True)] for name in NAMES},
+            {name: [of_stage[name] for of_stage in graphs] for name in NAMES},
             send,
             error,
         )
@@ -270,12 +324,15 @@ def row(
     }
 
 
-def report(config: Config, rounds: dict[str, list[list[Turn]]], send: float, error: float) -> None:
+def report(
+    config: Config, rounds: dict[str, list[list[Turn]]], graphs: dict[str, list[float]], send: float, error: float
+) -> None:
     """Print the table and the line of JSON; write the files that were asked for.
 
     Args:
         config: Sizes.
         rounds: The turns of each schedule, by round and stage.
+        graphs: MiB that the graphs of each hold at most, by stage.
         send: Seconds of a message to a neighbour.
         error: Seconds of the error's.
     """
@@ -284,6 +341,8 @@ def report(config: Config, rounds: dict[str, list[list[Turn]]], send: float, err
 
     times = {name: [turns[0].seconds for turns in rounds[name]] for name in NAMES}
     rows = [row(name, config, rounds[name], times, send, error) for name in NAMES]
+    for name, line in zip(NAMES, rows, strict=True):
+        line["graphs, MiB a stage"] = " ".join(f"{size:.1f}" for size in graphs[name])
     stages = len(rounds["1f1b"][0])
     title = f"{stages} stages of {config.layers} x {config.width}, {config.microbatches} x {config.rows} samples"
     table = Table(*rows[0], title=title)

@@ -1,4 +1,4 @@
-"""A simulator of pipeline schedules, event by event: when each stage does what, how long a step takes, what it holds.
+"""A simulator of pipeline schedules, action by action: when each stage does what, how long a step takes, what it holds.
 
 A stage does its actions in a fixed order, each as soon as the one before it has ended and what it needs has arrived:
 
@@ -13,7 +13,6 @@ direction. The error takes `broadcast` from the last stage to all others, and on
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,6 +61,7 @@ class Schedule:
     actions: Callable[[int, int, int], Actions]  # of P, M and the stage
     broadcasts: bool = False  # W waits for the error of its microbatch
     flushes: bool = False  # no stage begins a step before all have ended the one before
+    replays: bool = False  # W runs forward once more, and no graph is held until then
 
 
 def one_f_one_b(stages: int, microbatches: int, stage: int) -> Actions:
@@ -97,24 +97,30 @@ SCHEDULES = {
     "zb-h1": Schedule("BP, ZB-H1", zero_bubble),
     "dfa flush": Schedule("DFA, flush", direct(overlap=False), broadcasts=True, flushes=True),
     "dfa overlap": Schedule("DFA, overlapped", direct(), broadcasts=True),
+    "dfa replay": Schedule("DFA, overlapped, replay", direct(), broadcasts=True, replays=True),
     "drtp": Schedule("DRTP", direct(local=True)),
 }
 
 
 def closed_form(name: str, stages: int, microbatches: int) -> float:
-    """Units that a step takes where F, W and I are one unit each and sending takes no time."""
+    """Units that a step takes where F, W and I are one unit each, W of a replay two, and sending takes no time."""
     p, m = stages, microbatches
     return {
         "1f1b": 3 * (m + p - 1),
         "zb-h1": 3 * m + p - 1,
         "dfa flush": 2 * m + p - 1,
         "dfa overlap": 2 * m + max(0, p - m),
+        "dfa replay": 3 * m + max(0, p - m),
         "drtp": 2 * m,
     }[name]
 
 
 class Simulation:
     """Some steps of a schedule.
+
+    Every stage has a fixed order of actions, and a message on a link comes after the one before it. So an action starts
+    at the later of two times: when the one before it has ended, and when what it needs has arrived. Each stage is
+    carried on as far as these are known, again and again, until all have ended.
 
     Args:
         schedule: Which.
@@ -126,64 +132,79 @@ class Simulation:
     Attributes:
         done: All that took place, in order of its end.
         most: The most microbatches that each stage held at once, from the start of F to the end of B or W.
+        ends: When each stage had ended each step, its update left out, by stage.
+        now: When all had ended.
     """
 
     def __init__(self, schedule: Schedule, stages: int, microbatches: int, times: Times, steps: int = 1) -> None:
         self.schedule, self.stages, self.times, self.steps = schedule, stages, times, steps
-        self.actions = [schedule.actions(stages, microbatches, stage) for stage in range(stages)]
-        self._takes = [{kind: times.of(kind, stage) for kind in "FBIWU"} for stage in range(stages)]
-        self.done: list[Done] = []
-        self.most, self._held = [0] * stages, [0] * stages
-        self._place = [(0, 0)] * stages  # step and number of the next action
-        self._busy = [False] * stages
-        self._arrived: list[set[tuple[str, int, int]]] = [set() for _ in range(stages)]
-        self._free: dict[tuple[int, int], float] = defaultdict(float)  # when a link can carry the next message
-        self._ended = [0] * steps  # stages that have ended the step
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        self.most = [0] * stages
+        self.ends: list[list[float]] = [[] for _ in range(stages)]
         self.now = 0.0
-        self._run()
+        self._actions = [schedule.actions(stages, microbatches, stage) for stage in range(stages)]
+        self._takes = [{kind: times.of(kind, stage) for kind in "FBIWU"} for stage in range(stages)]
+        self._trace: list[tuple[int, int, str, int, float, float]] = []
+        self._arrivals: list[dict[str, list[float]]] = [defaultdict(list) for _ in range(stages)]  # of the step
+        self._errors: list[float] = []  # when those of the step have come to all
+        self._free: dict[tuple[int, int], float] = defaultdict(float)  # when a link can carry the next message
+        begin = [0.0] * stages
+        for step in range(steps):
+            begin = self._run_step(step, begin)
+            if schedule.flushes:
+                begin = [max(begin)] * stages
+        self.now = max(begin)
+
+    @property
+    def done(self) -> list[Done]:
+        return [Done(*each) for each in sorted(self._trace, key=lambda each: each[5])]
 
     @property
     def step_time(self) -> float:
         """How long the last step took, from the end of the one before it, at the slowest stage."""
-        last = [max(d.end for d in self.done if d.stage == s and d.step == self.steps - 1) for s in range(self.stages)]
+        last = [ends[-1] for ends in self.ends]
         if self.steps == 1:
             return max(last)
-        before = [
-            max(d.end for d in self.done if d.stage == s and d.step == self.steps - 2) for s in range(self.stages)
-        ]
-        return max(end - start for end, start in zip(last, before, strict=True))
+        return max(end - ends[-2] for end, ends in zip(last, self.ends, strict=True))
 
-    def _run(self) -> None:
+    def _run_step(self, step: int, begin: list[float]) -> list[float]:
+        """One step of all stages, which begin at these times; returns when they are free again."""
+        now, place, held = list(begin), [0] * self.stages, [0] * self.stages
+        self._errors.clear()
+        for arrivals in self._arrivals:
+            arrivals.clear()
+        waiting = True
+        while waiting:
+            waiting = False
+            upwards = range(self.stages)
+            for stage in upwards if self.schedule.broadcasts else [*upwards, *reversed(upwards)]:
+                now[stage], place[stage] = self._carry_on(stage, step, now[stage], place[stage], held)
+                waiting = waiting or place[stage] < len(self._actions[stage])
         for stage in range(self.stages):
-            self._begin(stage)
-        while self._events:
-            self.now, _, happen = heapq.heappop(self._events)
-            happen()
+            self.ends[stage].append(now[stage])
+            now[stage] += self._takes[stage]["U"]
+        return now
 
-    def _at(self, time: float, happen: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (time, self._count, happen))
-
-    def _begin(self, stage: int) -> None:
-        """Start a stage's next action, if it is free and what the action needs is there."""
-        step, number = self._place[stage]
-        if self._busy[stage] or step == self.steps:
-            return
-        kind, microbatch = self.actions[stage][number]
-        need = self._need(stage, kind)
-        if need is not None and (need, step, microbatch) not in self._arrived[stage]:
-            return
-        if self.schedule.flushes and step > 0 and self._ended[step - 1] < self.stages:
-            return
-        self._arrived[stage].discard((need or "", step, microbatch))
-        if kind == "F":
-            self._held[stage] += 1
-            self.most[stage] = max(self.most[stage], self._held[stage])
-        self._busy[stage] = True
-        start, end = self.now, self.now + self._takes[stage][kind]
-        self._at(end, lambda: self._end(Done(stage, step, kind, microbatch, start, end), number))
+    def _carry_on(self, stage: int, step: int, now: float, place: int, held: list[int]) -> tuple[float, int]:
+        """Do what can be done of a stage's actions; returns when it is free and where it is."""
+        actions, takes, arrivals, trace = self._actions[stage], self._takes[stage], self._arrivals[stage], self._trace
+        while place < len(actions):
+            kind, microbatch = actions[place]
+            need = self._need(stage, kind)
+            if need is not None:
+                known = self._errors if need == "error" else arrivals[need]
+                if len(known) <= microbatch:
+                    break
+                now = max(now, known[microbatch])
+            if kind == "F":
+                held[stage] += 1
+                self.most[stage] = max(self.most[stage], held[stage])
+            start, now = now, now + takes[kind]
+            trace.append((stage, step, kind, microbatch, start, now))
+            if kind in "BW":
+                held[stage] -= 1
+            self._pass_on(stage, kind, now)
+            place += 1
+        return now, place
 
     def _need(self, stage: int, kind: str) -> str | None:
         """What an action waits for, beside the one before it."""
@@ -194,63 +215,29 @@ class Simulation:
             return "gradient" if stage < last else None
         return "error" if self.schedule.broadcasts and stage < last else None
 
-    def _end(self, done: Done, number: int) -> None:
-        self.done.append(done)
-        stage = done.stage
-        if done.kind == "F":
-            self._pass_on(done)
-        elif done.kind in "BI" and stage > 0:
-            self._send(stage, stage - 1, "gradient", done)
-        if done.kind in "BW":
-            self._held[stage] -= 1
-        self._busy[stage] = False
-        if number + 1 < len(self.actions[stage]):
-            self._place[stage] = done.step, number + 1
-            self._begin(stage)
-            return
-        self._busy[stage] = True
-        self._at(self.now + self._takes[stage]["U"], lambda: self._end_step(stage, done.step))
-
-    def _end_step(self, stage: int, step: int) -> None:
-        self._busy[stage] = False
-        self._place[stage] = step + 1, 0
-        self._ended[step] += 1
-        for other in range(self.stages) if self.schedule.flushes else [stage]:
-            self._begin(other)
-
-    def _pass_on(self, done: Done) -> None:
-        """Send an activation upwards, or the error to all."""
+    def _pass_on(self, stage: int, kind: str, now: float) -> None:
+        """Send what an action has made: an activation upwards, the error to all, or a gradient downwards."""
         last = self.stages - 1
-        if done.stage < last:
-            self._send(done.stage, done.stage + 1, "activation", done)
-        elif self.schedule.broadcasts:
-            arrival = self._carried((last, last), self.times.broadcast)
-            self._at(arrival, lambda: self._arrive_below(done))
+        if kind == "F" and stage < last:
+            arrival = self._carried((stage, stage + 1), now, self.times.send)
+            self._arrivals[stage + 1]["activation"].append(arrival)
+        elif kind == "F" and self.schedule.broadcasts:
+            self._errors.append(self._carried((last, last), now, self.times.broadcast))
+        elif kind in "BI" and stage > 0:
+            self._arrivals[stage - 1]["gradient"].append(self._carried((stage, stage - 1), now, self.times.send))
 
-    def _send(self, sender: int, receiver: int, what: str, done: Done) -> None:
-        arrival = self._carried((sender, receiver), self.times.send)
-        self._at(arrival, lambda: self._arrive(receiver, what, done))
-
-    def _carried(self, link: tuple[int, int], time: float) -> float:
+    def _carried(self, link: tuple[int, int], now: float, time: float) -> float:
         """When a message that goes out now over a link has arrived."""
-        self._free[link] = max(self.now, self._free[link]) + time
+        self._free[link] = max(now, self._free[link]) + time
         return self._free[link]
-
-    def _arrive_below(self, done: Done) -> None:
-        """The error of a microbatch has come to all stages below the last."""
-        for stage in range(self.stages - 1):
-            self._arrive(stage, "error", done)
-
-    def _arrive(self, stage: int, what: str, done: Done) -> None:
-        self._arrived[stage].add((what, done.step, done.microbatch))
-        self._begin(stage)
 
 
 def simulate(name: str, stages: int, microbatches: int, times: Times | None = None, steps: int = 1) -> Simulation:
-    """Simulate a schedule by its name in `SCHEDULES`.
+    """Simulate a schedule by its name in `SCHEDULES`; without `times`, F, W and I take a unit each, W of a replay two.
 
     Example:
         >>> [simulate(name, stages=2, microbatches=4, steps=3).step_time for name in SCHEDULES]
-        [15.0, 13.0, 9.0, 8.0, 8.0]
+        [15.0, 13.0, 9.0, 8.0, 12.0, 8.0]
     """
-    return Simulation(SCHEDULES[name], stages, microbatches, times or Times(), steps)
+    schedule = SCHEDULES[name]
+    return Simulation(schedule, stages, microbatches, times or Times(weights=1.0 + schedule.replays), steps)

@@ -23,8 +23,9 @@ from harness.errors import UserError
 NETWORKS = {"fast": 0.02, "slow": 0.5}  # units that an activation takes to a neighbour
 STEPS = {
     "dfa overlap": 2,
+    "dfa replay": 2,
     "drtp": 2,
-}  # simulated; of the others the first, which begins with an idle pipeline, like all
+}  # simulated; of the others one, each begins with an idle pipeline
 COLOURS = {"F": "#56B4E9", "W": "#009E73", "I": "#D55E00", "B": "#E69F00"}
 MEANING = {"F": "forward", "W": "weights' gradient", "I": "input's gradient", "B": "both gradients"}
 
@@ -49,6 +50,8 @@ class Config:
     """Share of I that DFA computes all the same: layers between two points."""
     error: float = 1.0
     """Size of an error over that of an activation."""
+    graph: float = 16.0
+    """Size of the graph of a microbatch in a stage over that of an activation."""
     figure: Path | None = None
     """Draw the timelines to this file."""
     out: Path | None = None
@@ -57,14 +60,16 @@ class Config:
     def __post_init__(self) -> None:
         if min(self.stages, self.microbatches, self.most) < 1 or min(self.per_stage, default=0) <= 0:
             raise UserError("--stages, --microbatches, --most and --per-stage must be above 0.")
-        if min(self.weights, self.inputs, self.error) < 0 or not 0 <= self.left <= 1:
-            raise UserError("--weights, --inputs and --error cannot be negative, and --left is a share from 0 to 1.")
+        if min(self.weights, self.inputs, self.error, self.graph) < 0 or not 0 <= self.left <= 1:
+            raise UserError(
+                "--weights, --inputs, --error and --graph cannot be negative, and --left is a share from 0 to 1."
+            )
 
 
 def times_for(name: str, stages: int, send: float, config: Config) -> Times:
     """What a schedule's work takes on a network."""
     dfa = SCHEDULES[name].broadcasts or name == "drtp"
-    weights = config.weights + (config.left * config.inputs if dfa else 0.0)
+    weights = config.weights + (config.left * config.inputs if dfa else 0.0) + SCHEDULES[name].replays
     broadcast = send * config.error * math.ceil(math.log2(stages)) if stages > 1 else 0.0
     return Times(weights=weights, inputs=config.inputs, send=send, broadcast=broadcast)
 
@@ -83,30 +88,43 @@ def table(config: Config) -> list[dict[str, Any]]:
 
 def row(network: str, send: float, stages: int, microbatches: int, config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {"network": network, "P": stages, "M": microbatches}
+    held: dict[str, str] = {}
     for name, schedule in SCHEDULES.items():
         times = times_for(name, stages, send, config)
         run = simulate(name, stages, microbatches, times, steps=STEPS.get(name, 1))
         found[schedule.label] = round(run.step_time, 1)
-        found[f"held, {schedule.label}"] = f"{run.most[0]} to {run.most[-1]}"
+        held[f"held, {schedule.label}"] = f"{run.most[0]} to {run.most[-1]}"
+        sizes = [memory(schedule.replays, run.most[stage], config) for stage in (0, -1)]
+        held[f"memory, {schedule.label}"] = f"{sizes[0]:g} to {sizes[1]:g}"
     first = found["BP, 1F1B"]
     found["overlapped / 1F1B"] = round(found["DFA, overlapped"] / first, 2)
     found["overlapped / ZB-H1"] = round(found["DFA, overlapped"] / found["BP, ZB-H1"], 2)
-    return found
+    return found | held
+
+
+def memory(replays: bool, held: int, config: Config) -> float:
+    """What a stage holds beside its weights, in activations: graphs, or inputs and the graph that is made again."""
+    return held + config.graph if replays else held * config.graph
 
 
 def where_it_ends(rows: Sequence[dict[str, Any]]) -> str:
-    """The sentence on the rows in which DFA gains nothing."""
+    """Where DFA's advantage over the faster of backpropagation's schedules ends, network by network."""
+    return " ".join(end_on(name, [row for row in rows if row["network"] == name]) for name in NETWORKS)
+
+
+def end_on(network: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The sentence on one network."""
     lost = [row for row in rows if row["overlapped / ZB-H1"] >= 1]
     if not lost:
         worst = max(rows, key=lambda row: row["overlapped / ZB-H1"])
         return (
-            f"DFA gains in every row, least with P = {worst['P']} and M = {worst['M']} on the {worst['network']} "
-            f"network: {worst['overlapped / ZB-H1']} of ZB-H1's step."
+            f"On the {network} network DFA gains in every row, least with P = {worst['P']} and M = {worst['M']}: "
+            f"{worst['overlapped / ZB-H1']} of ZB-H1's step."
         )
     first = min(lost, key=lambda row: (row["P"], row["M"]))
     return (
-        f"DFA gains nothing in {len(lost)} of {len(rows)} rows, the first with P = {first['P']} and M = {first['M']} "
-        f"on the {first['network']} network: the errors of a step take longer to send than its products to compute."
+        f"On the {network} network it gains nothing in {len(lost)} of {len(rows)} rows, the first with P = "
+        f"{first['P']} and M = {first['M']}: the errors of a step take longer to send than its products to compute."
     )
 
 
@@ -174,16 +192,19 @@ def main(config: Config) -> None:
     from benchmarks.environment import save
 
     rows = table(config)
-    columns = [name for name in rows[0] if not name.startswith("held")]
+    columns = [name for name in rows[0] if not name.startswith(("held", "memory"))]
     shown = Table(*columns, title="Units of a step, where F is one", caption=where_it_ends(rows))
-    held = Table("P", "M", *SCHEDULES, title="Microbatches that a stage holds, first to last")
+    held = Table("P", "M", *SCHEDULES, title="Microbatches that a stage holds, first to last (and in activations)")
     for line in rows:
         shown.add_row(*(str(line[name]) for name in columns))
         if line["network"] == "fast":
-            held.add_row(str(line["P"]), str(line["M"]), *(line[f"held, {s.label}"] for s in SCHEDULES.values()))
+            cells = (f"{line[f'held, {s.label}']} ({line[f'memory, {s.label}']})" for s in SCHEDULES.values())
+            held.add_row(str(line["P"]), str(line["M"]), *cells)
     Console(width=160).print(shown, held)
     if config.out is not None:
-        save(config.out, "cpu", rows)
+        save(config.out, "cpu", [{name: cell for name, cell in line.items() if "held" not in name} for line in rows])
+        with config.out.with_suffix(".md").open("a", encoding="utf-8") as file:
+            file.write(f"\n{where_it_ends(rows)}\n")
     if config.figure is not None:
         picture(config)
 

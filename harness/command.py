@@ -70,5 +70,6 @@ def run_command(
     data = load(config)
     found = {} if about is None else about(data)
     settings = config.settings() | found | {"device": config.device, "data_dir": config.data_dir}
-    with Run(task, config.name, settings, config.out, config.resume, lengths=config.lengths()) as run:
+    options = {"lengths": config.lengths(), "may_change": config.may_change}
+    with Run(task, config.name, settings, config.out, config.resume, **options) as run:
         return train(config, run, data)

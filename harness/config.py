@@ -39,6 +39,7 @@ class BaseConfig:
     """The options of every `train` command. A task adds its preset and its data set (see `harness.options`)."""
 
     renamed: ClassVar[Mapping[str, str]] = {}  # options of before: name to what is given now
+    may_change: ClassVar[tuple[str, ...]] = ()  # options that a resumed run may have otherwise: its numbers stay
     found: ClassVar[tuple[str, ...]] = ()  # names in a config.yaml that are no options: what was found in the data
 
     seed: int = 0

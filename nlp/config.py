@@ -14,7 +14,7 @@ from harness.methods import check_compile, rule_of, slug
 from harness.options import Flat, PresetName, refuse_without_effect
 from harness.precision import Precision
 from harness.processes import started
-from harness.run.memory import MemoryConfig
+from harness.run.memory import REPLAY, MemoryConfig
 from nlp.presets import NEEDS, Preset, find_preset
 from tinydfa import Method
 
@@ -22,6 +22,8 @@ from tinydfa import Method
 @dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig, MemoryConfig):
     """Train a Transformer language model."""
+
+    may_change = ("pipeline", "microbatches", "overlap")
 
     preset: Flat[Preset]
     named: PresetName = None
@@ -135,10 +137,15 @@ class Config(BaseConfig, MemoryConfig):
             if given:
                 raise UserError(f"{option} does not go with --pipeline: {reason}. Leave one of them out.")
         rule = rule_of(preset.method)
-        if preset.method != Method.BP and (rule.learns or not rule.broadcasts):
+        if preset.method != Method.BP and not rule.broadcasts:
             raise UserError(
-                f"--method {preset.method} does not go with --pipeline, which trains by rules with fixed feedback "
-                "(dfa, sdfa, drtp, or one of your own) and by bp. Choose one of them."
+                f"--method {preset.method} does not go with --pipeline, which trains by rules that broadcast the error "
+                "(dfa, sdfa, drtp, fitted, fdfa, or one of your own) and by bp. Choose one of them."
+            )
+        if self.memory not in (None, REPLAY):
+            raise UserError(
+                f"--memory {self.memory} does not go with --pipeline: a stage keeps its graphs, or runs again. Give "
+                "replay, or leave it out."
             )
         if self.overlap and preset.method == Method.BP:
             raise UserError("--overlap has no effect under bp: its stages wait for one another. Leave it out.")

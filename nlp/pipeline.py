@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 -m nlp.train --pipeline 2 --dataset docs --method dfa
 
 Every process builds the whole model from the same seed and trains some of its blocks. Weights are brought together
-where the whole is needed: to validate, which the processes do together, and to write a checkpoint.
+where the whole is needed: to validate, which the processes do together, and to write a checkpoint. That is the one
+that one process writes, so that any number of stages can go on with it, one process included.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.text.streams import Chunk
 from nlp.trainer import Trainer
 from tinydfa import DFALayer, Method
-from tinydfa.pipelining import ScheduleDFA
+from tinydfa.pipelining import ScheduleDFA, joined, renamed
 from tinydfa.rules import Backprop
 
 
@@ -71,6 +72,7 @@ class PipelinedTraining(Trainer):
             if isinstance(module, DFALayer):
                 module.link = None
         self.model.head.link.change(rule=Backprop())
+        self.feedback = replace(self.preset.feedback, seed=config.seed)
         self.pipeline = self._schedule(config)
         self.overlap = config.overlap
         self._nothing = torch.zeros((), device=self.device)  # the loss that a stage below the last knows
@@ -78,8 +80,8 @@ class PipelinedTraining(Trainer):
     def _schedule(self, config: Config) -> Any:
         if self.preset.method == Method.BP:
             return Schedule1F1B(self.stage, config.microbatches, summed_loss, scale_grads=False)
-        feedback = replace(self.preset.feedback, seed=config.seed)
-        options: dict[str, Any] = {"rule": self.preset.method, "feedback": feedback, "overlap": config.overlap}
+        options: dict[str, Any] = {"overlap": config.overlap, "memory": config.memory}
+        options |= {"rule": self.preset.method, "feedback": self.feedback}
         return ScheduleDFA(self.stage, config.microbatches, summed_loss, scale_grads=False, **options)
 
     def step(self, chunk: Chunk) -> None:
@@ -107,15 +109,31 @@ class PipelinedTraining(Trainer):
             dist.broadcast(weight.data, src=owner)
 
     def _method_state(self) -> dict[str, Any]:
-        return self.pipeline.state_dict() if isinstance(self.pipeline, ScheduleDFA) else {}
+        """As that of the attachment of one process."""
+        found = {"forwards": 0, "learner": None}
+        if isinstance(self.pipeline, ScheduleDFA):
+            found = {name: self.pipeline.state_dict()[name] for name in found}
+            parts = self.group.gather(found["learner"] and renamed(found["learner"], self._point_names()))
+            found["learner"] = joined(parts) if parts[0] is not None else None
+        found |= {"method": rule_of(self.preset.method).name, "seed": self.feedback.seed}
+        found |= {"feedback": self.feedback.options, "feedback_matrix": None, "projector": None, "layerwise": {}}
+        return found
 
     def _load_method_state(self, state: dict[str, Any]) -> None:
-        if isinstance(self.pipeline, ScheduleDFA):
-            self.pipeline.load_state_dict(state)
+        if not isinstance(self.pipeline, ScheduleDFA):
+            return
+        here = {whole: mine for mine, whole in self._point_names().items()}
+        learned = state["learner"] and renamed(state["learner"], here)
+        self.pipeline.take_over(learned, state["forwards"])
+
+    def _point_names(self) -> dict[str, str]:
+        """The names of this stage's points in the whole model."""
+        whole = {id(module): name for name, module in self.model.named_modules()}
+        return {name: whole[id(m)] for name, m in self.net.named_modules() if isinstance(m, DFALayer)}
 
     def state_dict(self) -> dict[str, Any]:
         """What one process would write, the optimiser's state gathered from all stages."""
-        state = super().state_dict()
+        state = super().state_dict() | {"stages": self.group.size}
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         mine = {n: v for n, v in state["optimizer"]["state"].items() if id(weights[n]) in self.own}
         for part in self.group.gather(mine):

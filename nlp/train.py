@@ -50,7 +50,7 @@ def train(config: Config, run: Run | None = None, corpus: Corpus | None = None) 
     corpus = corpus or load(config)
     run = run or NullRun("nlp", config.settings())
     trainer = trainer_of(config)(config, corpus, device)
-    if (state := run.restore()) is not None:
+    if (state := run.restore(by_others=lambda saved: bool(config.pipeline or saved.get("stages")))) is not None:
         trainer.load_state_dict(state)
     run.keep(VOCABULARY, corpus.vocabulary.to_json() + "\n")
     label, left = f"{preset.granularity}, {preset.method}", trainer.total - trainer.progress.step

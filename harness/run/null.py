@@ -34,7 +34,7 @@ class NullRun(Run):
     def save(self, step: int, **state: Any) -> None:
         """Nothing is kept."""
 
-    def restore(self) -> None:
+    def restore(self, by_others: object = None) -> None:
         """There is nothing to restore."""
 
     def keep(self, name: str, text: str) -> None:

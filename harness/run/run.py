@@ -26,7 +26,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -73,6 +73,7 @@ class Run:
         resume: Continue what the folder holds. A run that was not interrupted, or never started, runs as usual.
         lengths: Settings that may be larger than when the run was started, which prolongs it: name to the reason why
             they may not, which is empty if they may.
+        may_change: Names of options that may be others then, for they do not decide what is trained.
 
     Raises:
         UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
@@ -88,7 +89,9 @@ class Run:
         out: Path | None = None,
         resume: bool = False,
         lengths: Mapping[str, str] | None = None,
+        may_change: Collection[str] = (),
     ) -> None:
+        self._may_change = PLACES | set(may_change)
         self.task, self.name, self.config, self._resumes = task, name, config, resume
         self._lengths = lengths or {}
         self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
@@ -174,11 +177,17 @@ class Run:
             content["generators_of_others"] = of_others
         write_checkpoint(self.folder, content | {"state": state})
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self, by_others: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any] | None:
         """What the last `save` was given, and its "step"; sets the generators and drops what was logged after it.
 
         Returns None, and empties `metrics.jsonl`, without `resume` or when the run was killed before its first
         checkpoint. Call it after everything that draws random numbers to build the model.
+
+        Args:
+            by_others: Whether another number of processes may go on with a saved state; None: it may not.
+
+        Raises:
+            UserError: another number of processes saved it, and none but as many may go on.
         """
         from harness.run.checkpoint import TEMPORARY, read_checkpoint
         from harness.seeds import set_generator_states
@@ -191,17 +200,20 @@ class Run:
                 self._metrics.cut(0)
             return None
         generators = [content["generators"], *content.get("generators_of_others", [])]
-        if len(generators) != self._processes.size:
-            before, now = len(generators), self._processes.size
+        before, now = len(generators), self._processes.size
+        if before != now and (by_others is None or not by_others(content["state"])):
             raise UserError(
                 f"{self.folder} holds a run of {before} process{'es' if before > 1 else ''}, and this is one of {now}. "
                 "Resume it with as many, or start another with --out."
             )
+        if before != now:
+            self.say(f"Begun by {before} and resumed by {now} processes: random numbers such as dropout's are others.")
         if self._processes.is_main:
             self._metrics.cut(content["metrics_bytes"])
         self._last_step = content["step"]
         self._earlier, self._start = content["seconds"], time.perf_counter()
-        set_generator_states(generators[self._processes.rank])
+        if self._processes.rank < before:
+            set_generator_states(generators[self._processes.rank])
         return content["state"] | {"step": content["step"]}
 
     def resume(self, state: Mapping[str, Any]) -> int:
@@ -300,7 +312,9 @@ class Run:
 
     def _compare_config(self) -> None:
         before, now = given(read_config(self.folder)), given(plain(self.config))
-        changed = [name for name in sorted((set(before) | set(now)) - PLACES) if before.get(name) != now.get(name)]
+        changed = [
+            name for name in sorted((set(before) | set(now)) - self._may_change) if before.get(name) != now.get(name)
+        ]
         longer = [name for name in changed if name in self._lengths and now.get(name, 0) > before.get(name, math.inf)]
         for name in longer:
             if why := self._lengths[name]:

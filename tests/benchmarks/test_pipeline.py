@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_it_measures_four_schedules_and_draws_them(tmp_path):
+def test_it_measures_five_schedules_and_draws_them(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--quick", "--figure", str(tmp_path / "lines.svg"), "--out", str(tmp_path / "found.json")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -31,8 +31,10 @@ def test_it_measures_four_schedules_and_draws_them(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["stages"], found["microbatches"]) == (2, 4)
     rows = {row["schedule"]: row for row in found["schedules"]}
-    assert list(rows) == ["BP, 1F1B", "BP, ZB-H1", "DFA, flush", "DFA, overlapped"]
+    assert list(rows) == ["BP, 1F1B", "BP, ZB-H1", "DFA, flush", "DFA, overlapped", "DFA, overlapped, replay"]
     assert rows["DFA, overlapped"]["counting units"] == 0.533  # 8 of 15
+    held = {name: [float(size) for size in row["graphs, MiB a stage"].split()] for name, row in rows.items()}
+    assert all(2 * sum(held["DFA, overlapped, replay"]) < sum(held[name]) for name in held if "replay" not in name)
     assert all(row["ms a step"] > 0 and row["simulated ms"] > 0 for row in rows.values())
     assert (tmp_path / "lines.svg").stat().st_size > 1000
     assert json.loads((tmp_path / "found.json").read_text())["rows"] == found["schedules"]

@@ -216,9 +216,7 @@ class Attachment:
 
     def feedback_options(self) -> dict[str, Any]:
         """What the feedback is drawn and scaled by, apart from its seed, as plain values."""
-        feedback = self.feedback
-        options = {"distribution": str(feedback.distribution), "scaling": str(feedback.scaling)}
-        return options | {"shared": feedback.shared, "density": feedback.density, "error_sum": feedback.error_sum}
+        return self.feedback.options
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved rule and its feedback, also before the model has run.

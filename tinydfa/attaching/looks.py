@@ -279,10 +279,11 @@ def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) ->
     return answer, None if sample is None else share[:, 0] > 0
 
 
-def generator_of(*name: str | int) -> torch.Generator:
-    """Random numbers of one look: the same after a resumption, others on every process."""
-    there = distributed.is_available() and distributed.is_initialized()
-    rank = distributed.get_rank() if there else 0
+def generator_of(*name: str | int, rank: int | None = None) -> torch.Generator:
+    """Random numbers of one look: the same after a resumption, others on every process, unless `rank` says whose."""
+    if rank is None:
+        there = distributed.is_available() and distributed.is_initialized()
+        rank = distributed.get_rank() if there else 0
     words = " ".join([str(part) for part in (*name, rank)])
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big"))
 

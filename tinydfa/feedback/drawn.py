@@ -97,6 +97,12 @@ class Feedback:
         """
         return _draw(self.seed, rows, columns, str(self.distribution), self.density)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a matrix is drawn and scaled by, apart from its seed, as plain values."""
+        options = {"distribution": str(self.distribution), "scaling": str(self.scaling)}
+        return options | {"shared": self.shared, "density": self.density, "error_sum": self.error_sum}
+
     def scale(self, outputs: int, largest: int, width: int) -> float:
         """The factor on the projection to a point of width `width`."""
         if self.scaling is Scaling.LARGEST:

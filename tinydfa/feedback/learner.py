@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -29,6 +29,8 @@ _HANDLES = itertools.count()
 
 class Learner:
     """The feedback of a rule that learns, ``[c, D]``, with columns of its own for every point."""
+
+    averages: ClassVar[bool] = True  # over the processes, which all have the same points
 
     def __init__(self, rule: Rule, matrix: Tensor, columns: dict[str, tuple[int, int]]) -> None:
         self.rule: Any = rule  # a Learning rule
@@ -90,7 +92,8 @@ class Learner:
             self._change(gathered)
 
     def _change(self, gathered: Moments) -> None:
-        average([tensor for moments in gathered.values() for tensor in moments.values()])
+        if self.averages:
+            average([tensor for moments in gathered.values() for tensor in moments.values()])
         for name, moments in gathered.items():
             if not moments or not all(bool(tensor.isfinite().all()) for tensor in moments.values()):
                 continue  # nothing shown, or an overflow, which a gradient scaler finds itself and skips the step

@@ -11,8 +11,9 @@ Letters: P stages, M microbatches of a batch; F forward pass, W gradients of the
 """
 
 from tinydfa.pipelining.checkpoint import load, save
-from tinydfa.pipelining.errors import StageLostError
+from tinydfa.pipelining.exchange import StageLostError
+from tinydfa.pipelining.learning import joined, renamed
 from tinydfa.pipelining.order import Action, alive, order
 from tinydfa.pipelining.schedule import ScheduleDFA
 
-__all__ = ["Action", "ScheduleDFA", "StageLostError", "alive", "load", "order", "save"]
+__all__ = ["Action", "ScheduleDFA", "StageLostError", "alive", "joined", "load", "order", "renamed", "save"]

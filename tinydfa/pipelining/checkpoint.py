@@ -16,9 +16,11 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 from tinydfa.errors import DFAError
+from tinydfa.pipelining.learning import State, joined
 from tinydfa.pipelining.schedule import ScheduleDFA
 
 ABOUT = "pipeline.pt"  # rule, feedback and step
+LEARNED = "feedback.{}.pt"  # what each stage's part of it has learned
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -40,8 +42,13 @@ def save(folder: Path | str, schedule: ScheduleDFA, optimizer: torch.optim.Optim
     refuse_shared_names(schedule)
     with schedule.exchange.answering("the other stages"):
         dcp.save(state_of(schedule, optimizer), checkpoint_id=part, process_group=schedule.exchange.group)
+    state = schedule.state_dict()
+    learned = state.pop("learner")
+    if schedule.rule.learns:
+        torch.save(learned, part / LEARNED.format(schedule.exchange.stage.stage_index))
+        schedule.exchange.flush()
     if main:
-        torch.save({"schedule": schedule.state_dict(), "step": step}, part / ABOUT)
+        torch.save({"schedule": state, "step": step}, part / ABOUT)
         replace(part, folder)
     schedule.exchange.flush()
 
@@ -56,7 +63,7 @@ def load(folder: Path | str, schedule: ScheduleDFA, optimizer: torch.optim.Optim
     if not (folder / ABOUT).is_file():
         raise DFAError(f"{folder} holds no checkpoint of a pipeline. Give the folder that save() was given.")
     about = torch.load(folder / ABOUT, weights_only=True)
-    schedule.load_state_dict(about["schedule"])
+    schedule.load_state_dict(about["schedule"] | {"learner": learned_in(folder)})
     state = state_of(schedule, optimizer)
     try:
         dcp.load(state, checkpoint_id=folder, process_group=schedule.exchange.group)
@@ -72,6 +79,14 @@ def load(folder: Path | str, schedule: ScheduleDFA, optimizer: torch.optim.Optim
     return int(about["step"])
 
 
+def learned_in(folder: Path) -> State | None:
+    """What the feedback of all stages had learned."""
+    files = sorted(folder.glob(LEARNED.format("*")), key=lambda path: int(path.suffixes[0][1:]))
+    parts = [torch.load(path, weights_only=True) for path in files]
+    parts = [part for part in parts if part is not None]
+    return joined(parts) if parts else None
+
+
 def state_of(schedule: ScheduleDFA, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A stage's weights and what its optimiser keeps, by the weights' names."""
     module = schedule.points.module
@@ -82,7 +97,10 @@ def state_of(schedule: ScheduleDFA, optimizer: torch.optim.Optimizer) -> dict[st
 def refuse_shared_names(schedule: ScheduleDFA) -> None:
     """Refuse stages of which two call a weight by the same name: one would overwrite the other."""
     seen: dict[str, int] = {}
-    for stage, names in enumerate(schedule.exchange.meet(list(schedule.points.module.state_dict()))):
+    own = list(schedule.points.module.state_dict())
+    if schedule.rule.learns:
+        own += [f"feedback point {name}" for name in schedule.points.names]
+    for stage, names in enumerate(schedule.exchange.meet(own)):
         for name in names:
             if seen.setdefault(name, stage) != stage:
                 raise DFAError(

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from tinydfa.errors import DFAError
+from tinydfa.feedback.drawn import Feedback
 from tinydfa.rules import Rule, find_rule
 
 
-def trained_by(rule: Rule | type[Rule] | str) -> Rule:
+def trained_by(rule: Rule | type[Rule] | str, feedback: Feedback) -> Rule:
     """The rule that is meant, if a pipeline can train by it.
 
     Raises:
-        DFAError: It does not broadcast, or it learns.
+        DFAError: It does not broadcast, or it learns in the place of a projector.
     """
     found = find_rule(rule)
-    if found.learns:
-        raise DFAError(
-            f"{found} changes its feedback, for which every stage would have to see what the others see. Train a "
-            "pipeline by a rule whose feedback is fixed: dfa, sdfa, tdfa, drtp."
-        )
     if not found.broadcasts:
         raise DFAError(
             f"{found} does not broadcast the error, so that stages would wait for one another. Use dfa, sdfa, tdfa, "
             "drtp or a rule of your own; for backpropagation torch.distributed.pipelining has Schedule1F1B."
         )
+    if found.learns and feedback.projector is not None:
+        raise DFAError(
+            f"{found} changes a feedback matrix, and {spelled(feedback.projector)} stands in its place. Leave out "
+            "feedback=, or use a rule whose feedback is fixed."
+        )
     return found
+
+
+def refuse_side_by_side(rule: Rule, ranks: Sequence[int]) -> None:
+    """Refuse a rule that learns in one of several pipelines: each would learn another feedback."""
+    if rule.learns and len(ranks) < dist.get_world_size():
+        raise DFAError(
+            f"{rule} changes its feedback, and this pipeline has {len(ranks)} of {dist.get_world_size()} processes: "
+            "several pipelines side by side would each learn another one. Use one pipeline, or a rule whose feedback "
+            "is fixed."
+        )
 
 
 def spelled(thing: Any) -> str:

@@ -12,9 +12,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.pipelining.stage import _PipelineStageBase
 
-from tinydfa.pipelining.errors import StageLostError
+from tinydfa.errors import DFAError
 
 TRANSPORT = ("gloo", "Gloo", "NCCL", "Connection", "Timed out", "timeout", "Socket")  # in messages of lost processes
+
+
+class StageLostError(DFAError):
+    """Another stage has ended, or has not answered within the timeout."""
 
 
 class Exchange:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from tinydfa.errors import DFAError, PointError
 from tinydfa.feedback.drawn import Feedback
 from tinydfa.passes.shapes import error_of, sample_dims
-from tinydfa.pipelining.points import OwnColumns, Pass, shapes_of, sizes
-from tinydfa.rules import Rule
+from tinydfa.pipelining.fed import Columns, Shape, shapes_of, sizes
+from tinydfa.pipelining.learning import StageLearner, new_learner
+from tinydfa.pipelining.points import Passed
+from tinydfa.rules import Learning, Rule
 
 
 class Agreed(NamedTuple):
@@ -20,24 +23,25 @@ class Agreed(NamedTuple):
 
     shape: tuple[int, int]  # of a microbatch's error, [B, c]
     dtype: torch.dtype  # of the encoded error
-    batch_dims: tuple[int, ...]  # of the output
-    columns: OwnColumns
+    columns: Columns
     matrix: Any  # the stage's own columns of F, or the projector
+    learner: StageLearner | None  # what changes them, under a rule that learns
+    shapes: list[list[Shape]]  # of what passes the points of every stage
 
 
 def describe(
-    module: nn.Module, passed: Pass, batch_dims: tuple[int, ...] | None, error: Tensor | None, mixes: bool
+    module: nn.Module, points: Sequence[Passed], batch_dims: tuple[int, ...] | None, error: Tensor | None, mixes: bool
 ) -> dict[str, Any]:
     """What one stage tells the others.
 
     Args:
         module: The stage's.
-        passed: Its first forward pass.
+        points: Its first forward pass.
         batch_dims: As the user gave them.
-        error: e at the output of the last stage, else None.
+        error: e at the output of the last stage, or anything of its shape and type; else None.
         mixes: The rule makes something else of fewer samples.
     """
-    found: dict[str, Any] = {"points": shapes_of(passed), "weights": fingerprints(module), "mixes": mixes}
+    found: dict[str, Any] = {"points": shapes_of(points), "weights": fingerprints(module), "mixes": mixes}
     found["output"] = None
     if error is not None:
         size = error_of(batch_dims, [error])
@@ -50,6 +54,7 @@ def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, devic
 
     Raises:
         DFAError: The stages were made differently; a weight stands in two of them; the rule looks at all samples.
+        ShapeError: A rule that learns cannot deal with an error of this width.
     """
     refuse_differences(stages)
     refuse_tied(stages)
@@ -60,19 +65,26 @@ def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, devic
             "microbatch."
         )
     samples, outputs, dims, dtype = stages[-1]["output"]
-    widths = [[width for _, _, width in sizes(stage["points"], dims)] for stage in stages]
+    shapes = [stage["points"] for stage in stages]
+    widths = [[width for _, _, width in sizes(of_stage, dims)] for of_stage in shapes]
     flat = [width for of_stage in widths for width in of_stage]
     if not flat:
         raise PointError("no stage has a feedback point that is not the output itself, so that nothing is broadcast.")
+    shared = feedback.shared and not rule.learns
     largest = max(flat)
-    total = largest if feedback.shared else sum(flat)
-    first = 0 if feedback.shared else sum(sum(of_stage) for of_stage in widths[:mine])
-    columns = OwnColumns(outputs, largest, total, first)
-    own = max(widths[mine], default=0) if feedback.shared else sum(widths[mine])
-    return Agreed((samples, outputs), dtype, dims, columns, own_columns(feedback, columns, own, device))
+    total = largest if shared else sum(flat)
+    first = 0 if shared else sum(sum(of_stage) for of_stage in widths[:mine])
+    used = replace(feedback, shared=False, scaling="none") if rule.learns else feedback
+    columns = Columns(outputs, largest, total, first, dims, used)
+    own = max(widths[mine], default=0) if shared else sum(widths[mine])
+    matrix, learner = own_columns(feedback, columns, own, device), None
+    if isinstance(rule, Learning) and rule.learns:
+        learner = begun(rule, matrix, feedback, columns, [name for name, *_ in shapes[mine]], widths[mine], dtype)
+        matrix = learner.matrix
+    return Agreed((samples, outputs), dtype, columns, matrix, learner, shapes)
 
 
-def own_columns(feedback: Feedback, columns: OwnColumns, own: int, device: torch.device) -> Any:
+def own_columns(feedback: Feedback, columns: Columns, own: int, device: torch.device) -> Any:
     """A stage's columns of the matrix that one process would draw; the projector, where there is one."""
     if feedback.projector is not None:
         return feedback.projector
@@ -80,8 +92,26 @@ def own_columns(feedback: Feedback, columns: OwnColumns, own: int, device: torch
     return whole[:, columns.first : columns.first + own].contiguous().to(device)
 
 
+def begun(
+    rule: Learning,
+    matrix: Tensor,
+    feedback: Feedback,
+    columns: Columns,
+    names: Sequence[str],
+    widths: Sequence[int],
+    dtype: torch.dtype,
+) -> StageLearner:
+    """What learns in a stage's columns, which take the scale of fixed feedback in, as in one process."""
+    rule.check_width(columns.outputs)
+    matrix, start = matrix.float(), 0
+    for width in widths:
+        matrix[:, start : start + width] *= feedback.scale(columns.outputs, columns.largest, width)
+        start += width
+    return new_learner(rule, matrix.to(torch.promote_types(dtype, torch.float32)), names, widths)
+
+
 def refuse_differences(stages: Sequence[dict[str, Any]]) -> None:
-    for what in ("rule", "feedback", "microbatches", "overlap"):
+    for what in ("rule", "feedback", "microbatches", "overlap", "memory", "steps"):
         said = [stage[what] for stage in stages]
         if len(set(said)) > 1:
             odd = next(number for number, value in enumerate(said) if value != said[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,25 +18,23 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from tinydfa.attaching.attach import settled_feedback
 from tinydfa.errors import DFAError, PointError, ShapeError
 from tinydfa.feedback.drawn import Distribution, Feedback
-from tinydfa.passes.checks import checked
-from tinydfa.passes.shapes import batch_first, check_target, error_of
+from tinydfa.passes.shapes import batch_first
 from tinydfa.passes.undisturbed import state_kept
-from tinydfa.pipelining.checks import mixes_samples, refuse_wrapped, spelled, trained_by
+from tinydfa.pipelining.checks import mixes_samples, refuse_side_by_side, refuse_wrapped, spelled, trained_by
 from tinydfa.pipelining.exchange import Exchange
+from tinydfa.pipelining.fed import Held, backward, signals_for, trained
+from tinydfa.pipelining.learning import StageLearner, State, part_of
+from tinydfa.pipelining.looks.probing import Answers
+from tinydfa.pipelining.looks.steps import Looks
 from tinydfa.pipelining.meeting import Agreed, agree, describe
-from tinydfa.pipelining.order import Action, alive, order
-from tinydfa.pipelining.points import Pass, StagePoints, backward
+from tinydfa.pipelining.order import alive, order
+from tinydfa.pipelining.points import Cut, Pass, Passed, StagePoints, Watcher
+from tinydfa.pipelining.replay import Forgetting, Replays
+from tinydfa.pipelining.sending import Sender
+from tinydfa.pipelining.traffic import Batch, Traffic, forward_one_chunk
 from tinydfa.rules import DRTP, Rule
 
 TIMEOUT = timedelta(minutes=5)
-
-
-class Held(NamedTuple):
-    """A microbatch between its F and its W."""
-
-    passed: Pass
-    error: Tensor | None  # at the output; None below the last stage
-    encoded: Callable[[], Tensor] | Tensor  # or what waits for it
 
 
 class ScheduleDFA(PipelineScheduleSingle):
@@ -52,7 +50,8 @@ class ScheduleDFA(PipelineScheduleSingle):
             the last ends at a feedback point: nothing flows back between stages.
         n_microbatches: M, which divides the batch.
         loss_fn: Of the last stage's return value and the target, to one number; not needed elsewhere.
-        rule: A broadcasting rule, or its name: dfa, sdfa, tdfa with a threshold, drtp, or one of your own.
+        rule: A broadcasting rule, or its name: dfa, sdfa, tdfa with a threshold, drtp, one that learns its feedback (a
+            step counts as one pass of it, with the whole batch), or one of your own.
         points: The stage's own feedback points: names or patterns of submodules; None: its `DFALayer`s.
         output: The last stage's submodule whose output takes the error; None: its head, else its return value.
         feedback: As for `tinydfa.attach`; the same at every stage.
@@ -62,14 +61,16 @@ class ScheduleDFA(PipelineScheduleSingle):
             of ``step`` until all have got there: needed where a step of the optimiser looks at all stages, as clipping
             by the norm of all gradients does.
         scale_grads: The loss is a mean over the samples of a microbatch, and counts 1/M. False: a sum.
+        memory: "replay": a stage keeps the inputs of its microbatches and one block's graph, and runs forward again at
+            each W. None: it keeps the graphs.
         timeout: A stage that does not answer for so long ends all. A process that dies ends all at once.
         args_chunk_spec: How torch splits the arguments, as for its own schedules.
         kwargs_chunk_spec: How it splits keyword arguments.
         output_merge_spec: How it joins outputs.
 
     Raises:
-        DFAError: A rule that does not broadcast, or learns its feedback; a stage without points or under DDP or FSDP;
-            in the first step: stages that disagree, a weight in two stages, a stage that does not end at a point.
+        DFAError: A rule that does not broadcast; a stage without points or under DDP or FSDP; in the first step:
+            stages that disagree, a weight in two stages, a stage that does not end at a point.
         StageLostError: Another process has died or does not answer.
     """
 
@@ -87,6 +88,7 @@ class ScheduleDFA(PipelineScheduleSingle):
         batch_dims: tuple[int, ...] | None = None,
         overlap: bool = False,
         scale_grads: bool = True,
+        memory: Literal["replay"] | None = None,
         timeout: timedelta = TIMEOUT,
         args_chunk_spec: Any = None,
         kwargs_chunk_spec: Any = None,
@@ -96,18 +98,26 @@ class ScheduleDFA(PipelineScheduleSingle):
             raise DFAError(f"n_microbatches is {n_microbatches}; give at least 1.")
         if stage.is_last and loss_fn is None:
             raise DFAError("the last stage has no loss_fn, so that nothing would train. Pass loss_fn=...")
+        if memory not in (None, "replay"):
+            raise DFAError(f"memory={memory!r}: a stage keeps its graphs (None) or runs again ('replay').")
         specs = args_chunk_spec, kwargs_chunk_spec, output_merge_spec
         super().__init__(stage, n_microbatches, loss_fn, *specs, scale_grads=scale_grads)
         self._has_backward = False  # torch's own backward pass, that is: it neither receives nor sends gradients
-        self.rule, self.feedback = trained_by(rule), settled_feedback(feedback, seed)
+        self.feedback = settled_feedback(feedback, seed)
+        self.rule: Any = trained_by(rule, self.feedback)
         refuse_wrapped(stage.submod)
-        self.batch_dims, self.overlap = batch_dims, overlap
+        self.batch_dims, self.overlap, self.memory = batch_dims, overlap, memory
         self.points = StagePoints(stage.submod, self.rule, points, output, stage.is_last)
         self.exchange = Exchange(stage, timeout)
+        refuse_side_by_side(self.rule, self.exchange.ranks)
+        self.sender = Sender(self.rule, self.feedback, batch_dims, n_microbatches, scale_grads)
+        self.traffic = Traffic(stage, self.exchange)
+        self.looks = Looks(self)
+        self.replays = Replays(self.points, stage.is_last) if memory == "replay" else None
         self.agreed: Agreed | None = None
+        self.forwards = 0  # steps so far, of a rule that looks at some
+        self._saved: State | None = None  # what the feedback had learned, until it is known where it belongs
         self._evaluating = False
-        self._receiving: dict[int, list[Any]] = {}
-        self._sending: list[tuple[list[Any], Any]] = []  # and the tensors that must not go yet
         self._held: dict[int, Held] = {}
         self._input_shape: torch.Size | None = None
 
@@ -141,21 +151,48 @@ class ScheduleDFA(PipelineScheduleSingle):
         finally:
             self._evaluating = False
 
+    @property
+    def learner(self) -> StageLearner | None:
+        """What learns in this stage's columns; None under a rule that does not learn, and before the first step."""
+        return None if self.agreed is None else self.agreed.learner
+
     def state_dict(self) -> dict[str, Any]:
-        """What decides the feedback; the matrix itself is drawn from it."""
-        return {"rule": spelled(self.rule), "feedback": spelled(self.feedback)}
+        """What decides the feedback, and what this stage's part of it has learned; a fixed matrix is drawn again."""
+        learned = self._saved if self.learner is None else self.learner.state_dict()
+        about = {"rule": spelled(self.rule), "feedback": spelled(self.feedback)}
+        return about | {"forwards": self.forwards, "learner": learned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Compare a saved state with this schedule's.
+        """Take over a saved state; of what was learned it may hold the points of all stages.
 
         Raises:
-            DFAError: It was saved under another rule or feedback.
+            DFAError: It was saved under another rule or feedback, or without this stage's points.
         """
-        if state != self.state_dict():
+        own = {"rule": spelled(self.rule), "feedback": spelled(self.feedback)}
+        if {name: state[name] for name in own} != own:
             raise DFAError(
                 f"the checkpoint was trained by {state['rule']} with {state['feedback']}, and this pipeline by "
-                f"{spelled(self.rule)} with {spelled(self.feedback)}. Make the schedule as it was then."
+                f"{own['rule']} with {own['feedback']}. Make the schedule as it was then."
             )
+        self.take_over(state.get("learner"), state.get("forwards", 0))
+
+    def take_over(self, learned: State | None, forwards: int) -> None:
+        """Go on with what the feedback had learned, after so many steps."""
+        self.forwards, self._saved = forwards, learned
+        if self.agreed is not None:
+            self.agreed = self._with_saved(self.agreed)
+
+    def _with_saved(self, agreed: Agreed) -> Agreed:
+        if agreed.learner is None or self._saved is None:
+            return agreed
+        state, self._saved = part_of(self._saved, list(agreed.learner.columns)), None
+        learner = StageLearner.of(self.rule, state, agreed.matrix)
+        if learner.matrix.shape != agreed.matrix.shape:
+            raise ShapeError(
+                f"the saved feedback of this stage is {tuple(learner.matrix.shape)}, and its points and the error need "
+                f"{tuple(agreed.matrix.shape)}. Keep the model's widths."
+            )
+        return agreed._replace(learner=learner, matrix=learner.matrix)  # type: ignore[arg-type]
 
     def _step_microbatches(
         self,
@@ -171,30 +208,38 @@ class ScheduleDFA(PipelineScheduleSingle):
         self._held.clear()
         self._prepare(arg_mbs[0], kwarg_mbs[0])
         self._check_targets(target_mbs)
-        actions = self._actions()
-        forwards = [action.microbatch for action in actions if action.kind == "F"]
-        self._ask(forwards[:1])
-        for action in actions:
-            microbatch = action.microbatch
-            if action.kind == "W":
-                self._weights(microbatch)
-                continue
-            self._ask(forwards[1:2])  # the next one comes while this one is computed
-            forwards = forwards[1:]
-            target = None if target_mbs is None else target_mbs[microbatch]
-            self._forward(microbatch, arg_mbs[microbatch], kwarg_mbs[microbatch], target, return_outputs, loss_kwargs)
-        for work, _ in self._sending:
-            self.exchange.wait(work, f"stage {self._stage.stage_index + 1}")
-        self._sending.clear()
+        batch = Batch(arg_mbs, kwarg_mbs, target_mbs, return_outputs, loss_kwargs)
+        if self._evaluating:
+            self.sweep(batch, [None] * self._n_microbatches)
+        else:
+            self._train(batch)
         self._update_losses(self._stage, losses)
         if not self.overlap and not self._evaluating:
             self.exchange.flush()
 
-    def _actions(self) -> list[Action]:
+    def _train(self, batch: Batch) -> None:
+        """A step: an ordinary one, or one that a rule looks at."""
+        number, looks = self.forwards, self.rule.looks
+        answers = self.looks.probe(batch, number) if looks and self.rule.probes(number) else None
+        if looks and self.rule.is_exact(number):
+            self.looks.exact(batch, number)
+        else:
+            self._ordinary(batch, answers)
+        self.forwards = number + looks
+
+    def _ordinary(self, batch: Batch, answers: list[Answers] | None) -> None:
+        """F and W of every microbatch, in the order of the schedule."""
         stage, number = self._stage, self._n_microbatches
-        if self._evaluating:
-            return [Action("F", microbatch) for microbatch in range(number)]
-        return order(stage.num_stages, number, stage.stage_index, overlap=self.overlap, local=self.local)
+        actions = order(stage.num_stages, number, stage.stage_index, overlap=self.overlap, local=self.local)
+        self.traffic.ask(0)
+        for kind, microbatch in actions:
+            if kind == "F":
+                self._forward(microbatch, batch)
+            else:
+                self._weights(microbatch, {} if answers is None else answers[microbatch])
+        self.traffic.settle()
+        if self.learner is not None:
+            self.learner.end_step()
 
     def _prepare(self, args: Any, kwargs: Any) -> None:
         """Let torch find out what the stages send each other, before the first step."""
@@ -211,15 +256,8 @@ class ScheduleDFA(PipelineScheduleSingle):
         aside = state_kept(self._stage.submod)  # torch runs the module once, on numbers that mean nothing
         with torch.no_grad(), aside, self.exchange.answering("a neighbour", beside_work=True):
             self._initialize_stage(args, kwargs)
-        self._share_buffers()
-
-    def _share_buffers(self) -> None:
-        """Receive into as many buffers as microbatches are held at once, and one more, in place of M."""
-        infos = self._stage.args_recv_info
         held = alive(self._stage.num_stages, self._n_microbatches, self._stage.stage_index, self.overlap)
-        for microbatch in range(held + 1, self._n_microbatches):
-            for mine, shared in zip(infos[microbatch], infos[microbatch % (held + 1)], strict=True):
-                mine.buffer = shared.buffer
+        self.traffic.share_buffers(held, self._n_microbatches)
 
     def _check_targets(self, target_mbs: list[Any] | None) -> None:
         if target_mbs is not None or self._evaluating:
@@ -232,131 +270,115 @@ class ScheduleDFA(PipelineScheduleSingle):
         if self._stage.is_last:
             raise DFAError("the last stage was given no target. Call schedule.step(target=...) there.")
 
-    def _ask(self, microbatches: list[int]) -> None:
-        """Ask the stage below for the activations of a microbatch."""
-        for microbatch in microbatches:
-            operations = self._stage.get_fwd_recv_ops(microbatch)
-            self._receiving[microbatch] = [start(operation) for operation in operations]
+    def _run(self, microbatch: int, batch: Batch, watcher: Watcher | None, save: bool) -> Any:
+        """The forward pass of a microbatch, which is passed on to the next stage."""
+        if microbatch + 1 < self._n_microbatches:
+            self.traffic.ask(microbatch + 1)  # it comes while this one is computed
+        self.traffic.arrived(microbatch)
+        with self.points.watched(watcher):
+            output = forward_one_chunk(self._stage, microbatch, batch.args[microbatch], batch.kwargs[microbatch], save)
+        if self.traffic.needs_gradient(microbatch) and isinstance(watcher, Cut):
+            self._refuse_end()
+        self.traffic.send_on(microbatch)
+        return output
 
-    def _forward(
-        self,
-        microbatch: int,
-        args: Any,
-        kwargs: Any,
-        target: Any,
-        return_outputs: bool,
-        loss_kwargs: dict[str, Any] | None,
-    ) -> None:
+    def _refuse_end(self) -> None:
+        number = self._stage.stage_index
+        raise PointError(
+            f"stage {number} does not end at a feedback point: its output depends on layers above its last one "
+            f"({self.points.names[-1]!r}), which would need a gradient from stage {number + 1}. Split the model right "
+            "after a feedback point, or make the stage's last layer one."
+        )
+
+    def sweep(self, batch: Batch, watchers: Sequence[Watcher | None]) -> None:
+        """Forward passes alone; their losses too where somebody evaluates."""
+        self.traffic.ask(0)
+        for microbatch, watcher in enumerate(watchers):
+            output = self._run(microbatch, batch, watcher, batch.return_outputs and self._evaluating)
+            if self._evaluating:
+                self._note_loss(output, batch, microbatch)
+        self.traffic.settle()
+
+    def _note_loss(self, output: Any, batch: Batch, microbatch: int) -> Tensor | None:
+        """The loss of a microbatch on the last stage, if there is a target."""
+        target = batch.target(microbatch)
+        if not self._stage.is_last or target is None:
+            return None
+        loss: Tensor = self._compute_loss(output, target, batch.loss_kwargs)
+        self._internal_losses.append(loss.detach())
+        if batch.return_outputs:
+            self._stage.output_chunks[-1] = detached(output)
+        return loss
+
+    def _forward(self, microbatch: int, batch: Batch) -> None:
         """F: the forward pass of a microbatch, and on the last stage its loss and its error."""
-        stage = self._stage
-        self.exchange.wait(self._receiving.pop(microbatch), f"stage {stage.stage_index - 1}")
-        if not self._evaluating:
-            self.points.start()
-        output = forward_one_chunk(stage, microbatch, args, kwargs, return_outputs)
-        passed = self.points.finish()
-        self._send_on(microbatch)
-        loss = None
-        if stage.is_last and target is not None:
-            loss = self._compute_loss(output, target, loss_kwargs)
-            self._internal_losses.append(loss.detach())
-            if return_outputs:
-                stage.output_chunks[-1] = detached(output)
-        if not self._evaluating:
-            self._keep(microbatch, passed, loss, target)
+        first = Cut() if self.replays is None else self.replays.first()
+        output = self._run(microbatch, batch, first, batch.return_outputs)
+        passed = first.finish()
+        if self.replays is not None and isinstance(first, Forgetting):
+            self.replays.ended(first)
+        loss = self._note_loss(output, batch, microbatch)
+        error = None if loss is None else self.sender.error(passed, loss)
+        self.meet(passed.points, error)
+        encoded = self.on_its_way(error, batch.target(microbatch))
+        if self.replays is not None and passed.output is not None:
+            if passed.output.requires_grad:
+                torch.autograd.backward([passed.output], [error])
+            passed, error = Pass(passed.points, None, None), None
+        self._held[microbatch] = Held(passed, first, error, encoded)
 
-    def _send_on(self, microbatch: int) -> None:
-        """Send a stage's output to the next stage; it must have ended at a point."""
-        stage = self._stage
-        outputs, _ = stage.fwd_cache[microbatch]
-        if not stage.is_last and any(isinstance(t, Tensor) and t.requires_grad for t in outputs):
-            raise PointError(
-                f"stage {stage.stage_index} does not end at a feedback point: its output depends on layers above its "
-                f"last one ({self.points.names[-1]!r}), which would need a gradient from stage "
-                f"{stage.stage_index + 1}. Split the model right after a feedback point, or make the stage's "
-                "last layer one."
-            )
-        operations = stage.get_fwd_send_ops(microbatch)
-        del stage.fwd_cache[microbatch]
-        self._sending = [(work, kept) for work, kept in self._sending if not all(w.is_completed() for w in work)]
-        if operations:
-            self._sending.append(([start(operation) for operation in operations], outputs))
-
-    def _keep(self, microbatch: int, passed: Pass, loss: Tensor | None, target: Any) -> None:
-        """Hold a microbatch until its W, and see that its error is on its way."""
-        error = None
-        if loss is not None:
-            error = self._error(passed, loss)
-        if self.agreed is None:
-            self.agreed = self._meet(passed, error)
-        agreed = self.agreed
-        encoded: Callable[[], Tensor] | Tensor
-        if self.local:
-            encoded = self._encode(torch.zeros(agreed.shape, dtype=agreed.dtype, device=self._stage.device), target)
-        elif error is None:
-            encoded = self.exchange.receive(agreed.shape, agreed.dtype)
-        else:
-            encoded = self.exchange.send(self._encode(self._rows(error), target))
-        self._held[microbatch] = Held(passed, error, encoded)
-
-    def _error(self, passed: Pass, loss: Tensor) -> Tensor:
-        """e at the output, in its shape. What lies above the output gets its gradients here."""
-        if passed.top is None:
-            raise PointError("the last stage ran without reaching the output that the error is taken at.")
-        (loss / self._n_microbatches if self.scale_grads else loss).backward()
-        if passed.top.grad is None:
-            raise PointError("the loss does not depend on the output that the error is taken at. Name another output.")
-        return passed.top.grad
-
-    def _rows(self, error: Tensor) -> Tensor:
-        """e as ``[B, c]``."""
-        found = error_of(self.batch_dims, [error])
-        return batch_first(error, found.dims[0]).reshape(found.samples, found.width)
-
-    def _encode(self, error: Tensor, target: Any) -> Tensor:
-        """What is projected, ``[B, c]``."""
-        rule: Any = self.rule
-        if self.feedback.check_finite:
-            error = checked(error, "of the pipeline", rule.name, not rule.carries_loss_scale)
-        if rule.needs_target:
-            check_target(target, *error.shape)
-        with torch.no_grad():
-            encoded = rule.encode(error, target).to(error.dtype)  # which the other stages expect
-        found: Tensor = encoded * (error.shape[0] * self._n_microbatches) if self.feedback.error_sum else encoded
-        return found
-
-    def _meet(self, passed: Pass, error: Tensor | None) -> Agreed:
-        """After the first forward pass of all: the sizes of the whole, and this stage's columns of the feedback."""
-        mixes = error is not None and self._n_microbatches > 1 and mixes_samples(self.rule, self._rows(error))
-        mine = describe(self._stage.submod, passed, self.batch_dims, error, mixes) | self.state_dict()
-        mine |= {"microbatches": self._n_microbatches, "overlap": self.overlap}
-        return agree(self.exchange.meet(mine), self._stage.stage_index, self.feedback, self._stage.device, self.rule)
-
-    def _weights(self, microbatch: int) -> None:
-        """W: the gradients of the stage's weights for a microbatch, when its error has come."""
-        held = self._held.pop(microbatch)
-        self._add_gradients(held, held.encoded if isinstance(held.encoded, Tensor) else held.encoded())
-
-    def _add_gradients(self, held: Held, encoded: Tensor) -> None:
+    def on_its_way(self, error: Tensor | None, target: Any) -> Callable[[], Tensor] | Tensor:
+        """The encoded error of a microbatch, or what waits for it."""
         agreed = self.agreed
         assert agreed is not None
-        how = self.feedback, agreed.columns, agreed.batch_dims
-        backward(held.passed, held.error, encoded, agreed.matrix, *how)
+        if self.local:
+            zeros = torch.zeros(agreed.shape, dtype=agreed.dtype, device=self._stage.device)
+            return self.sender.encoded(zeros, target)
+        if error is None:
+            return self.exchange.receive(agreed.shape, agreed.dtype)
+        return self.exchange.send(self.sender.encoded(self.sender.rows(error), target))
+
+    def meet(self, points: Sequence[Passed], error: Tensor | None) -> Agreed:
+        """After the first forward pass of all: the sizes of the whole, and this stage's columns of the feedback.
+
+        Args:
+            points: What passed this stage's points.
+            error: e at the output of the last stage, or anything of its shape and type; else None.
+        """
+        if self.agreed is not None:
+            return self.agreed
+        mixes = error is not None and self._n_microbatches > 1 and mixes_samples(self.rule, self.sender.rows(error))
+        mine = describe(self._stage.submod, points, self.batch_dims, error, mixes)
+        mine |= {"rule": spelled(self.rule), "feedback": spelled(self.feedback), "memory": self.memory}
+        mine |= {"microbatches": self._n_microbatches, "overlap": self.overlap, "steps": self.forwards}
+        stages = self.exchange.meet(mine)
+        agreed = agree(stages, self._stage.stage_index, self.feedback, self._stage.device, self.rule)
+        self.agreed = self._with_saved(agreed)
+        return self.agreed
+
+    def _weights(self, microbatch: int, probed: Answers) -> None:
+        """W: the gradients of the stage's weights for a microbatch, when its error has come."""
+        held = self._held.pop(microbatch)
+        self._add_gradients(held, held.encoded if isinstance(held.encoded, Tensor) else held.encoded(), probed)
+
+    def _add_gradients(self, held: Held, encoded: Tensor, probed: Answers) -> None:
+        agreed = self.agreed
+        assert agreed is not None
+        show = _unseen if agreed.learner is None else agreed.learner.seer(encoded, probed)
+        found = trained(held.passed.points, agreed.columns, encoded.shape[0])
+        fed = signals_for(found, encoded, agreed.matrix, agreed.columns)
+        if self.replays is not None and isinstance(held.first, Forgetting):
+            self.replays.run(held.first, found, fed, show)
+            return
+        for place, dims, slot in found:
+            value = held.passed.points[place].value
+            assert value is not None
+            show(slot.name, batch_first(value.detach(), dims).reshape(-1, slot.width))
+        backward(held.passed.points, found, fed, held.passed.output, held.error)
 
 
-def start(operation: Any) -> Any:
-    """Begin to send or to receive."""
-    peer = {"group_dst" if operation.op is torch.distributed.isend else "group_src": operation.group_peer}
-    return operation.op(operation.tensor, group=operation.group, tag=operation.tag, **peer)
-
-
-def forward_one_chunk(stage: Any, microbatch: int, args: Any, kwargs: Any, save: bool) -> Any:
-    """torch's, which hides what the module raised; ours is shown."""
-    try:
-        return stage.forward_one_chunk(microbatch, args, kwargs, save_forward_output=save)
-    except RuntimeError as error:
-        if isinstance(error.__cause__, DFAError):
-            raise error.__cause__ from None
-        raise
+def _unseen(name: str, rows: Tensor) -> None:
+    """What passed a point whose feedback does not learn."""
 
 
 def detached(output: Any) -> Any:

@@ -9,7 +9,7 @@ from torch.distributed.pipelining import PipelineStage
 
 from tests.processes import in_two_processes
 from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of
-from tinydfa import DFAError, attach
+from tinydfa import DFAError, NeverStored, attach
 from tinydfa.errors import PointError, ShapeError
 from tinydfa.pipelining import ScheduleDFA, StageLostError
 
@@ -33,13 +33,17 @@ def at_construction(rank, folder):
     module = stage_of(net(), 2, rank)
     points = points_of(module)
     for rule, message in (
-        ("dkp", "changes its feedback"),
         ("fa", "does not broadcast"),
         ("bp", "Schedule1F1B"),
         ("shallow", "does not broadcast"),
     ):
         with pytest.raises(DFAError, match=message):
             ScheduleDFA(stage(rank, module), 4, mean, rule=rule, points=points)
+    with pytest.raises(DFAError, match=r"fitted changes a feedback matrix, and .*NeverStored.* stands in its place"):
+        ScheduleDFA(stage(rank, module), 4, mean, rule="fitted", feedback=NeverStored(seed=2), points=points)
+    alone = distributed.new_subgroups(1)[0]
+    with pytest.raises(DFAError, match=r"has 1 of 2 processes: several pipelines side by side"):
+        ScheduleDFA(PipelineStage(net(), 0, 1, torch.device("cpu"), group=alone), 4, mean, rule="dkp", points=["1"])
     with pytest.raises(DFAError, match="n_microbatches is 0"):
         ScheduleDFA(stage(rank, module), 0, mean, points=points)
     with pytest.raises(DFAError, match="wrapped by DistributedDataParallel"):
@@ -92,6 +96,7 @@ def in_the_first_step(rank, folder):
         ({"seed": rank}, "stage 1 was made with feedback"),
         ({"rule": ("dfa", "sdfa")[rank]}, r"stage 1 was made with rule SignDFA\(\), and stage 0 with DFA\(\)"),
         ({"overlap": rank == 1}, "stage 1 was made with overlap True"),
+        ({"memory": ("replay", None)[rank]}, "stage 1 was made with memory None"),
         ({"rule": "tdfa"}, "one microbatch at a time. Give tdfa a threshold"),
     ):
         module = stage_of(net(), 2, rank)
