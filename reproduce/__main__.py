@@ -26,7 +26,7 @@ from harness.report import Section
 from harness.tables import RunContext, Table, aggregate
 from harness.tables.aggregate import lines_of
 from reproduce import blocks, execute, layout, readme, terminal
-from reproduce.page import write_report
+from reproduce.report.page import write_report
 from reproduce.small import small
 from reproduce.tasks import TASKS, discover, task_sections
 

@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from harness.methods import label
 from harness.tables import Table
 from harness.tables.aggregate import lines_of
-from reproduce import summary
+from reproduce.report import summary
 from reproduce.tasks import discover
 from tinydfa.rules import registered
 

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.methods import colour, known
 from harness.report import Figure, Section, figures, panels
 from harness.tables import Cell, Table, results
-from reproduce import dots, page, parts, summary
+from reproduce.report import dots, page, parts, summary
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -13,8 +13,8 @@ from harness.tables import Table
 from harness.tables.aggregate import lines_of, summarise, with_numbers
 from reproduce.layout import arranged, legend
 from reproduce.render import remarks
+from reproduce.report.summary import HEADLINE, compare, headline, same_places
 from reproduce.small import best_of, data_of, small, telling
-from reproduce.summary import HEADLINE, compare, headline, same_places
 
 Lines = Sequence[dict[str, Any]]
 
@@ -150,7 +150,7 @@ def _table(table: Table, lines: Lines) -> ReportTable:
 
 
 def _dots(table: Table, lines: Lines) -> Figure:
-    from reproduce.dots import dots_png
+    from reproduce.report.dots import dots_png
 
     caption = "Mean and one standard deviation over seeds."
     if table.is_compared:

@@ -14,8 +14,8 @@ from harness.files import write_whole
 from harness.methods import colour, explained, known, label
 from harness.report import Figure, Section
 from harness.tables import Table
-from reproduce.board import board
-from reproduce.parts import Part, overview, part, what_was_run
+from reproduce.report.board import board
+from reproduce.report.parts import Part, overview, part, what_was_run
 
 TASKS = {
     "graphs": "Citation graphs",
