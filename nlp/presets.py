@@ -190,15 +190,15 @@ SMALL_SIZES: dict[str, Any] = {
 # micro after all 1,000. The perplexity falls to the end, so that plateau would never
 # lower the rate: here the schedule is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
-    "bp": {"lr": 1.0, "warmup": 200},
-    "bp_beta2": {"lr": 1.0, "warmup": 200},
-    "macro": {"lr": 1.0, "warmup": 200},
+    "bp": {"lr": 0.5, "warmup": 200},
+    "bp_beta2": {"lr": 0.5, "warmup": 200},
+    "macro": {"lr": 0.25, "warmup": 200},
     "macro_adam": {"lr": 1e-3},
     "macro_beta2": {"lr": 1e-3},
     "macro_schedule": {"schedule": "onecycle", "lr": 2e-3},
-    "micro": {"lr": 1.0, "warmup": 200},
-    "micro_adam": {"lr": 5e-4},
-    "micro_beta2": {"lr": 5e-4},
+    "micro": {"lr": 0.25, "warmup": 200},
+    "micro_adam": {"lr": 1e-3},
+    "micro_beta2": {"lr": 1e-3},
     "micro_schedule": {"schedule": "onecycle", "lr": 2e-3},
     "shallow": {"schedule": "onecycle", "lr": 1e-2},
 }
