@@ -270,7 +270,7 @@ NERF_RATES = Table(
     run=or_diverged("nerf", run_rate),
     notes=(
         f"The same rates for every method, {', '.join(f'{rate:g}' for rate in RATES)}, seed 0, "
-        f"{TRIED_LENGTH['steps']} steps of the rows' 1,500. Where a method was run, its preset has the rate of the "
+        f"{TRIED_LENGTH['steps']} steps of the rows' 1,500. The preset of a method has the rate of the "
         "best mean over scenes; 4 layers have one for lego, fern and solids.",
         f"{TRIED_LENGTH['val_views']} validation views, which are neither trained on nor tested: lego's own, and of "
         "the other scenes training views that are held out.",

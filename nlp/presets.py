@@ -185,10 +185,9 @@ SMALL_SIZES: dict[str, Any] = {
     "steps": 1000,
     "validate_every": 200,
 }
-# By row; of noam the factor and the warm-up steps. With so few steps every row needs higher rates than published: of
-# several the one with the lowest validation perplexity, seed 0, after 300 steps, or for the schedules of macro and
-# micro after all 1,000. The perplexity falls to the end, so that plateau would never
-# lower the rate: here the schedule is one cycle.
+# By row; of noam the factor and the warm-up steps. With so few steps every row needs another rate than published: the
+# one of its grid with the lowest validation perplexity (tables `nlp-rates` and `nlp-ladder-rates`). The perplexity falls
+# to the end, so that plateau would never lower the rate: here the schedule is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
     "bp": {"lr": 0.5, "warmup": 200},
     "bp_beta2": {"lr": 0.5, "warmup": 200},
@@ -230,8 +229,7 @@ GAP: dict[str, Preset] = {
     "small_shallow_no_dropout": replace(SMALL["small_shallow"], dropout=0.0, lr=1e-2),
 }
 # One grid of learning rates, the same for backpropagation and for every other row, seed 0. One cycle needs all of its
-# steps (table `nlp-rates`, run for the rows of ours); other schedules are compared after 300 (`nlp-ladder-rates`, not
-# run: those rows have the rates told above).
+# steps (table `nlp-rates`); other schedules are compared after 300 (`nlp-ladder-rates`).
 ONE_CYCLE_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 1e-2)
 LADDER_RATES = {"noam": (0.25, 0.5, 1.0, 2.0, 4.0), "adam": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)}
 LADDER_STEPS = 300

@@ -241,7 +241,7 @@ NLP_RATES = Table(
     cells=_rate_cells(ONE_CYCLE_ROWS, lambda _, rate: f"{rate:g}"),
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
-    notes=("Every row at the same rates, seed 0, all 1,000 steps. Where a row was run, its preset has the best.",),
+    notes=("Every row at the same rates, seed 0, all 1,000 steps. Its preset has the best.",),
     in_quick=False,
     needs="docs, as Table 5",
     time="as a run of Table 5",
@@ -256,7 +256,7 @@ NLP_LADDER_RATES = Table(
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
     notes=(
-        "Every row at five rates, each twice the one before, seed 0. Where a row was run, its best is the rate of its "
+        "Every row at five rates, each twice the one before, seed 0. Its best is the rate of its "
         "preset.",
     ),
     in_quick=False,

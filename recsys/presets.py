@@ -60,8 +60,7 @@ SMALL_SIZES: dict[str, dict[str, Any]] = {
 }
 SMALL_LENGTH: dict[str, Any] = {"batch": 256, "max_epochs": 20, "linear_std": 0.01}
 # By data set and model, for bp, dfa and shallow: the rate with the best validation AUC, seed 0, of `RATES` on Adult and
-# MovieLens-100K, of `TEACHER_GRID` on 100,000 rows of the teacher's log (synthetic). See table `recsys-rates`. Where
-# not all rates of a row have been run, the rate is an earlier choice.
+# MovieLens-100K, of `TEACHER_GRID` on 100,000 rows of the teacher's log (synthetic). See table `recsys-rates`.
 LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "adult": {
         "fm": (3e-3,),
@@ -78,11 +77,11 @@ LEARNING_RATES: dict[str, dict[str, tuple[float, ...]]] = {
         "afn": (1e-2, 1e-2, 3e-3),
     },
     "synthetic": {
-        "fm": (3e-3,),
-        "deepfm": (3e-3, 3e-3, 3e-3),
-        "dcn": (1e-3, 1e-3, 3e-3),
-        "autoint": (3e-3, 1e-3, 3e-3),
-        "afn": (3e-3, 3e-3, 3e-3),
+        "fm": (1e-3,),
+        "deepfm": (1e-3, 1e-3, 1e-3),
+        "dcn": (1e-3, 3e-4, 3e-3),
+        "autoint": (1e-3, 1e-3, 3e-4),
+        "afn": (1e-3, 3e-3, 3e-4),
     },
 }
 # A million rows of the synthetic log. For FM and DeepFM by backpropagation, 1e-3 is better than 3e-3; the others take

@@ -267,7 +267,7 @@ RATES_TABLE = Table(
     run=run_rate,
     notes=(
         f"The same rates for every model and method, seed 0; of the teacher's log, {TRIED_ROWS:,} rows of it and fewer "
-        "rates. Where all rates of a model and a method were run, its preset has the best.",
+        "rates. The preset of a model and a method has the best.",
         "The presets of a million rows of the teacher's log are not in this grid: FM's and DeepFM's rate by "
         "backpropagation was the better of 0.001 and 0.003, and the others follow.",
     ),
