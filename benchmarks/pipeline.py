@@ -342,7 +342,7 @@ def report(
     times = {name: [turns[0].seconds for turns in rounds[name]] for name in NAMES}
     rows = [row(name, config, rounds[name], times, send, error) for name in NAMES]
     for name, line in zip(NAMES, rows, strict=True):
-        line["graphs, MiB a stage"] = " ".join(f"{size:.1f}" for size in graphs[name])
+        line["graphs, MiB a stage"] = " ".join(f"{size:.3g}" for size in graphs[name])
     stages = len(rounds["1f1b"][0])
     title = f"{stages} stages of {config.layers} x {config.width}, {config.microbatches} x {config.rows} samples"
     table = Table(*rows[0], title=title)

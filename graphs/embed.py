@@ -187,7 +187,7 @@ def draw(results: list[dict[str, Any]]) -> bytes:
 def span(values: np.ndarray) -> tuple[float, float]:
     """The part of an axis that is shown: what holds 99 % of the points, and a margin; a few far ones squeeze no map."""
     low, high = np.percentile(values, (0.5, 99.5))
-    margin = 0.08 * (high - low)
+    margin = 0.08 * (high - low) or 1.0  # a map that is one point has an axis, too
     return float(low - margin), float(high + margin)
 
 

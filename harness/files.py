@@ -121,13 +121,19 @@ def hold(path: Path, *, wait: bool, way_out: str = NEW_OUT) -> BaseFileLock | No
         filelock.Timeout: another process holds it and there was no waiting.
         UserError: it cannot be written.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
+    held: Timeout | None = None
     try:
         with writing(path, way_out):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire()
+            except Timeout as timeout:  # an OSError, and yet no failure to write
+                held = timeout
     except NotImplementedError:
         return None
+    if held is not None:
+        raise held
     return lock
