@@ -34,7 +34,7 @@ def test_it_measures_five_schedules_and_draws_them(tmp_path):
     assert list(rows) == ["BP, 1F1B", "BP, ZB-H1", "DFA, flush", "DFA, overlapped", "DFA, overlapped, replay"]
     assert rows["DFA, overlapped"]["counting units"] == 0.533  # 8 of 15
     held = {name: [float(size) for size in row["graphs, MiB a stage"].split()] for name, row in rows.items()}
-    assert all(2 * sum(held["DFA, overlapped, replay"]) < sum(held[name]) for name in held if "replay" not in name)
+    assert all(sum(held["DFA, overlapped, replay"]) < sum(held[name]) for name in held if "replay" not in name)
     assert all(row["ms a step"] > 0 and row["simulated ms"] > 0 for row in rows.values())
     assert (tmp_path / "lines.svg").stat().st_size > 1000
     assert json.loads((tmp_path / "found.json").read_text())["rows"] == found["schedules"]
