@@ -144,8 +144,9 @@ class Contestant:
         if self.name == "zb-h1":
             return ScheduleInterleavedZeroBubble([self.stage], number, F.cross_entropy)
         points = [name for name, part in self.module.named_children() if isinstance(part, nn.ReLU)]
-        overlap, memory = self.name != "dfa flush", "replay" if self.name == "dfa replay" else None
-        return ScheduleDFA(self.stage, number, F.cross_entropy, points=points, overlap=overlap, memory=memory)
+        options: dict[str, Any] = {"overlap": self.name != "dfa flush"}
+        options |= {"memory": "replay"} if self.name == "dfa replay" else {}
+        return ScheduleDFA(self.stage, number, F.cross_entropy, points=points, **options)
 
     def _watch(self) -> None:
         """Note when the stage computes."""

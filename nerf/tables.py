@@ -107,7 +107,8 @@ def _train(
     """
     if context.epochs is not None:
         raise UserError("--epochs has no meaning for a radiance field. Use nerf.train with --steps.")
-    preset, dataset = replace(cell.preset, **cell.length), {"dataset": dataset_of(scene), "scene": scene}
+    preset = replace(cell.preset, **cell.length)
+    dataset: dict[str, Any] = {"dataset": dataset_of(scene), "scene": scene}
     if context.scale == "quick":
         preset = replace(preset if small else small_preset(preset.method), **QUICK)
         dataset = {"dataset": "synthetic"}

@@ -110,7 +110,7 @@ class PipelinedTraining(Trainer):
 
     def _method_state(self) -> dict[str, Any]:
         """As that of the attachment of one process."""
-        found = {"forwards": 0, "learner": None}
+        found: dict[str, Any] = {"forwards": 0, "learner": None}
         if isinstance(self.pipeline, ScheduleDFA):
             found = {name: self.pipeline.state_dict()[name] for name in found}
             parts = self.group.gather(found["learner"] and renamed(found["learner"], self._point_names()))

@@ -185,8 +185,8 @@ SMALL_SIZES: dict[str, Any] = {
     "steps": 1000,
     "validate_every": 200,
 }
-# By row; of noam the factor and the warm-up steps. With so few steps every row needs another rate than published: the
-# one of its grid with the lowest validation perplexity (tables `nlp-rates` and `nlp-ladder-rates`). The perplexity falls
+# By row; of noam the factor and the warm-up steps. With so few steps every row needs another rate than published: that
+# of its grid with the lowest validation perplexity (tables `nlp-rates` and `nlp-ladder-rates`). The perplexity falls
 # to the end, so that plateau would never lower the rate: here the schedule is one cycle.
 SMALL_RATES: dict[str, dict[str, Any]] = {
     "bp": {"lr": 0.5, "warmup": 200},
@@ -275,4 +275,5 @@ def find_preset(name: str | None, granularity: str | None, method: str | None, d
     row = {"bp": "bp", "shallow": "shallow"}.get(method, f"{granularity}_schedule")
     preset = PUBLISHED[row] if dataset in PAPER_DATA else SMALL[f"small_{row}"]
     error_at = "logits" if rule_of(method).needs_target else preset.error_at
-    return replace(preset, method=method, granularity=granularity, error_at=error_at)
+    settings: dict[str, Any] = {"method": method, "granularity": granularity, "error_at": error_at}
+    return replace(preset, **settings)

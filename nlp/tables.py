@@ -255,10 +255,7 @@ NLP_LADDER_RATES = Table(
     cells=_rate_cells(LADDER_ROWS, _step_of_ladder),
     source="ours: how the rates of Table 5's small rows were chosen",
     run=_train,
-    notes=(
-        "Every row at five rates, each twice the one before, seed 0. Its best is the rate of its "
-        "preset.",
-    ),
+    notes=("Every row at five rates, each twice the one before, seed 0. Its best is the rate of its preset.",),
     in_quick=False,
     needs="docs, as Table 5",
     time="a third of a run of Table 5",

@@ -126,7 +126,7 @@ def distributed(device: str) -> str:
     """Two processes under `DistributedDataParallel` get the gradients of one; over gloo, or nccl on two GPUs."""
     backend = "nccl" if device == "cuda" and torch.cuda.device_count() > 1 else "gloo"
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (f"file://{folder}/meeting", backend), nprocs=2)  # type: ignore[no-untyped-call]
+        torch.multiprocessing.spawn(_rank, (f"file://{folder}/meeting", backend), nprocs=2)
     return f"two processes of DistributedDataParallel over {backend}"
 
 

@@ -32,7 +32,7 @@ def network_alignment(fields: Fields, rays: Rays, colours: Tensor) -> dict[str, 
         fine = (seen.colour - truth).square().mean()
         return fine if fields.fine is None else fine + (seen.coarse - truth).square().mean()
 
-    cosines = {}
+    cosines: dict[str, float] = {}
     for name, network in fields.networks().items():
         found, attachment = measure_alignment(network, loss), attachment_of(network)
         points = [] if attachment is None else attachment.points

@@ -72,23 +72,9 @@ def run(column: Column, method: str, rate: float, seed: int, context: RunContext
     else:
         options["dataset"] = column.dataset
 
-    config = configured(module, preset, seed=seed, data_dir=context.data_dir, device=context.device, **options)
+    config = module.Config(preset=preset, seed=seed, data_dir=context.data_dir, device=context.device, **options)
     found: dict[str, Any] = module.train(config)
     return found
-
-
-def configured(module: Any, preset: Any, **options: Any) -> Any:
-    """The arguments of a task's command, with a preset that has no name there."""
-    if not hasattr(module.Config, "resolve"):
-        return module.Config(preset=preset, **options)
-
-    class Settled(module.Config):  # type: ignore[misc,name-defined]
-        """Of a command that finds its preset by name."""
-
-        def resolve(self) -> Any:
-            return preset
-
-    return Settled(**options)
 
 
 def preset_of(column: Column, method: str, rate: float, context: RunContext) -> Any:

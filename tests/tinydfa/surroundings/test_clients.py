@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.cpu.amp.*:FutureWarning"
 
 @pytest.fixture
 def accelerator() -> Iterator[accelerate.Accelerator]:
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # that of a training run in this process
     yield accelerate.Accelerator(cpu=True, mixed_precision="bf16")
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 

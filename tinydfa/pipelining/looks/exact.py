@@ -94,7 +94,7 @@ class Exact:
         self.schedule = kind(self.stage, microbatches, self._loss, scale_grads=False)
         self.noted: list[Noted] = []
         self._forward = self.stage.forward_one_chunk
-        self.stage.forward_one_chunk = self._noted_forward  # type: ignore[method-assign]
+        self.stage.forward_one_chunk = self._noted_forward
 
     def run(self, batch: Batch) -> tuple[list[Noted], list[Tensor]]:
         """Add the exact gradients of a step to the weights; returns what the points noted, and the losses.
