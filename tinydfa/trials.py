@@ -7,6 +7,7 @@ A trial runs in a process of its own, since a broken compiler or a network that 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -133,13 +134,17 @@ def distributed(device: str) -> str:
 def _rank(rank: int, meeting: str, backend: str) -> None:
     """One of two processes: half the batch each."""
     torch.distributed.init_process_group(backend, init_method=meeting, rank=rank, world_size=2)
-    try:
-        model, x = model_and_batch(f"cuda:{rank}" if backend == "nccl" else "cpu")
-        expected = gradients(model, model, x)
-        replica = nn.parallel.DistributedDataParallel(model)
-        same(gradients(model, replica, x.chunk(2)[rank]), expected, 1e-4)
-    finally:
-        torch.distributed.destroy_process_group()
+    _half(rank, f"cuda:{rank}" if backend == "nccl" else "cpu")
+    gc.collect()  # a wrapped model is a cycle of references: one that outlives its group may wait for ever
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _half(rank: int, device: str) -> None:
+    model, x = model_and_batch(device)
+    expected = gradients(model, model, x)
+    replica = nn.parallel.DistributedDataParallel(model)
+    same(gradients(model, replica, x.chunk(2)[rank]), expected, 1e-4)
 
 
 TRIALS: dict[str, Callable[[str], str]] = {"compile": compiled, "bf16": bfloat16, "distributed": distributed}
