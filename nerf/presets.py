@@ -203,6 +203,9 @@ PRESETS |= {
     )
 }
 PRESETS["debug_dfa"] = debug_dfa
+# Feedback that learns: from backpropagation's signals in one pass of 50, or from forward passes with noise alone.
+PRESETS["small_fitted"] = replace(small_dfa, method="fitted(exact_every=50)")
+PRESETS["small_fdfa"] = replace(small_dfa, method="fdfa")
 # One grid of learning rates for every small preset, backpropagation's like the others', seed 0: the best is that of the
 # highest mean over scenes of the PSNR on validation views (table `nerf-rates`).
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -210,6 +213,8 @@ SMALL_RATES = {
     "small_bp": 1e-2,
     "small_dfa": 3e-3,
     "small_shallow": 3e-2,
+    "small_fitted": 3e-3,
+    "small_fdfa": 3e-3,
     "small_bp_2x128": 3e-3,
     "small_dfa_2x128": 1e-2,
 }

@@ -39,9 +39,10 @@ SETS = {  # family of presets, row of Table 1 and scenes, in the order of the pu
     "nerf_llff": ("real", "LLFF-Real", [scene for scene in published.BY_SCENE if scene in llff.NAMES]),
 }
 METHODS = ("bp", "dfa", "shallow")
+LEARNED = ("fitted", "fdfa")  # of the small table, beside those of the paper
 SMALL = {"solids": "generated solids", "lego": "lego", "fern": "fern"}  # scene: row
 TRIED_ON = {  # small presets without their method: the scenes that their rates are chosen on, and its methods
-    "": (("lego", "fern"), METHODS),
+    "": (("lego", "fern"), METHODS + LEARNED),
     "_2x128": (("solids",), ("bp", "dfa")),
 }
 CHECKPOINTS = {"lego": "synth_lego_dfa.ckpt", "fern": "real_fern_dfa.ckpt"}
@@ -223,14 +224,14 @@ NERF_SMALL = Table(
         Cell(
             row=row,
             column=column,
-            method=method,
+            method=str(PRESETS[f"small_{method}{size}"].method),
             key=f"small_{method}{size}",
             preset=PRESETS[f"small_{method}{size}"],
             dataset=scene,
             metric=metric,
         )
         for scene, row, size, methods in (
-            *((scene, row, "", METHODS) for scene, row in SMALL.items()),
+            *((scene, row, "", METHODS + LEARNED) for scene, row in SMALL.items()),
             ("solids", "generated solids, 2 layers", "_2x128", ("bp", "dfa")),
         )
         for method in methods
@@ -256,7 +257,7 @@ NERF_RATES = Table(
         Cell(
             row=f"{SMALL[scene]}, 2 layers" if size else SMALL[scene],
             column=f"{preset.lr:g}",
-            method=method,
+            method=str(PRESETS[f"small_{method}{size}"].method),
             key=tried,
             preset=preset,
             dataset=scene,

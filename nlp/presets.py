@@ -206,11 +206,15 @@ SMALL: dict[str, Preset] = {
 }
 # Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself at the last block. Each has the rate
 # of `ONE_CYCLE_RATES` with the lowest validation perplexity.
+FITTED = "fitted(exact_every=50)"  # two of a hundred passes are backpropagation's
 OURS_MACRO = replace(SMALL["small_macro_schedule"], last_block="error", lr=3e-3, dropout=0.0)
 OURS: dict[str, Preset] = {
     "small_bp_ours": replace(SMALL["small_bp_beta2"], schedule="onecycle", lr=3e-3, dropout=0.0),
     "small_ours": OURS_MACRO,
     "small_micro_ours": replace(OURS_MACRO, granularity="micro", lr=2e-3),
+    "small_fitted_ours": replace(OURS_MACRO, method=FITTED),
+    "small_fdfa_ours": replace(OURS_MACRO, method="fdfa"),
+    "small_micro_fitted_ours": replace(OURS_MACRO, granularity="micro", method=FITTED, lr=2e-3),
 }
 # Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {

@@ -34,6 +34,9 @@ ROWS = {  # preset: row
     "bp_ours": "backpropagation, ours",
     "ours": "macro, ours",
     "micro_ours": "micro, ours",
+    "fitted_ours": "macro, fitted, ours",
+    "fdfa_ours": "macro, FDFA, ours",
+    "micro_fitted_ours": "micro, fitted, ours",
 }
 SAMPLE = 80  # tokens of text that a run of seed 0 generates for the report
 QUICK: dict[str, Any] = {
@@ -205,7 +208,7 @@ ALIGNMENT = Table(
 
 ONE_CYCLE_ROWS = {
     f"small_{name}": ROWS[name]
-    for name in ("macro_schedule", "micro_schedule", "shallow", "bp_ours", "ours", "micro_ours")
+    for name in ("macro_schedule", "micro_schedule", "shallow", *(row for row in ROWS if row.endswith("ours")))
 } | {"small_shallow_no_dropout": GAP_ROWS["small_shallow_no_dropout"]}
 LADDER_ROWS = {f"small_{name}": row for name, row in ROWS.items() if PRESETS[f"small_{name}"].schedule in LADDER_RATES}
 

@@ -32,7 +32,7 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     assert len(set(places)) == len(places)
     for cell in table.cells:
         assert cell.preset == PRESETS.get(cell.key)  # of the released networks there is none
-        assert cell.preset is None or cell.preset.method is Method(cell.method)
+        assert cell.preset is None or cell.preset.method == cell.method
 
 
 def best_rates(lines):
@@ -208,7 +208,7 @@ def test_a_small_run_of_a_large_preset_has_the_small_settings_of_its_method(monk
     monkeypatch.setattr(tables.train, "train", lambda config: trained.append(config.preset) or {})
     cell = next(cell for cell in BY_NAME["figureA1"].cells if cell.method == "shallow")
     for method in ("shallow", "sdfa"):
-        own = replace(cell, preset=replace(cell.preset, method=Method(method)))
+        own = replace(cell, preset=replace(cell.preset, method=method))
         BY_NAME["figureA1"].run(own, 0, QUICK)
     shallow, sdfa = (replace(preset, precision="fp32") for preset in trained)
     assert shallow == replace(PRESETS["small_shallow"], **tables.QUICK)

@@ -24,7 +24,7 @@ def test_every_cell_has_a_place_of_its_own_and_a_preset_of_its_method(table):
     assert len(set(places)) == len(places)
     for cell in table.cells:
         assert cell.preset == PRESETS[cell.key]
-        assert cell.preset.method is Method(cell.method)
+        assert cell.preset.method == cell.method
 
 
 def test_published_numbers_are_those_of_the_paper_and_stand_beside_the_published_settings_alone():
