@@ -25,7 +25,10 @@ from tinydfa.rules import registered
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 FOLDERS = ("tinydfa", "graphs", "recsys", "nlp", "nerf", "vision", "benchmarks")
-PICTURES = {"results/benchmarks/memory.png": "measured/memory.png"}
+PICTURES = {
+    "results/benchmarks/memory.png": "measured/memory.png",
+    "results/benchmarks/pipeline_loss.png": "measured/pipeline_loss.png",
+}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 WHEN = {
     "bp": "As the measure of every other rule.",
