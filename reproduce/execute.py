@@ -23,7 +23,7 @@ from harness.tables.aggregate import RunKey, key_of, lines_of, wanted_runs
 
 DIED = "the process died: killed, out of memory, or crashed inside a library"
 # Where tables are that no task has.
-MODULES = {"scoreboard": "reproduce.scoreboard.tables", "advice": "reproduce.advice.tables"}
+MODULES = {name: f"reproduce.{name}.tables" for name in ("scoreboard", "advice", "learned")}
 
 
 @dataclass(frozen=True)

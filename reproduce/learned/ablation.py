@@ -1,0 +1,133 @@
+"""The options of `fitted`, one changed at a time, on columns of the scoreboard and at the rate that was best there.
+
+period    one exact pass in so many             ridge    of the solve
+memory    what is left of the moments           rows     most that an exact pass shows of a point
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.tables import Cell, RunContext, Table
+from harness.tables.aggregate import summarise
+from reproduce.render import NOTHING, remarks
+from reproduce.scoreboard.columns import COLUMNS, EXACT_EVERY, Column
+from reproduce.scoreboard.running import train
+from reproduce.scoreboard.summary import Score, share_of_way
+
+FOLDER = "learned"
+RATES = {"cora": 0.03, "fc-cifar": 0.000167, "lenet-cifar": 0.001}  # the best of `fitted` on the scoreboard
+USUAL = {"exact_every": EXACT_EVERY, "memory": 0.9, "ridge": 1e-3, "rows": 0}
+OPTIONS: Mapping[str, tuple[float, ...]] = {
+    "exact_every": (10, 20, 100, 200),
+    "memory": (0.0, 0.5, 0.99),
+    "ridge": (1e-5, 1e-1, 1.0),
+    "rows": (8, 32),
+}
+WAY = "Share of the way from shallow training (0 %) to backpropagation (100 %)"
+SAID = {
+    "exact_every": "one exact pass in {:g}",
+    "memory": "memory {:g}",
+    "ridge": "ridge {:g}",
+    "rows": "{:g} rows looked at",
+}
+
+
+def variants() -> dict[str, dict[str, float]]:
+    """The options of every row, by what the row is called."""
+    first = "as on the scoreboard: one exact pass in {exact_every}, memory {memory}, ridge {ridge}, all rows"
+    rows = {first.format_map(USUAL): dict(USUAL)}
+    for option, values in OPTIONS.items():
+        rows |= {SAID[option].format(value): USUAL | {option: value} for value in values}
+    return rows
+
+
+def rule(options: Mapping[str, float]) -> str:
+    """The rule with its options, as commands take it.
+
+    Example:
+        >>> rule({"exact_every": 10, "memory": 0.9})
+        'fitted(exact_every=10, memory=0.9)'
+    """
+    return f"fitted({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
+
+def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
+    """Train a column of the scoreboard by `fitted` with the cell's options."""
+    name, _, options = cell.key.partition("+")
+    return train(COLUMNS[name], options, RATES[name], seed, context)
+
+
+def markdown(table: Table, lines: Sequence[dict[str, Any]], ends: Mapping[str, tuple[Score, Score]]) -> str:
+    """The table with a row a setting and a column a model.
+
+    Args:
+        table: The ablation.
+        lines: Its runs.
+        ends: By column of the scoreboard what shallow training and backpropagation came to there.
+    """
+    columns = [COLUMNS[name] for name in RATES]
+    text = [f"**{table.title}**", "", f"{WAY} (in brackets the score, mean ± std over seeds).", ""]
+    text.append("| | " + " | ".join(map(head, columns)) + " |")
+    text.append("| --- |" + " ---: |" * len(columns))
+    cells = {(cell.row, cell.key.partition("+")[0]): cell for cell in table.cells}
+    for row in dict.fromkeys(cell.row for cell in table.cells):
+        shown = [number(column, cells[row, column.name], table, lines, ends) for column in columns]
+        text.append(f"| {row} | " + " | ".join(shown) + " |")
+    return "\n".join([*text, "", *(f"- {note}" for note in remarks(table, lines))]) + "\n"
+
+
+def head(column: Column) -> str:
+    """Model, data and unit."""
+    return f"{column.model}, {column.title}, {column.unit}"
+
+
+def number(
+    column: Column,
+    cell: Cell,
+    table: Table,
+    lines: Sequence[dict[str, Any]],
+    ends: Mapping[str, tuple[Score, Score]],
+) -> str:
+    """Share of the way, and the score."""
+    found = summarise(replace(table, scale=column.scale), cell, lines)
+    if found.mean is None:
+        return f"{NOTHING} ({found.failed} diverged)" if found.failed else NOTHING
+    spread = "" if found.std is None else f" ± {found.std:.{column.decimals}f}"
+    failed = f", {found.failed} diverged" if found.failed else ""
+    score = f"{found.mean:.{column.decimals}f}{spread}{failed}"
+    share = share_of_way(
+        Score(mean=found.mean / column.scale), *ends.get(column.name, (Score(), Score())), column.higher
+    )
+    return score if share is None else f"{100 * share:.0f} % ({score})"
+
+
+ABLATION = Table(
+    name="fitted-ablation",
+    title="The options of fitted, one changed at a time",
+    task=FOLDER,
+    unit="score",
+    cells=tuple(
+        Cell(
+            row=row,
+            column=name,
+            method="fitted",
+            key=f"{name}+{rule(options)}",
+            dataset=COLUMNS[name].dataset,
+            metric=COLUMNS[name].metric,
+        )
+        for row, options in variants().items()
+        for name in RATES
+    ),
+    source="ours: no paper has such a table",
+    run=run,
+    notes=(
+        "Models, data, lengths and ends of the way are the scoreboard's; every row has the rate that was best for "
+        "fitted there. Images come in batches of 100 and 64 rows, a graph as 2,708.",
+    ),
+    in_quick=False,
+    needs="Cora, CIFAR-10",
+    time="3 to 20 s a run (1 core)",
+)

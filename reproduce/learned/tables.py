@@ -1,0 +1,9 @@
+"""The tables of this folder, where `reproduce.execute` finds them."""
+
+from __future__ import annotations
+
+from harness.tables import Table
+from reproduce.learned.ablation import ABLATION
+from reproduce.learned.alignment import ALIGNMENT
+
+TABLES: tuple[Table, ...] = (ABLATION, ALIGNMENT)

@@ -1,0 +1,64 @@
+"""The runs behind docs/learned-feedback.md: settings that differ in one option, and curves of alignment."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import UserError
+from harness.methods import rule_of
+from harness.tables import RunContext
+from reproduce.learned import ablation, alignment
+from reproduce.learned.__main__ import Config, main
+from reproduce.scoreboard.columns import COLUMNS
+from reproduce.scoreboard.summary import Score
+
+
+def line(cell, seed, value):
+    about = {"preset": cell.key, "dataset": cell.dataset, "method": cell.method, "seed": seed, "scale": "paper"}
+    return about | {"row": cell.row, "result": {"metrics": {cell.metric: value}, "seconds": 1.0}}
+
+
+def test_every_row_differs_from_the_first_in_one_option():
+    first, *others = ablation.variants().values()
+    assert rule_of(COLUMNS["cora"].rule("fitted")).options | {"rows": 0} == rule_of(ablation.rule(first)).options
+    for options in others:
+        assert sum(options[name] != first[name] for name in first) == 1
+
+
+def test_a_cell_says_how_much_of_the_way_a_setting_goes():
+    cells = [cell for cell in ablation.ABLATION.cells if cell.column == "cora"]
+    lines = [line(cells[0], 0, 0.7), line(cells[0], 1, 0.8), line(cells[1], 0, None)]
+    text = ablation.markdown(ablation.ABLATION, lines, {"cora": (Score(mean=0.5, std=0.01), Score(mean=0.9, std=0.01))})
+    assert "all rows | 62 % (75.0 ± 7.1) | – | – |" in text
+    assert "one exact pass in 10 | – (1 diverged) |" in text
+
+
+def test_alignment_is_kept_for_every_point_and_drawn(monkeypatch):
+    monkeypatch.setattr(alignment, "COLUMN", replace(alignment.COLUMN, dataset="synthetic"))
+    cell = alignment.ALIGNMENT.cells[1]
+    result = alignment.run(cell, 0, RunContext(scale="quick"))
+    curves = result["curves"]
+    assert curves["alignment_step"] == [2, 4, 6, 8, 10]
+    points = [name for name in curves if name.startswith("alignment ")]
+    assert len(points) == 2
+    assert all(len(curves[name]) == 5 and all(-1 <= value <= 1 for value in curves[name]) for name in points)
+    mean = sum(sum(curves[name]) for name in points) / 10
+    assert result["metrics"]["alignment"] == pytest.approx(mean, abs=1e-3)
+    drawn = alignment.picture([line(cell, 0, 0.5) | {"result": result}])
+    assert drawn.startswith(b"\x89PNG")
+
+
+def test_the_command_runs_what_is_missing_and_writes_it(tmp_path, capsys):
+    config = Config(tables=("fitted-alignment",), scale="quick", seeds=1, jobs=1, out=tmp_path)
+    main(config)
+    text = (tmp_path / "learned" / "fitted-alignment.md").read_text()
+    assert "| fixed and random | DFA |" in text
+    assert (tmp_path / "learned" / "fitted-alignment.png").exists()
+    before = (tmp_path / "learned" / "fitted-alignment.jsonl").read_bytes()
+    main(config)
+    assert (tmp_path / "learned" / "fitted-alignment.jsonl").read_bytes() == before
+
+
+def test_a_table_that_is_not_there_is_answered_with_those_there_are():
+    with pytest.raises(UserError, match="fitted-ablation"):
+        main(Config(tables=("ablation",)))
