@@ -82,6 +82,44 @@ def check_compile(method: str) -> None:
         )
 
 
+def check_shares(method: str, processes: int) -> None:
+    """Refuse a rule that trains otherwise where each of several processes shows it its own share of a batch.
+
+    Raises:
+        UserError: what the rule makes of a sample's error depends on the other samples, or what it learns on a factor
+            on the loss that it does not carry.
+    """
+    if processes == 1:
+        return
+    rule = rule_of(method)
+    if _looks_at_others(rule):
+        raise UserError(
+            f"--method {method} makes something else of a sample's error when other samples stand beside it, and "
+            f"{processes} processes have a share of the batch each. Give tdfa a threshold, as in "
+            "--method 'tdfa(threshold=0.001)', or start it without accelerate or torchrun."
+        )
+    if rule.feels_loss_scale and not rule.carries_loss_scale:
+        raise UserError(
+            f"--method {method} learns from the error and encodes it otherwise under another factor on the loss, so "
+            f"that {processes} processes would not learn what one does. Start it without accelerate or torchrun."
+        )
+
+
+def _looks_at_others(rule: Rule) -> bool:
+    """Whether a rule's encoding of one sample depends on the others; tried on errors drawn for it."""
+    import torch
+
+    from tinydfa.pipelining.checks import mixes_samples
+
+    if not rule.broadcasts:
+        return False
+    error = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    try:
+        return mixes_samples(rule, error)
+    except RuntimeError:  # made for errors of one width, which is not this one
+        return False
+
+
 def explained() -> list[tuple[str, str]]:
     """The label and the sentence of every rule of the library that has one, for readers of a report."""
     from tinydfa.rules import registered

@@ -19,9 +19,11 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from torch.nn.parallel import DistributedDataParallel
+
+    from tinydfa import Attachment
 
 T = TypeVar("T")
+RANK_SEEDS = 1_000_003  # between the seeds of two processes
 
 
 @dataclass(frozen=True)
@@ -118,20 +120,55 @@ def current() -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size())
 
 
-def averaging(model: "nn.Module", device: "torch.device", *, some_untouched: bool) -> "DistributedDataParallel":
-    """`model` as one of several processes trains it: gradients are averaged over all of them.
+def train_together(
+    model: "nn.Module", attachment: "Attachment", device: "torch.device", *, some_untouched: bool | None = None
+) -> "nn.Module":
+    """`model` as this process trains it: itself, or, as one of several, with gradients averaged over all of them.
+
+    A step of all is that of one process with the whole batch, if each multiplies its loss by the number of processes:
+    the sum over its own rows, times `Processes.size`, divided by the rows of the whole batch.
+
+    Each process has its own dropout (`draw_apart`).
 
     Args:
         model: The model, on `device`; its buffers are the same in all processes, or said to each other by themselves.
+        attachment: What is attached to it.
         device: Where it trains.
-        some_untouched: Some parameters get no gradient, so that these have to be looked for in every step.
+        some_untouched: Some parameters get no gradient, so that these have to be looked for in every step; None: as
+            the rule says.
     """
+    group = current()
+    if group.size == 1:
+        return model
     from torch.nn.parallel import DistributedDataParallel
 
+    tell_scale(attachment)
+    draw_apart()
+    untouched = not attachment.rule.reaches_all if some_untouched is None else some_untouched
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(
-        model, device_ids=devices, forward_sync_buffers=False, find_unused_parameters=some_untouched
+        model, device_ids=devices, forward_sync_buffers=False, find_unused_parameters=untouched
     )
+
+
+def draw_apart() -> None:
+    """From here on every process but the first draws other random numbers, such as dropout's, by a seed of its own."""
+    if (rank := current().rank) > 0:
+        import torch
+
+        from harness.seeds import seed_everything
+
+        seed_everything(torch.initial_seed() + RANK_SEEDS * rank)
+
+
+def tell_scale(attachment: "Attachment") -> None:
+    """Tell a rule that does not carry a factor on the loss, such as sdfa, that losses are times `Processes.size`.
+
+    Any other rule carries it to the hidden layers itself, and what it learns is averaged over processes as it is.
+    """
+    size = current().size
+    if size > 1 and not attachment.rule.carries_loss_scale:
+        attachment.loss_scale = size
 
 
 def started() -> int:

@@ -17,6 +17,7 @@ import torch
 from harness import processes
 from harness.device import pick_device
 from harness.errors import UserError
+from harness.methods import check_shares
 from harness.precision import check_precision
 from harness.processes import Processes
 from harness.run import NullRun, Run
@@ -89,10 +90,12 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
 
 def attach_all(fields: Fields, method: str, seed: int, memory: str | int | None = None) -> dict[str, Attachment]:
     """Make both networks learn by `method`, each with feedback of its own."""
-    return {
-        f"attachment of {name}": attach(network, method, feedback=Feedback(seed=2 * seed + number), memory=memory)
-        for number, (name, network) in enumerate(fields.networks().items())
-    }
+    found = {}
+    for number, (name, network) in enumerate(fields.networks().items()):
+        attachment = attach(network, method, feedback=Feedback(seed=2 * seed + number), memory=memory)
+        processes.tell_scale(attachment)
+        found[f"attachment of {name}"] = attachment
+    return found
 
 
 def skip_empty(fields: Fields, scene: Scene, preset: Preset) -> dict[str, OccupancyGrid]:
@@ -134,6 +137,7 @@ def load(config: Config) -> Scene:
     check_launch("nerf", preset.precision, config.compile)
     check_precision(preset.precision, device)
     check_share(preset.rays, config.chunk_on(device), group)
+    check_shares(preset.method, group.size)
     options = preset.reading() | {"val_views": preset.val_views}
     scene = group.once(lambda: load_scene(config.dataset, config.scene, config.data_dir, **options))
     check_views(config, scene)

@@ -19,7 +19,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
 from harness.methods import rule_of
 from harness.precision import at_least_float32
-from harness.processes import ALONE
+from harness.processes import ALONE, draw_apart
 from nlp.config import Config
 from nlp.model.transformer import LanguageModel, cross_entropy
 from nlp.text.streams import Chunk
@@ -76,6 +76,7 @@ class PipelinedTraining(Trainer):
         self.pipeline = self._schedule(config)
         self.overlap = config.overlap
         self._nothing = torch.zeros((), device=self.device)  # the loss that a stage below the last knows
+        draw_apart()
 
     def _schedule(self, config: Config) -> Any:
         if self.preset.method == Method.BP:

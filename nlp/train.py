@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import processes
 from harness.device import pick_device
+from harness.methods import check_shares
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss
 from harness.run.launch import check_launch
@@ -147,6 +148,8 @@ def load(config: Config) -> Corpus:
     preset, group = config.preset, processes.current()
     check_launch("nlp", config.precision, config.compile)
     check_precision(config.precision, pick_device(config.device))
+    if config.pipeline is None:
+        check_shares(preset.method, group.size)
     corpus = load_corpus(
         config.dataset,
         config.data_dir,

@@ -71,17 +71,12 @@ class Trainer:
         self.best, self.progress = BestWeights(preset.patience), Progress()
         self._summed = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         self._since = perf_counter()
-        if self.group.rank > 0:
-            seed_everything(config.seed + 1_000_003 * self.group.rank)  # own dropout; weights are the first's
 
     def _attach(self, config: Config) -> None:
         """Make the model train by the method, over all processes."""
         feedback, keeps = replace(self.preset.feedback, seed=config.seed), config.keeps(self.preset.method)
         self.attachment = attach(self.model, self.preset.method, feedback=feedback, memory=keeps)
-        self.net: Any = self.model
-        if self.group.size > 1:
-            untouched = not self.attachment.rule.reaches_all
-            self.net = processes.averaging(self.model, self.device, some_untouched=untouched)
+        self.net: Any = processes.train_together(self.model, self.attachment, self.device)
         if config.compile:
             self.net = torch.compile(self.net)
 

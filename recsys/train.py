@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from harness.device import pick_device
+from harness.methods import check_shares
 from harness.precision import check_precision
 from harness.processes import current
 from harness.run import NullRun, Run, check_loss
@@ -116,6 +117,7 @@ def load(config: Config) -> ClickData:
     """
     check_launch("recsys", config.precision, config.compile)
     check_share(config.preset.batch, current().size)
+    check_shares(config.preset.method, current().size)
     check_precision(config.precision, pick_device(config.device))
     data = load_once(config, config.data_dir)
     if current().is_main and (hint := small_log_hint(config, len(data.train))):

@@ -72,16 +72,13 @@ class Training:
         self.attachment = attach(self.model, preset.method, seed=seed)
         if rule_of(preset.method).cuts and preset.embedding_feedback == "off":
             withhold_feedback(self.model)
-        self.net = self.model
-        if self.group.size > 1:
-            self.net = processes.averaging(self.model, device, some_untouched=has_untouched(preset))
+        untouched = has_untouched(preset)
+        self.net = processes.train_together(self.model, self.attachment, device, some_untouched=untouched)
         if compile:
             check_compile(preset.method)
             self.net = torch.compile(self.net)  # type: ignore[assignment]
         self.optimizers = make_optimizers(self.model, preset.lr)
         self.best, self.progress = BestWeights(preset.patience, mode="max"), Progress()
-        if self.group.rank > 0:  # dropout of its own; the weights are those of the first process
-            seed_everything(seed + 1_000_003 * self.group.rank)
 
     @property
     def finished(self) -> bool:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
+
+from tests.float64 import float64
+from tinydfa.rules import registered
+
+# Every rule of the library that broadcasts. Those that probe the model draw other noise on every process, as dropout
+# does, so that two processes are not to be one.
+MADE = {name: kind() for name, kind in registered().items()}
+RULES = [name for name, rule in MADE.items() if rule.broadcasts and not getattr(rule, "probe_every", 0)]
+RULES[RULES.index("tdfa")] = "tdfa(threshold=0.0001)"  # its own is the mean over the batch
+RULES += ["calibrated(rule='sdfa',exact_every=3)"]
 
 
 def in_two_processes(work: Callable[..., None], folder: Path, *args: Any) -> None:
@@ -26,6 +37,20 @@ def in_two_processes(work: Callable[..., None], folder: Path, *args: Any) -> Non
 def in_processes(number: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
     """As `in_two_processes`, for any number of ranks."""
     torch.multiprocessing.spawn(_rank, (number, work, folder, *args), nprocs=number)
+
+
+def curves_of_two(curves: Callable[[str], dict[str, Any]], names: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What ``curves(name)`` returns in the first of two processes, in float64, for every name."""
+    in_two_processes(_write_curves, folder, curves, names)
+    found: dict[str, Any] = json.loads((folder / "curves.json").read_text())
+    return found
+
+
+def _write_curves(rank: int, folder: Path, curves: Callable[[str], dict[str, Any]], names: Sequence[str]) -> None:
+    with float64():
+        found = {name: curves(name) for name in names}
+    if rank == 0:
+        (folder / "curves.json").write_text(json.dumps(found))
 
 
 def _rank(rank: int, number: int, work: Callable[..., None], folder: Path, *args: Any) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from harness import processes
 from harness.errors import UserError
+from harness.methods import check_shares
 from harness.precision import autocast, products
 from harness.run import Run
 from tinydfa import Attachment, Feedback, measure_alignment
@@ -30,7 +31,6 @@ from vision.preset import Preset
 EVALUATION_BATCH = 1000
 Measure = Callable[[], dict[str, float]]  # the alignment by feedback point
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-RANK_SEEDS = 1_000_003  # between the seeds of two processes
 
 
 def fit(
@@ -65,7 +65,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(preset.milestones))
     if preset.milestones:
         state["scheduler"] = scheduler
-    net = over_processes(model, attachment)
+    net = processes.train_together(model, attachment, data.train.x.device)
     done = run.resume(state)
     for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
         if history.has_settled(preset.tolerance):
@@ -178,18 +178,6 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
     return {name: found[name].mean for name in attachment.points if name in found}
 
 
-def over_processes(model: nn.Module, attachment: Attachment) -> nn.Module:
-    """`model` as this process trains it: itself, or with gradients averaged over all processes."""
-    group = processes.current()
-    if group.size == 1:
-        return model
-    attachment.loss_scale = group.size  # the factor of `scale_of`, which rules such as sdfa would not carry on
-    if group.rank > 0:
-        torch.manual_seed(torch.initial_seed() + RANK_SEEDS * group.rank)  # dropout of its own; weights are the first's
-    device = next(model.parameters()).device
-    return processes.averaging(model, device, some_untouched=not attachment.rule.reaches_all)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SummedFeedback(Feedback):
     """The feedback of an error that is summed over a whole batch, of which this process has only a share.
@@ -226,6 +214,7 @@ def check_processes(preset: Preset, model: nn.Module, number: int) -> None:
     """Raise `UserError` for what `number` processes cannot train as one would."""
     if number == 1:
         return
+    check_shares(preset.method, number)
     if preset.batch < number:
         raise UserError(f"--batch {preset.batch}: {number} processes share its samples. Give at least {number}.")
     if any(isinstance(module, BATCH_NORMS) for module in model.modules()):

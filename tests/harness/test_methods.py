@@ -109,3 +109,37 @@ def test_a_rule_that_looks_is_not_compiled_and_the_command_says_so_first(method)
         with pytest.raises(UserError, match=refusal):
             make(task, method=method, compile=True)
     methods.check_compile("dkp")
+
+
+OWN = """
+import tinydfa
+
+class Centred(tinydfa.Broadcast):
+    def encode(self, error, target):
+        return error - error.mean(0)
+
+class Clipped(tinydfa.Broadcast):
+    def encode(self, error, target):
+        return error.clamp(-0.1, 0.1)
+
+class Seven(tinydfa.Broadcast):
+    def encode(self, error, target):
+        return error * error.new_ones(7)
+
+class Signs(tinydfa.rules.DKP):
+    def encode(self, error, target):
+        return error.sign()
+"""
+
+
+def test_a_rule_that_looks_at_the_whole_batch_is_refused_on_several_processes(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    own = {name: f"{tmp_path}/own.py:{name}" for name in ("Centred", "Clipped", "Seven", "Signs")}
+    for method in (own["Centred"], "tdfa", "calibrated(rule='tdfa')"):
+        methods.check_shares(method, 1)
+        with pytest.raises(UserError, match="2 processes have a share of the batch each"):
+            methods.check_shares(method, 2)
+    with pytest.raises(UserError, match="2 processes would not learn what one does"):
+        methods.check_shares(own["Signs"], 2)
+    for method in (own["Clipped"], own["Seven"], "dfa", "drtp", "tdfa(threshold=0.1)", "usf", "bp"):
+        methods.check_shares(method, 2)

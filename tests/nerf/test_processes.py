@@ -16,11 +16,34 @@ from nerf.config import Config
 from nerf.step import check_share
 from nerf.train import train
 from tests.float64 import float64
+from tests.processes import RULES, curves_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ["--preset", "debug_dfa", "--size", "10", "--width", "16", "--samples-coarse", "4", "--samples-fine", "4"]
 OPTIONS += ["--rays", "15", "--chunk", "6", "--steps", "6", "--log-every", "2", "--checkpoint-every", "4"]
 OPTIONS += ["--val-views", "1", "--skip-empty", "--device", "cpu"]
+
+
+SMALL = ["--size", "10", "--depth", "2", "--width", "16", "--samples-coarse", "4", "--samples-fine", "4"]
+SMALL += ["--rays", "15", "--chunk", "6", "--steps", "4", "--log-every", "2", "--test-views", "1", "--device", "cpu"]
+HERE = [rule for rule in RULES if rule != "drtp"]  # a point in space has no class
+
+
+def curves(rule):
+    return train(parse(Config, [*SMALL, "--method", rule]))["curves"]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return curves_of_two(curves, HERE, tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.parametrize("rule", HERE)
+def test_two_processes_train_by_every_rule_as_one_does(rule, two):
+    with float64():
+        one = curves(rule)
+    for name in ("train_psnr", "train_coarse_psnr", "test_psnr"):
+        assert two[rule][name] == pytest.approx(one[name], rel=1e-9), name
 
 
 def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):

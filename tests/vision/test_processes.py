@@ -12,7 +12,7 @@ import torch
 from harness.errors import UserError
 from harness.options import make
 from tests.float64 import float64
-from tests.processes import in_two_processes
+from tests.processes import RULES, in_two_processes
 from vision import train, training
 from vision.models.build import build_model
 from vision.train import Config
@@ -27,7 +27,7 @@ CASES = {
     "a loss that is summed": {"preset": "iacolippo_bp"},
     "layer by layer": {"method": "usf"},
     "the top alone": {"method": "shallow"},
-}
+} | {rule: {"method": rule} for rule in RULES if rule not in ("dfa", "sdfa", "drtp")}
 
 
 def curves(options):
@@ -81,6 +81,7 @@ def test_a_command_that_accelerate_starts_trains_in_all_processes(tmp_path):
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
+        ("drtp_mnist_fc1-500_dfa", {"method": "tdfa"}, "--method tdfa makes something else.*2 processes.*threshold"),
         ("drtp_mnist_fc1-500_dfa", {"batch": 1}, "--batch 1: 2 processes share its samples. Give at least 2"),
         ("principled_fc_batch-norm_dfa", {}, "batch normalisation, whose statistics"),
         ("biotorch_resnet20_dfa", {}, "batch normalisation, whose statistics"),
