@@ -214,7 +214,7 @@ SMALL_RATES = {
     "small_dfa": 3e-3,
     "small_shallow": 3e-2,
     "small_fitted": 3e-3,
-    "small_fdfa": 3e-3,
+    "small_fdfa": 1e-2,
     "small_bp_2x128": 3e-3,
     "small_dfa_2x128": 1e-2,
 }

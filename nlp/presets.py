@@ -214,7 +214,7 @@ OURS: dict[str, Preset] = {
     "small_micro_ours": replace(OURS_MACRO, granularity="micro", lr=2e-3),
     "small_fitted_ours": replace(OURS_MACRO, method=FITTED),
     "small_fdfa_ours": replace(OURS_MACRO, method="fdfa"),
-    "small_micro_fitted_ours": replace(OURS_MACRO, granularity="micro", method=FITTED, lr=2e-3),
+    "small_micro_fitted_ours": replace(OURS_MACRO, granularity="micro", method=FITTED),
 }
 # Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
