@@ -1,12 +1,14 @@
-"""Reproduce published tables: run what is missing, show paper beside ours, write the report.
+"""Reproduce published tables: run them, show your runs beside ours and the paper, write the report.
 
     python -m reproduce --list
+    python -m reproduce table3 --show
     python -m reproduce table3 --seeds 10 --datasets cora citeseer
     python -m reproduce --all --scale quick --out results/quick
     python -m reproduce scoreboard --methods bp shallow dfa fitted --tasks graphs docs-macro --seeds 3
     python -m reproduce --readme
 
-Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give an interrupted command again.
+Runs that are done are kept in <out>/<task>/<table>.jsonl and not repeated: give an interrupted command again. Ours are
+in results/, and --out results adds to them.
 """
 
 import sys
@@ -24,13 +26,13 @@ from harness.errors import UserError, writing
 from harness.files import write_whole
 from harness.report import Section
 from harness.tables import RunContext, Table, aggregate
-from harness.tables.aggregate import lines_of
-from reproduce import blocks, execute, layout, readme, terminal
+from reproduce import blocks, execute, layout, progress, readme, terminal
 from reproduce.report.page import write_report
+from reproduce.report.parts import your_parts
+from reproduce.runs import OUT, ROOT, Runs, is_ours, results
 from reproduce.small import small
 from reproduce.tasks import TASKS, discover, task_sections
 
-ROOT = Path(__file__).resolve().parent.parent
 READMES = (
     "README.md",
     "tinydfa/README.md",
@@ -49,14 +51,16 @@ LEAD = (
 
 @dataclass(frozen=True)
 class Config:
-    """Run published tables, compare them with the papers, write a report. Finished runs are kept and not repeated."""
+    """Run published tables, show your runs beside ours and the paper, write a report. What is done is not repeated."""
 
     tables: tyro.conf.Positional[tuple[str, ...]] = ()
     """Tables to run; --list names them. Or scoreboard: every rule on one model of every task, tuned by one grid."""
     all: bool = False
     """Every table of every task."""
     list: bool = False
-    """Name the tables and figures: source, command, what they need, how long they take, how much is in --out."""
+    """Name the tables and figures: source, command, what they need, how long they take, how much of them is there."""
+    show: bool = False
+    """Only print the tables, with the runs that are there: run nothing, write nothing."""
     seeds: int | None = None
     """Runs per cell, with seeds 0, 1, ...; 10 at the published scale, 2 at the quick one."""
     datasets: tuple[str, ...] = ()
@@ -71,12 +75,14 @@ class Config:
     """Epochs of every run, in place of the table's own length; such runs are kept apart from the others."""
     jobs: int | None = None
     """Worker processes of one thread each; as many as there are cores if left out."""
+    verbose: bool = False
+    """A line for every run."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     data_dir: Path | None = None
     """Where data lies; only read. Default: $DFA_DATA, else the cache folder."""
-    out: Path = Path("results")
-    """Folder for runs, Markdown tables and report.html."""
+    out: Path = OUT
+    """Folder for your runs, Markdown tables and report.html. With results they are added to ours."""
     readme: bool = False
     """Rewrite the result tables in the README files from results/."""
     check_readme: Annotated[bool, tyro.conf.arg(name="check-readme")] = False
@@ -96,7 +102,8 @@ def main(config: Config) -> None:
         refresh_readmes(tables, config)
     else:
         tables = {name: aggregate.with_methods(table, config.methods) for name, table in tables.items()}
-        reproduce(choose(tables, config), tables, config)
+        chosen = choose(tables, config)
+        show(chosen, config) if config.show else reproduce(chosen, tables, config)
 
 
 def run_scoreboard(config: Config) -> None:
@@ -123,6 +130,8 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
     for option, value in (("--seeds", config.seeds), ("--jobs", config.jobs), ("--epochs", config.epochs)):
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: must be at least 1.")
+        if value is not None and config.show and option != "--epochs":
+            raise UserError(f"{option} has no meaning with --show, which runs nothing. Drop one.")
     chosen = [tables[name] for name in (tables if config.all else dict.fromkeys(config.tables))]
     if config.scale == "quick":
         if config.datasets:
@@ -135,20 +144,40 @@ def choose(tables: dict[str, Table], config: Config) -> list[Table]:
     return [part for part in parts if part.cells]
 
 
+def context_of(config: Config) -> RunContext:
+    """What all runs of the command have in common."""
+    return RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device, epochs=config.epochs)
+
+
+def show(chosen: list[Table], config: Config) -> None:
+    """Print tables with the runs there are."""
+    for table in chosen:
+        terminal.show_table(at_length(table, config), *Runs.of(table, config.out, context_of(config).label))
+
+
+def at_length(table: Table, config: Config) -> Table:
+    """The table, which says nothing of lengths if the command has one of its own."""
+    return table if config.epochs is None else aggregate.at_own_length(table)
+
+
 def reproduce(chosen: list[Table], tables: dict[str, Table], config: Config) -> None:
-    """Run what is missing, then show and write everything; status 1 if a run failed, 2 if the user can mend that."""
+    """Run what is missing, show and write everything; status 1 if a run failed, 2 if the user can mend that."""
     check_places(config)
-    context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device, epochs=config.epochs)
+    context = context_of(config)
     seeds = config.seeds or SEEDS[config.scale]
     jobs = [job for table in chosen for job in execute.pending(table, seeds, config.out, context)]
-    failures = terminal.run_jobs(jobs, {table.name: table for table in chosen}, config.out, config.jobs)
-    for table in chosen:
-        lines = lines_of(table, config.out, context.label)
-        terminal.show_table(table if config.epochs is None else aggregate.at_own_length(table), lines)
+    if not jobs:
+        print(f"Every run is in {config.out} already; delete it to run them again.", file=sys.stderr)
+
+    def done(table: Table) -> None:
+        show([table], config)
         if config.epochs is None:
             write_markdown(tables[table.name], config)
-    complaints = terminal.explain(failures)
-    path, troubles = make_report(tables, [table.name for table in chosen], config, context)
+
+    by_name = {table.name: table for table in chosen}
+    failures = progress.run_jobs(jobs, by_name, config.out, config.jobs, verbose=config.verbose, done=done)
+    complaints = progress.explain(failures)
+    path, troubles = make_report(tables, chosen, config, context)
     for line in complaints + troubles:
         print(line, file=sys.stderr)
     if config.all and config.scale == "quick":
@@ -176,37 +205,44 @@ def check_places(config: Config) -> None:
 
 
 def make_report(
-    tables: dict[str, Table], chosen: Sequence[str], config: Config, context: RunContext
+    tables: dict[str, Table], chosen: list[Table], config: Config, context: RunContext
 ) -> tuple[Path, list[str]]:
     """Write report.html; returns its path, and what went wrong in a task's own sections.
 
-    It shows the chosen tables and all that have results: at the published scale, and the small runs if these were made.
+    It shows the chosen tables and all that have results: your runs first, then ours at the published scale, and the
+    small runs if these were made.
     """
-    results = config.out if config.scale == "paper" else ROOT / "results"
     small = config.out if config.scale == "quick" else None
+    yours = None if small or is_ours(config.out) else config.out
+    names = {table.name for table in chosen}
     sections: dict[str, list[Section]] = {}
     troubles: list[str] = []
-    shown = [table for table in tables.values() if table.name in chosen or table.path(results).exists()]
+    shown = [table for table in tables.values() if table.name in names or table.path(results()).exists()]
+    mine = [at_length(table, config) for table in chosen if yours and Runs.of(table, yours, context.label).yours]
     for task in dict.fromkeys(table.task for table in shown):
-        sections[task] = task_sections(task, results, replace(context, scale="paper"), troubles, "full runs")
+        paper = replace(context, scale="paper", epochs=None)
+        sections[task] = task_sections(task, results(), paper, troubles, "full runs")
         if small:
             sections[task] += task_sections(task, small, context, troubles, "small runs")
+        elif yours and any(table.task == task for table in mine):
+            sections[task] += task_sections(task, yours, context, troubles, "your runs")
     path = config.out / "report.html"
-    write_report(path, TITLE, LEAD, shown, sections, results, small)
+    write_report(path, TITLE, LEAD, shown, sections, results(), small, your_parts(mine, config.out, context.label))
     return path, troubles
 
 
 def refresh_readmes(tables: dict[str, Table], config: Config) -> None:
     """Rewrite, or only compare, the blocks of the README files: a table's, or a Markdown file's below results/."""
 
-    text = blocks.source(tables, config.out, ROOT)
+    folder = results() if config.out == OUT else config.out
+    text = blocks.source(tables, folder, ROOT)
     paths = [path for pattern in READMES for path in sorted(ROOT.glob(pattern))]
     if config.readme:
         for path in readme.update(paths, text):
             print(f"rewrote {path}")
     elif changed := readme.outdated(paths, text):
         for path in changed:
-            print(f"{path} differs from {config.out}: run `python -m reproduce --readme`", file=sys.stderr)
+            print(f"{path} differs from {folder}: run `python -m reproduce --readme`", file=sys.stderr)
         sys.exit(1)
 
 
@@ -214,7 +250,7 @@ def write_markdown(table: Table, config: Config) -> None:
     """Write the whole table as Markdown, also where the command ran a part of it."""
     whole = small(table) if config.scale == "quick" else table
     path = table.path(config.out).with_suffix(".md")
-    write_whole(path, layout.markdown(whole, lines_of(whole, config.out, config.scale)))
+    write_whole(path, layout.markdown(whole, *Runs.of(whole, config.out, config.scale)))
 
 
 if __name__ == "__main__":

@@ -4,48 +4,49 @@
     one line a cell      | | | BP | DFA | Shallow |                       one for every row and column of the table
     one line a method    | | method | Cora | CiteSeer |                   where no row has two methods
 
-Published numbers stand in a line of their own, below ours. A number over as many seeds as most does not say how many.
+Published numbers stand in a line of their own, below ours; so do yours, above ours, where there are any. A number over
+as many seeds as most does not say how many.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 from harness.errors import UserError
 from harness.methods import label
 from harness.tables import Cell, Table
 from harness.tables.aggregate import summarise
-from reproduce.render import NOTHING, grid, number, remarks
+from reproduce.render import Lines, by_owner, grid, number, published, remarks
 
 WIDEST = 8  # numbers in one line of "one line a row"
-Lines = Sequence[dict[str, Any]]
 Row = tuple[str, ...]
 Group = tuple[Row, list[Cell | None]]  # names of a line, and its cells from left to right
 
 
-def arranged(table: Table, lines: Lines) -> tuple[Row, list[Row]]:
-    """Header and rows of `table` with the numbers of `lines`, methods side by side."""
+def arranged(table: Table, lines: Lines, yours: Lines = ()) -> tuple[Row, list[Row]]:
+    """Header and rows of `table` with the numbers of `lines` and of `yours`, methods side by side."""
     places = {(cell.row, cell.column) for cell in table.cells}
     if len(places) == len({(cell.row, cell.column, cell.method) for cell in table.cells}):
-        return grid(table, lines)
+        return grid(table, lines, yours)
     header, groups = _groups(table)
-    usual = usual_count(table, lines)
+    runs = by_owner(lines, yours)
     named = len(groups[0][0])
     rows: list[Row] = []
     for names, cells in groups:
         again = bool(rows) and named > 1 and _row_name(rows, len(rows)) == names[0]
-        rows += _lines_of(table, ("", *names[1:]) if again else names, cells, lines, usual)
-    return (*[""] * named, *([""] if table.is_compared else []), *header), rows
+        rows += _lines_of(table, ("", *names[1:]) if again else names, cells, runs)
+    said = table.is_compared or len(runs) > 1
+    return (*[""] * (named + said), *header), rows
 
 
-def markdown(table: Table, lines: Lines) -> str:
+def markdown(table: Table, lines: Lines, yours: Lines = ()) -> str:
     """`table` as Markdown: its title, what stands in it, and what a reader must know to trust it."""
-    notes = [f"- {note}" for note in remarks(table, lines)]
-    return "\n".join([f"**{table.title}** ({legend(table, lines)})", "", *_piped(table, lines), "", *notes]) + "\n"
+    notes = [f"- {note}" for note in remarks(table, lines, yours)]
+    title = f"**{table.title}** ({legend(table, lines, yours)})"
+    return "\n".join([title, "", *_piped(table, lines, yours), "", *notes]) + "\n"
 
 
 def excerpt(table: Table, lines: Lines, patterns: Sequence[str], link: str) -> str:
@@ -72,9 +73,14 @@ def piped(header: Sequence[str], rows: Iterable[Sequence[str]], named: int) -> l
     ]
 
 
-def _piped(table: Table, lines: Lines) -> list[str]:
-    header, rows = arranged(table, lines)
-    return piped(header, rows, sum(not head or head == "method" for head in header))
+def _piped(table: Table, lines: Lines, yours: Lines = ()) -> list[str]:
+    header, rows = arranged(table, lines, yours)
+    return piped(header, rows, named_columns(header))
+
+
+def named_columns(header: Sequence[str]) -> int:
+    """How many columns hold names, not numbers."""
+    return sum(not head or head == "method" for head in header)
 
 
 def selected(table: Table, patterns: Sequence[str]) -> Table:
@@ -104,14 +110,21 @@ def usual_count(table: Table, lines: Lines) -> int:
     return statistics.mode(counts) if counts else 0
 
 
-def legend(table: Table, lines: Lines) -> str:
+def legend(table: Table, lines: Lines, yours: Lines = ()) -> str:
     """The unit, and what stands in the cells."""
+    runs = by_owner(lines, yours)
+    said = [f"{owner}: {seeds}" if len(runs) > 1 else seeds for owner in runs if (seeds := _seeds(table, runs[owner]))]
+    return "; ".join([table.unit, *said])
+
+
+def _seeds(table: Table, lines: Lines) -> str:
+    """How many runs the numbers are of; empty if there is none."""
     usual = usual_count(table, lines)
-    if not usual:
-        return table.unit
-    seeds = "one seed" if usual == 1 else f"mean ± std over {usual} seeds"
     others = {summarise(table, cell, lines).n for cell in table.cells} - {0, usual}
-    return f"{table.unit}; {seeds}{', or as many as brackets say' if others else ''}"
+    if not usual:
+        return ""
+    seeds = "one seed" if usual == 1 else f"mean ± std over {usual} seeds"
+    return f"{seeds}{', or as many as brackets say' if others else ''}"
 
 
 def _groups(table: Table) -> tuple[list[str], list[Group]]:
@@ -137,26 +150,17 @@ def _row_name(rows: Sequence[Row], index: int) -> str:
     return next((row[0] for row in reversed(rows[:index]) if row[0]), "")
 
 
-def _lines_of(table: Table, names: Row, cells: Sequence[Cell | None], lines: Lines, usual: int) -> list[Row]:
-    """The line of our numbers, and below it that of the published ones if there are any."""
-    ours = [_ours(table, cell, lines, usual) for cell in cells]
-    if not table.is_compared:
-        return [(*names, *ours)]
-    rows: list[Row] = [(*names, "ours", *ours)]
+def _lines_of(table: Table, names: Row, cells: Sequence[Cell | None], runs: Mapping[str, Lines]) -> list[Row]:
+    """A line of numbers for each owner of runs, and below them that of the published ones if there are any."""
+    rows: list[Row] = []
+    for owner, lines in runs.items():
+        usual = usual_count(table, lines)
+        said = (owner,) if table.is_compared or len(runs) > 1 else ()
+        numbers = ("" if cell is None else number(table, cell, lines, usual) for cell in cells)
+        rows.append((*(names if not rows else [""] * len(names)), *said, *numbers))
     if any(cell is not None and cell.published is not None for cell in cells):
-        rows.append((*[""] * len(names), "paper", *(_published(table, cell) for cell in cells)))
+        rows.append((*[""] * len(names), "paper", *(published(table, cell) for cell in cells)))
     return rows
-
-
-def _ours(table: Table, cell: Cell | None, lines: Lines, usual: int) -> str:
-    """Our number, without the count of its seeds where that is the usual one; blank if the table has no such cell."""
-    return "" if cell is None else number(table, cell, lines, usual)
-
-
-def _published(table: Table, cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    return NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
 
 
 def _matching(names: Iterable[str], patterns: Iterable[str]) -> set[str]:

@@ -1,4 +1,7 @@
-"""A table as text: paper beside ours, one line per row and method; its notes; where its numbers come from."""
+"""A table as text: paper beside ours, one line per row and method; its notes; where its numbers come from.
+
+Runs are ours, those that come with the project, or yours: those of somebody who repeats them.
+"""
 
 import json
 from collections.abc import Sequence
@@ -10,45 +13,66 @@ from harness.tables.aggregate import RunKey, Summary, key_of, summarise
 from harness.tables.results import PLACES, given
 
 NOTHING = "–"
+Lines = Sequence[dict[str, Any]]
 
 
-def grid(table: Table, lines: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of `table` with the numbers of `lines`.
+def by_owner(lines: Lines, yours: Lines) -> dict[str, Lines]:
+    """The runs that are shown, by whose they are: ours alone unless there are others.
 
-    A column with published numbers gives two here, what was published and what we found; any other the latter alone.
+    Example:
+        >>> list(by_owner([{"seed": 0}], [])), list(by_owner([{"seed": 0}], [{"seed": 0}])), list(by_owner([], [{}]))
+        (['ours'], ['yours', 'ours'], ['yours'])
     """
+    if not yours:
+        return {"ours": lines}
+    return {"yours": yours, "ours": lines} if lines else {"yours": yours}
+
+
+def grid(table: Table, lines: Lines, yours: Lines = ()) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of `table` with the numbers of `lines`, and beside them those of `yours` if there are any.
+
+    A column with published numbers has a place for them before ours.
+    """
+    runs = by_owner(lines, yours)
     columns = list(dict.fromkeys(cell.column for cell in table.cells))
     compared = {cell.column for cell in table.cells if cell.published is not None}
     cells = {(cell.row, cell.method, cell.column): cell for cell in table.cells}
     header = ["", "method"]
     for column in columns:
-        header += [f"{column}, paper", f"{column}, ours"] if column in compared else [column]
+        owners = [f"{column}, {owner}" for owner in runs] if column in compared or len(runs) > 1 else [column]
+        header += [f"{column}, paper", *owners] if column in compared else owners
     rows = []
     for row, method in dict.fromkeys((cell.row, cell.method) for cell in table.cells):
         texts: list[str] = []
         for column in columns:
-            pair = _pair(table, cells.get((row, method, column)), lines)
-            texts += pair if column in compared else pair[1:]
+            cell = cells.get((row, method, column))
+            texts += [published(table, cell)] if column in compared else []
+            texts += ["" if cell is None else number(table, cell, some) for some in runs.values()]
         rows.append((row, label(method), *texts))
     return tuple(header), rows
 
 
-def remarks(table: Table, lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Source, gaps, notes of the table, and where our numbers come from."""
-    found = [_origin(table)]
+def remarks(table: Table, lines: Lines, yours: Lines = ()) -> list[str]:
+    """Source, gaps, notes of the table, and where our numbers and yours come from."""
+    runs = by_owner(lines, yours)
+    found = [_origin(table, yours)]
     compared = {cell.column for cell in table.cells if cell.published is not None}
     if any(cell.published is None and cell.column in compared for cell in table.cells):
         found.append(f"{NOTHING} under paper: no number is known.")
-    missing = sum(summarise(table, cell, lines).n == 0 for cell in table.cells)
-    if missing:
-        among = " among ours" if table.is_compared else ""
-        found.append(f"{NOTHING}{among}: not run yet ({missing} of {len(table.cells)} cells).")
-    if mixed := mixed_cells(lines):
-        found.append(f"Runs made with different settings are averaged in: {', '.join(mixed)}. Delete the old lines.")
-    return found + list(table.notes) + ([provenance(lines)] if lines else [])
+    for owner, some in runs.items():
+        missing = sum(summarise(table, cell, some).n == 0 for cell in table.cells)
+        among = f" among {owner}" if table.is_compared or len(runs) > 1 else ""
+        if missing:
+            found.append(f"{NOTHING}{among}: not run yet ({missing} of {len(table.cells)} cells).")
+        if mixed := mixed_cells(some):
+            what = "Runs" if len(runs) == 1 else f"{owner.capitalize()}: runs"
+            found.append(
+                f"{what} made with different settings are averaged in: {', '.join(mixed)}. Delete the old lines."
+            )
+    return found + list(table.notes) + [provenance(some, owner) for owner, some in runs.items() if some]
 
 
-def _origin(table: Table) -> str:
+def _origin(table: Table, yours: Lines = ()) -> str:
     """Where the numbers to compare with come from, or why there are none."""
     if table.small:
         what = "Small runs" if table.is_ours else f"Small runs of {table.source}"
@@ -57,10 +81,10 @@ def _origin(table: Table) -> str:
         return f"{table.source[0].upper()}{table.source[1:]}."
     if table.is_compared:
         return f"Published numbers: {table.source}."
-    return f"{table.source}: no number of it is known, so all shown are ours."
+    return f"{table.source}: no number of it is known, so all shown are ours{' and yours' if yours else ''}."
 
 
-def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
+def mixed_cells(lines: Lines) -> list[str]:
     """Cells whose runs differ in more than the seed, because a preset changed after some of them were made."""
     settings: dict[RunKey, set[str]] = {}
     names: dict[RunKey, str] = {}
@@ -73,18 +97,18 @@ def mixed_cells(lines: Sequence[dict[str, Any]]) -> list[str]:
     return [names[cell] for cell, found in settings.items() if len(found) > 1]
 
 
-def provenance(lines: Sequence[dict[str, Any]]) -> str:
-    """Where the numbers of `lines` come from: runs, time, hardware, versions, commits."""
+def provenance(lines: Lines, owner: str = "ours") -> str:
+    """Where the numbers of `lines` come from: whose they are, runs, time, hardware, versions, commits."""
     results = [line["result"] for line in lines]
     minutes = sum(result.get("seconds") or 0 for result in results) / 60
     devices = ", ".join(_distinct(result.get("device") for result in results))
     torch = ", ".join(_distinct((result.get("versions") or {}).get("torch") for result in results))
     commits = ", ".join(_distinct(result.get("commit") for result in results))
     runs = f"{len(lines)} run{'s' if len(lines) > 1 else ''}, {minutes:.1f} minutes in all, on {devices}"
-    return f"Ours: {runs}; torch {torch or 'unknown'}; commit {commits or 'unknown'}."
+    return f"{owner.capitalize()}: {runs}; torch {torch or 'unknown'}; commit {commits or 'unknown'}."
 
 
-def number(table: Table, cell: Cell, lines: Sequence[dict[str, Any]], usual: int = 0) -> str:
+def number(table: Table, cell: Cell, lines: Lines, usual: int = 0) -> str:
     """What is shown for a cell of ours, such as "81.5 ± 0.4 (10)", or "9.34 (1 seed, 1 of 100 epochs)".
 
     Args:
@@ -105,12 +129,11 @@ def number(table: Table, cell: Cell, lines: Sequence[dict[str, Any]], usual: int
     return f"{found.mean:.{table.decimals}f}{spread}{f' ({said})' if said else ''}"
 
 
-def _pair(table: Table, cell: Cell | None, lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """Published and ours; blank where the table has no such cell."""
+def published(table: Table, cell: Cell | None) -> str:
+    """The published number of a cell; blank where the table has no such cell."""
     if cell is None:
-        return "", ""
-    published = NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
-    return published, number(table, cell, lines)
+        return ""
+    return NOTHING if cell.published is None else f"{cell.published:.{table.decimals}f}"
 
 
 def _distinct(values: Any) -> list[str]:

@@ -38,7 +38,8 @@ def data_of(table: Table) -> str:
 def small(table: Table) -> Table:
     """The table at small scale, each run once, and named by what it is on.
 
-    Rows that differ by their data alone, such as scenes, are one row on embedded data.
+    Rows that differ by their data alone, such as scenes, are one row on embedded data. Notes speak of the runs at full
+    length, and are left out.
     """
     data = data_of(table)
     title = NAMES.sub(data, table.title)
@@ -47,7 +48,7 @@ def small(table: Table) -> Table:
         metric = cell.column.partition(", ")[2].replace("_", " ")
         named = replace(cell, column=f"{data}, {metric}" if metric else data)
         cells.setdefault((cell.key, cell.method, cell.metric), named)
-    return replace(quick(table), title=title[0].upper() + title[1:], cells=tuple(cells.values()))
+    return replace(quick(table), title=title[0].upper() + title[1:], cells=tuple(cells.values()), notes=())
 
 
 def telling(little: Table, lines: Lines, whole: Table, published: Lines) -> Table:

@@ -1,91 +1,43 @@
-"""What `reproduce` shows on a terminal: progress, failures, tables."""
+"""What `reproduce` shows on a terminal: tables, and what tables there are."""
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.tables import Table
-from harness.tables.aggregate import lines_of, summarise
-from reproduce import execute, render
-from reproduce.execute import Job, Outcome
+from harness.tables.aggregate import summarise
+from reproduce import layout, render
+from reproduce.render import Lines
+from reproduce.runs import Runs, is_ours, results
 
-LABEL = 24  # characters that a row's label gets before it breaks into lines
+WIDTH = 100  # characters of a line that is not printed on a terminal
+LABEL = 24  # characters that a name gets before it breaks into lines
 GAP = 3  # characters between two columns
 
 
-def run_jobs(jobs: Sequence[Job], tables: Mapping[str, Table], out: Path, workers: int | None) -> list[Outcome]:
-    """Run the jobs behind a progress bar, keeping each result as it comes.
-
-    Args:
-        jobs: What to run.
-        tables: The tables they belong to, by name.
-        out: The results folder.
-        workers: Processes; as many as there are cores if None.
-
-    Returns:
-        The jobs that failed.
-    """
-    console = Console(stderr=True)
-    if not jobs:
-        console.print(f"Every run is in {out} already; delete it to run them again.", markup=False)
-        return []
-    failures: list[Outcome] = []
-    workers = min(workers or cores(), len(jobs))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{len(jobs)} runs, {workers} at a time", total=len(jobs))
-        for done, outcome in enumerate(execute.execute(jobs, workers), start=1):
-            if outcome.result is None:
-                failures.append(outcome)
-            else:
-                execute.keep(tables[outcome.job.table], out, outcome)
-            console.print(f"[{done}/{len(jobs)}] {sentence(tables[outcome.job.table], outcome)}", markup=False)
-            progress.advance(bar)
-    return failures
-
-
-def sentence(table: Table, outcome: Outcome) -> str:
-    """One line about a finished run."""
-    if outcome.result is None:
-        return f"{outcome.job}: FAILED"
-    value = outcome.result["metrics"].get(outcome.job.cell.metric)
-    number = "not finite" if value is None else f"{value * table.scale:.{table.decimals}f} {table.unit}"
-    return f"{outcome.job}: {number} ({outcome.result['seconds']:.1f} s)"
-
-
-def explain(failures: Iterable[Outcome]) -> list[str]:
-    """Why runs failed, each reason once."""
-    failures = list(failures)
-    counts = Counter(outcome.failure for outcome in failures)
-    first = {outcome.failure: outcome.job for outcome in reversed(failures)}
-    return [f"FAILED {count} x: {reason} (first: {first[reason]})" for reason, count in counts.items()]
-
-
-def show_list(tables: Mapping[str, Table], results: Path) -> None:
-    """Print what there is to run: its source, its command, what it needs, and how much of it is in `results`."""
+def show_list(tables: Mapping[str, Table], out: Path) -> None:
+    """Print what there is to run: its source, its command, what it needs, how much is in results/, and in `out`."""
     console = Console(highlight=False)
-    times = gpu_times(results)
+    times = gpu_times(results())
     for table in tables.values():
         console.print(Text.assemble((table.name, "bold"), f"  {table.title} ({table.task})"))
-        lines = lines_of(table, results, "paper")
-        held = sum(summarise(table, cell, lines).n > 0 for cell in table.cells)
+        runs = Runs.of(table, out, "paper")
         about = {
             "source": table.source,
             "command": f"python -m reproduce {table.name}",
             "needs": table.needs or "nothing",
             "takes": table.time,
             "on a GPU": "; ".join(times.get(table.name, ())),
-            "held": f"{held} of {len(table.cells)} numbers in {table.path(results)}" if held else "nothing yet",
+            "held": held(table, runs.ours, results()) or "nothing yet",
+            "yours": "" if is_ours(out) else held(table, runs.yours, out),
         }
         grid = Grid.grid(padding=(0, 2))
         for word, text in about.items():
@@ -96,6 +48,12 @@ def show_list(tables: Mapping[str, Table], results: Path) -> None:
         "Unless said otherwise, times are as measured, of a run on one core; on a GPU, of the run that takes longest "
         "on that core, several at a time. A table without such a line was not timed there."
     )
+
+
+def held(table: Table, lines: Lines, folder: Path) -> str:
+    """How much of a table has been run; empty if nothing."""
+    count = sum(summarise(table, cell, lines).n > 0 for cell in table.cells)
+    return f"{count} of {len(table.cells)} numbers in {table.path(folder)}" if count else ""
 
 
 def gpu_times(results: Path) -> dict[str, list[str]]:
@@ -114,46 +72,72 @@ def gpu_times(results: Path) -> dict[str, list[str]]:
     return found
 
 
-def show_table(table: Table, lines: Sequence[dict[str, Any]]) -> None:
-    """Print paper beside ours; a row's label stands beside its first method alone, what is too wide below the rest."""
-    header, rows = render.grid(table, lines)
-    console = Console()
-    console.print(Text(f"{table.title} ({table.unit})", "italic"))
-    for part in fitting_columns(header, rows, 2 if table.is_compared else 1, console.width):
-        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        grid.add_column(header[0])
-        grid.add_column(header[1], no_wrap=True)
-        for index in part:
-            grid.add_column(header[index].replace(", ", ",\n"), justify="right", no_wrap=True)
-        before = ""
-        for row in rows:
-            grid.add_row("" if row[0] == before else row[0], row[1], *(row[index] for index in part))
-            before = row[0]
-        console.print(grid)
-    for remark in render.remarks(table, lines):
+def show_table(table: Table, lines: Lines, yours: Lines = ()) -> None:
+    """Print a table, methods side by side; what is too wide for the terminal stands below the rest."""
+    header, rows = layout.arranged(table, lines, yours)
+    title = f"{table.title} ({layout.legend(table, lines, yours)})"
+    show_grid(title, header, rows, layout.named_columns(header), render.remarks(table, lines, yours))
+
+
+def show_grid(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], named: int, remarks: Iterable[str]
+) -> None:
+    """Print rows of numbers below a title; what is too wide for the terminal stands below the rest.
+
+    Args:
+        title: What it is.
+        header: The names of the columns.
+        rows: Their cells.
+        named: The first columns that hold names, and stand before every part.
+        remarks: Sentences to print below.
+    """
+    console = Console(highlight=False)
+    console = console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDTH)
+    console.print(Text(title, "bold"))
+    for part in fitting_columns(header, rows, named, console.width):
+        console.print(_part(header, rows, named, part))
+    for remark in remarks:
         console.print(Padding(Text(remark), (0, 0, 0, 2)))
+    console.print()
+    console.file.flush()  # a pipe would keep it until the end of all runs
+
+
+def _part(header: Sequence[str], rows: Sequence[Sequence[str]], named: int, columns: Sequence[int]) -> Grid:
+    """Names, and some of the columns of numbers."""
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index in range(named):
+        grid.add_column(header[index], max_width=LABEL)
+    for index in columns:
+        grid.add_column(header[index].replace(", ", ",\n"), justify="right", no_wrap=True)
+    before = ""
+    for row in rows:
+        again = "method" in header and row[0] == before
+        style = "dim" if "paper" in row[:named] else None
+        grid.add_row("" if again else row[0], *row[1:named], *(row[index] for index in columns), style=style)
+        before = row[0]
+    return grid
 
 
 def fitting_columns(
-    header: Sequence[str], rows: Sequence[Sequence[str]], together: int, width: int
+    header: Sequence[str], rows: Sequence[Sequence[str]], named: int, width: int
 ) -> Iterator[list[int]]:
-    """The columns after label and method, in parts that fit a terminal of `width`; `together` ones stay together."""
+    """The columns after the first `named`, in parts that fit a terminal of `width`.
 
-    def needed(index: int) -> int:
-        cells = [*header[index].split(", "), *(row[index] for row in rows)]
-        return GAP + max(map(len, cells))
+    Those of one name before the comma stay together, if they fit together at all.
+    """
 
-    room = width - 2 - min(LABEL, needed(0) - GAP) - needed(1)  # 2: the frame
+    def needed(columns: Iterable[int], most: int | None = None) -> int:
+        texts = ("\n".join([header[index].replace(", ", "\n"), *(row[index] for row in rows)]) for index in columns)
+        widths = (max(map(len, text.split("\n"))) for text in texts)
+        return sum(GAP + (value if most is None else min(most, value)) for value in widths)
+
+    room = width + GAP - 2 - needed(range(named), LABEL)  # 2: the frame
     part: list[int] = []
-    for first in range(2, len(header), together):
-        columns = list(range(first, first + together))
-        if part and sum(map(needed, part + columns)) > room:
-            yield part
-            part = []
-        part += columns
+    for _, same in groupby(range(named, len(header)), key=lambda index: header[index].rpartition(", ")[0] or index):
+        group = list(same)
+        for columns in [group] if needed(group) <= room else [[index] for index in group]:
+            if part and needed(part + columns) > room:
+                yield part
+                part = []
+            part = part + columns
     yield part
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
 """Run the table behind docs/what-to-try.md, and write it down: `python -m reproduce.advice`.
 
-Runs that are done are kept in <out>/advice/what-to-try.jsonl and not repeated.
+Runs that are done are kept in <out>/advice/what-to-try.jsonl and not repeated; ours are in results/.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from harness.errors import UserError
 from harness.files import write_whole
 from harness.tables import RunContext, Table
 from harness.tables.aggregate import lines_of, summarise
-from reproduce import execute, terminal
+from reproduce import execute, progress
 from reproduce.advice.tables import WHAT_TO_TRY
 from reproduce.render import remarks
+from reproduce.runs import OUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class Config:
     """quick: a few steps, to see that it runs."""
     jobs: int | None = None
     """Worker processes of one thread each; as many as there are cores if left out."""
-    out: Path = Path("results")
-    """Folder of the results."""
+    out: Path = OUT
+    """Folder for your runs and their table. With results they are added to ours."""
 
 
 def main(config: Config) -> None:
@@ -40,11 +41,11 @@ def main(config: Config) -> None:
         raise UserError(f"--seeds {config.seeds}: must be at least 1.")
     context = RunContext(scale=config.scale)
     jobs = execute.pending(WHAT_TO_TRY, config.seeds, config.out, context)
-    failures = terminal.run_jobs(jobs, {WHAT_TO_TRY.name: WHAT_TO_TRY}, config.out, config.jobs)
+    failures = progress.run_jobs(jobs, {WHAT_TO_TRY.name: WHAT_TO_TRY}, config.out, config.jobs)
     path = WHAT_TO_TRY.path(config.out).with_suffix(".md")
     write_whole(path, markdown(WHAT_TO_TRY, lines_of(WHAT_TO_TRY, config.out, context.label)))
     print(path)
-    if complaints := terminal.explain(failures):
+    if complaints := progress.explain(failures):
         raise RuntimeError("; ".join(complaints))
 
 

@@ -63,6 +63,7 @@ def write_report(
     sections: Mapping[str, Sequence[Section]],
     results: Path,
     small: Path | None,
+    yours: Sequence[Part] = (),
 ) -> None:
     """Write the page.
 
@@ -74,6 +75,7 @@ def write_report(
         sections: Name of a task to what it adds of its own.
         results: Folder of the runs at the published scale.
         small: Folder of the small runs; None if there are none.
+        yours: Tables with the runs of whoever has the report made, to open the page with.
     """
     import jinja2
 
@@ -94,6 +96,7 @@ def write_report(
         lead=lead,
         drawn={name: sentences.pop(name) for name in DRAWN if name in sentences},
         others=sentences,
+        yours=yours,
         board=board(results),
         overview=overview(tables, results),
         groups=[

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness.methods import label
 from harness.report import Figure, ReportTable
 from harness.tables import Table
 from harness.tables.aggregate import lines_of, summarise, with_numbers
 from reproduce.layout import arranged, legend
-from reproduce.render import remarks
+from reproduce.render import Lines, remarks
 from reproduce.report.summary import HEADLINE, compare, headline, same_places
+from reproduce.runs import Runs
 from reproduce.small import best_of, data_of, small, telling
-
-Lines = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,21 @@ def part(table: Table, results: Path, folder: Path | None) -> Part:
     said = headline(table, published) if published else f"no run yet: python -m reproduce {table.name}"
     little, left_out = _little(table, published, folder)
     return Part(table.name, table.title, said, whole, little, left_out, tuple(remarks(table, published)))
+
+
+def your_parts(tables: Sequence[Table], out: Path, label: str) -> list[Part]:
+    """Tables with the runs of the user's own folder beside ours: the rows and columns in which there are any."""
+    return [_yours(table, *Runs.of(table, out, label)) for table in tables]
+
+
+def _yours(table: Table, ours: Lines, yours: Lines) -> Part:
+    places = {(cell.row, cell.column) for cell in table.cells if summarise(table, cell, yours).n}
+    shown = replace(table, cells=tuple(cell for cell in table.cells if (cell.row, cell.column) in places))
+    view = View(
+        replace(_table(shown, ours, yours), title="Yours and ours"), replace(_dots(shown, yours), title="Yours")
+    )
+    notes = tuple(remarks(shown, ours, yours))
+    return Part(f"yours-{table.name}", table.title, headline(table, yours), view, None, "", notes)
 
 
 def _little(table: Table, published: Lines, folder: Path | None) -> tuple[View | None, str]:
@@ -144,9 +157,9 @@ def what_was_run(tables: Sequence[Table], results: Path, folder: Path | None) ->
     return ReportTable("What was run", header, tuple(rows))
 
 
-def _table(table: Table, lines: Lines) -> ReportTable:
-    header, rows = arranged(table, lines)
-    return ReportTable("Full runs", header, tuple(rows), legend(table, lines), table.name)
+def _table(table: Table, lines: Lines, yours: Lines = ()) -> ReportTable:
+    header, rows = arranged(table, lines, yours)
+    return ReportTable("Full runs", header, tuple(rows), legend(table, lines, yours), table.name)
 
 
 def _dots(table: Table, lines: Lines) -> Figure:

@@ -4,13 +4,13 @@
     python -m reproduce scoreboard --methods bp shallow dfa my_rules.py:Clipped --tasks graphs docs-macro --seeds 3
 
 First every rule tries the rates of the grid with seed 0, then the best of them is run with more seeds, then the steps
-are measured. Runs that are done are kept in <out>/scoreboard/*.jsonl and not repeated.
+are measured. Runs that are done are kept in <out>/scoreboard/*.jsonl and not repeated. Yours are shown beside ours.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,10 @@ from harness.methods import rule_of
 from harness.tables import RunContext, Table
 from harness.tables.aggregate import lines_of
 from harness.tables.results import read
-from reproduce import execute, terminal
+from reproduce import execute, progress
 from reproduce.execute import Job, Outcome
-from reproduce.scoreboard import page, picture, summary
+from reproduce.runs import OUT, is_ours, results
+from reproduce.scoreboard import page, picture, shown, summary
 from reproduce.scoreboard.columns import COLUMNS, Column
 from reproduce.scoreboard.tables import COST, FOLDER, ROWS, key, table_of
 
@@ -51,13 +52,19 @@ class Config:
     """auto, cpu, cuda, cuda:1 or mps."""
     data_dir: Path | None = None
     """Where data lies; only read. Default: $DFA_DATA, else the cache folder."""
-    out: Path = Path("results")
-    """Folder of the results."""
+    out: Path = OUT
+    """Folder for your runs and their board. With results they are added to ours."""
+    show: bool = False
+    """Only print the board, with the runs that are there: run nothing, write nothing."""
+    verbose: bool = False
+    """A line for every run."""
 
 
 def main(config: Config) -> None:
-    """Run what is missing, then write the board."""
+    """Run what is missing, then show and write the board."""
     columns, methods = chosen(config)
+    if config.show:
+        return show(columns, methods if config.methods else None, config)
     context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
     if config.data_dir or config.scale == "paper":
         data_root(config.data_dir)
@@ -66,9 +73,10 @@ def main(config: Config) -> None:
         jobs = [job for column in columns for job in stage(column, methods, config, context)]
         print(forecast(jobs, config), flush=True)
         tables = {column.name: table_of(column, methods) for column in columns}
-        failures += terminal.run_jobs(jobs, tables, config.out, config.jobs)
+        failures += progress.run_jobs(jobs, tables, config.out, config.jobs, verbose=config.verbose)
+    show(columns, None, config)
     print(write(config))
-    if complaints := terminal.explain(failures):
+    if complaints := progress.explain(failures):
         for line in complaints:
             print(line, file=sys.stderr)
         sys.exit(2 if all(outcome.users_mistake for outcome in failures) else 1)
@@ -123,14 +131,14 @@ def forecast(jobs: Sequence[Job], config: Config) -> str:
     if not jobs:
         return "nothing to run"
     total = sum(seconds_of(job, config.out) for job in jobs)
-    workers = min(config.jobs or terminal.cores(), len(jobs))
+    workers = min(config.jobs or progress.cores(), len(jobs))
     return f"{len(jobs)} runs, about {total / workers / 60:.0f} minutes with {workers} at a time"
 
 
 def seconds_of(job: Job, out: Path) -> float:
     """About how long a run will take."""
     column = COLUMNS[job.table]
-    lines = read(out / FOLDER / f"{job.table}.jsonl")
+    lines = [line for folder in {results(), out} for line in read(folder / FOLDER / f"{job.table}.jsonl")]
     of_kind = [line for line in lines if summary.is_cost(line) == job.cell.key.endswith(f"_{COST}")]
     same = [line for line in of_kind if line["method"] == job.cell.method] or of_kind
     times = [line["result"]["seconds"] for line in same if line["scale"] == job.context.label]
@@ -139,20 +147,60 @@ def seconds_of(job: Job, out: Path) -> float:
 
 def board(out: Path, scale: str = "paper") -> tuple[list[Column], list[str], page.Scores, list[summary.Line]]:
     """All that has been run: columns, rows (rules of users last), what they came to, and the runs."""
-    lines: dict[str, list[summary.Line]] = {
-        name: [line for line in read(out / FOLDER / f"{name}.jsonl") if line.get("scale") == scale] for name in COLUMNS
-    }
+    return board_of(lines_below(out, scale), {})
+
+
+def board_of(
+    lines: Mapping[str, Sequence[summary.Line]], others: Mapping[str, Sequence[summary.Line]]
+) -> tuple[list[Column], list[str], page.Scores, list[summary.Line]]:
+    """The board of some runs.
+
+    Args:
+        lines: The runs, by column.
+        others: Runs of which backpropagation and shallow training are taken where `lines` lack them, to compare with.
+    """
     columns = [column for name, column in COLUMNS.items() if lines[name]]
     seen = dict.fromkeys(line["method"] for some in lines.values() for line in some)
     methods = [row for row in ROWS if row in seen] + [row for row in seen if row not in ROWS]
-    found = {column.name: summary.scores(column, methods, lines[column.name]) for column in columns}
+    found = {}
+    for column in columns:
+        there = {line["method"] for line in lines[column.name]}
+        added = [line for line in others.get(column.name, ()) if line["method"] not in there]
+        found[column.name] = summary.scores(column, methods, [*added, *lines[column.name]])
     return columns, methods, found, [line for some in lines.values() for line in some]
 
 
+def lines_below(out: Path, scale: str) -> dict[str, list[summary.Line]]:
+    """All runs of the board below a folder, by column."""
+    files = {name: read(out / FOLDER / f"{name}.jsonl") for name in COLUMNS}
+    return {name: [line for line in lines if line.get("scale") == scale] for name, lines in files.items()}
+
+
+def boards(config: Config) -> dict[str, shown.Board]:
+    """The boards of your runs and of ours, by whose they are; only those that hold any."""
+    ours = lines_below(results(), config.scale)
+    yours = {} if is_ours(config.out) else lines_below(config.out, config.scale)
+    found = {"yours": board_of(yours, ours)} if any(yours.values()) else {}
+    if any(ours.values()):
+        found["ours"] = board_of(ours, {})
+    return found
+
+
+def show(columns: Sequence[Column], methods: Sequence[str] | None, config: Config) -> None:
+    """Print some columns of the board, and all of its rows, or some."""
+    if found := boards(config):
+        shown.show(found, columns, methods)
+    else:
+        print(f"no run yet in {config.out}")
+
+
 def write(config: Config) -> Path:
-    """Write the board as Markdown and as a picture; the path of the former."""
-    columns, methods, found, lines = board(config.out, config.scale)
+    """Write the board as Markdown and as a picture, your runs before ours; the path of the former."""
+    found = boards(config) or {"yours": board(config.out, config.scale)}
+    texts = {owner: page.markdown(*some) for owner, some in found.items()}
     path = config.out / "scoreboard.md"
-    write_whole(path, page.markdown(columns, methods, found, lines))
-    write_whole(path.with_suffix(".png"), picture.picture(columns, methods, found))
+    whole = [f"# {owner.capitalize()}\n\n{text}" if len(texts) > 1 else text for owner, text in texts.items()]
+    write_whole(path, "\n".join(whole))
+    columns, methods, scores, _ = next(iter(found.values()))
+    write_whole(path.with_suffix(".png"), picture.picture(columns, methods, scores))
     return path

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import UserError
-from harness.tables import RunContext
+from harness.tables import RunContext, results
+from reproduce import runs
 from reproduce.scoreboard import command, page, picture, summary
 from reproduce.scoreboard.columns import COLUMNS, FACTORS
 from reproduce.scoreboard.cost import Paused
@@ -17,7 +18,13 @@ CORA, DOCS = COLUMNS["cora"], COLUMNS["docs-macro"]
 
 def line(column, method, rate, seed, test, val=0.0, **config):
     metrics = {column.metric: test, column.validation: val}
-    about = {"preset": f"{column.name}_lr-{rate:g}", "dataset": column.dataset, "method": method, "seed": seed}
+    about = {
+        "table": column.name,
+        "preset": f"{column.name}_lr-{rate:g}",
+        "dataset": column.dataset,
+        "method": method,
+        "seed": seed,
+    }
     return about | {"scale": "paper", "row": method, "result": {"metrics": metrics, "config": config, "seconds": 1.0}}
 
 
@@ -125,3 +132,29 @@ def test_a_name_that_is_no_task_and_no_column_is_answered_with_those_there_are()
     with pytest.raises(UserError, match="docs-macro"):
         command.chosen(command.Config(tasks=("doc",)))
     assert RunContext().scale == "paper"
+
+
+def test_your_runs_stand_beside_ours_and_are_measured_by_ours_where_yours_are_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    ours, yours = tmp_path / "results" / "scoreboard", tmp_path / "mine" / "scoreboard"
+    for folder, scores in ((ours, {"bp": 0.8, "shallow": 0.4, "dfa": 0.7}), (yours, {"dfa": 0.6})):
+        for method, score in scores.items():
+            for factor in FACTORS:
+                results.append(folder / "cora.jsonl", line(CORA, method, CORA.rate(factor), 0, score, score))
+    config = command.Config(tasks=("graphs",), out=tmp_path / "mine", show=True)
+    command.main(config)
+    printed = [words for text in capsys.readouterr().out.splitlines() if (words := text.split())]
+    shares = {" ".join(words[:-2]): words[-2] for words in printed if words[-1] == "%"}
+    assert shares == {"BP": "100", "Shallow": "0", "DFA (yours)": "50", "DFA": "75"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "results"]
+    command.write(config)
+    text = (tmp_path / "mine" / "scoreboard.md").read_text()
+    assert "**50 %**" in text[text.index("# Yours") : text.index("# Ours")]
+    command.main(replace(config, methods=("bp",)))
+    assert "DFA" not in capsys.readouterr().out
+
+
+def test_a_look_at_a_board_that_has_no_runs_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    command.main(command.Config(out=tmp_path / "mine", show=True))
+    assert capsys.readouterr().out == f"no run yet in {tmp_path / 'mine'}\n"
