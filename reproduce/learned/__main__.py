@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.files import write_whole
 from harness.tables import RunContext
 from harness.tables.aggregate import lines_of
-from reproduce import execute, layout, terminal
+from reproduce import execute, layout, progress
 from reproduce.learned import ablation, alignment
 from reproduce.learned.tables import TABLES
 from reproduce.scoreboard import command
@@ -55,10 +55,10 @@ def main(config: Config) -> None:
     context = RunContext(scale=config.scale, data_dir=config.data_dir, device=config.device)
     chosen = {name: known[name] for name in dict.fromkeys(config.tables)}
     jobs = [job for table in chosen.values() for job in execute.pending(table, config.seeds, config.out, context)]
-    failures = terminal.run_jobs(jobs, chosen, config.out, config.jobs)
+    failures = progress.run_jobs(jobs, chosen, config.out, config.jobs)
     for name in chosen:
         print(write(name, config.out, context.label))
-    if complaints := terminal.explain(failures):
+    if complaints := progress.explain(failures):
         raise RuntimeError("; ".join(complaints))
 
 
