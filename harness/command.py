@@ -70,6 +70,6 @@ def run_command(
     data = load(config)
     found = {} if about is None else about(data)
     settings = config.settings() | found | {"device": config.device, "data_dir": config.data_dir}
-    options = {"lengths": config.lengths(), "may_change": config.may_change}
+    options: dict[str, Any] = {"lengths": config.lengths(), "may_change": config.may_change, "trackers": config.tracker}
     with Run(task, config.name, settings, config.out, config.resume, **options) as run:
         return train(config, run, data)

@@ -10,22 +10,13 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from harness.errors import UserError
-from harness.methods import check_compile, known, named
+from harness.methods import known
+from harness.run.metrics import TrackerName, check_trackers
 from harness.seeds import check_seed
 
 # The type of an argument that a command inherits and has no use for: it is no option there.
 Unused = tyro.conf.Suppress[tyro.conf.Fixed[Any]]
-# A training method on the command line.
-MethodName = Annotated[
-    str | None,
-    tyro.conf.arg(
-        metavar="NAME",
-        help=f"How hidden layers learn: {', '.join(known())}, or a rule of your own, file.py:Class; dfa if left out.",
-    ),
-]
-
-
-# The same as a field of a preset (see `harness.options`).
+# A training method, as a field of a preset (see `harness.options`).
 Method = Annotated[
     str,
     tyro.conf.arg(
@@ -52,6 +43,8 @@ class BaseConfig:
     """Continue the run in its folder: to its end, or further."""
     config: Path | None = None
     """A YAML file of options, such as the config.yaml of a run; options that are typed override it."""
+    tracker: tuple[TrackerName, ...] = ()
+    """Where curves go besides the run's folder, which always has TensorBoard's events: wandb, mlflow or both."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     checkpoint_every: int = 10
@@ -61,6 +54,7 @@ class BaseConfig:
         if self.checkpoint_every < 1:
             raise UserError(f"--checkpoint-every {self.checkpoint_every}: give at least 1.")
         check_seed(self.seed)
+        check_trackers(self.tracker)
 
     def check(self, typed: frozenset[str]) -> None:
         """Raise `UserError` for options that do not go together; a task says which.
@@ -72,21 +66,3 @@ class BaseConfig:
     def lengths(self) -> dict[str, str]:
         """The settings that a resumed run may have larger than before: name to why not, which is empty if it may."""
         return {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(BaseConfig):
-    """The options of a `train` command that declares its preset's settings itself."""
-
-    method: MethodName = None
-    epochs: int | None = None
-    """Passes over the training data; the published number if left out."""
-
-    def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise UserError(f"--epochs {self.epochs}: give at least 1.")
-        super().__post_init__()
-        if self.method is not None:
-            object.__setattr__(self, "method", named(self.method))
-            if getattr(self, "compile", False):
-                check_compile(self.method)

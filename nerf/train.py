@@ -71,7 +71,9 @@ def train(config: Config, run: Run | None = None, scene: Scene | None = None) ->
     for step in run.track(curves.steps(done), f"{scene.name}, {preset.method}", preset.steps - done):
         generator = drawing(config.seed, step, device)
         sizes: dict[str, Any] = {"batch": preset.rays, "chunk": curves.chunk, "processes": group}
-        curves.add(train_step(fields, rays, colours, optimizer, generator, **sizes))
+        errors = train_step(fields, rays, colours, optimizer, generator, **sizes)
+        curves.add(errors)
+        run.show(errors[1])
         scheduler.step()
         if grid and step % GRID_EVERY == 0:
             update_grid(grid["grid"], fields)

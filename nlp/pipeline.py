@@ -85,8 +85,8 @@ class PipelinedTraining(Trainer):
         options |= {"rule": self.preset.method, "feedback": self.feedback}
         return ScheduleDFA(self.stage, config.microbatches, summed_loss, scale_grads=False, **options)
 
-    def step(self, chunk: Chunk) -> None:
-        """One step of the optimiser on this stage's weights."""
+    def step(self, chunk: Chunk) -> Tensor | None:
+        """One step of the optimiser on this stage's weights; the loss before it, summed, on the last stage."""
         self.net.train()
         self.optimizer.zero_grad()
         losses: list[Tensor] = []
@@ -99,7 +99,9 @@ class PipelinedTraining(Trainer):
         if not self.overlap:
             clip_together(list(self.net.parameters()), self.preset.clip_norm)
         self.optimizer.step()
-        self._note(chunk, torch.stack(losses).sum().detach() * chunk.tokens if losses else self._nothing)
+        loss = torch.stack(losses).sum().detach() * chunk.tokens if losses else None
+        self._note(chunk, self._nothing if loss is None else loss)
+        return loss
 
     def pause(self) -> None:
         """As `Trainer.pause`; then every process has the weights of all stages."""

@@ -56,7 +56,7 @@ def train(config: Config, run: Run | None = None, corpus: Corpus | None = None) 
     run.keep(VOCABULARY, corpus.vocabulary.to_json() + "\n")
     label, left = f"{preset.granularity}, {preset.method}", trainer.total - trainer.progress.step
     for chunk in run.track(trainer.remaining(), label, left):
-        trainer.step(chunk)
+        run.show(trainer.step(chunk), chunk.y.numel())
         if trainer.validates or trainer.aligns or trainer.saves:
             with trainer.paused():
                 look(trainer, run)

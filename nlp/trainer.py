@@ -120,8 +120,8 @@ class Trainer:
                     return
             self.progress.epoch, self.progress.chunk = self.progress.epoch + 1, 0
 
-    def step(self, chunk: Chunk) -> None:
-        """One step of the optimiser on this process's rows of a chunk."""
+    def step(self, chunk: Chunk) -> torch.Tensor | None:
+        """One step of the optimiser on this process's rows of a chunk; the loss before it, summed, if known here."""
         self.net.train()
         self.attachment.target = chunk.y
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -132,6 +132,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.preset.clip_norm)
         self.optimizer.step()
         self._note(chunk, loss.detach())
+        return loss.detach()
 
     def _note(self, chunk: Chunk, loss: torch.Tensor) -> None:
         """Count a step."""

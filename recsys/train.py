@@ -90,7 +90,9 @@ def train_epoch(training: Training, clicks: Clicks, config: Config, run: Run, st
     summed = torch.zeros((), dtype=sum_type(training.device), device=training.device)
     label = f"{preset.model}, {preset.method}, epoch {progress.epoch}"
     for batch in run.track(todo, label, count - progress.batch):
-        summed += training.step(batch)
+        loss = training.step(batch)
+        run.show(loss, len(batch.labels))
+        summed += loss
         progress.batch, progress.rows = progress.batch + 1, progress.rows + batch.rows
         if progress.batch % config.checkpoint_batches == 0 and progress.batch < count:
             progress.loss += group.total(summed.item())

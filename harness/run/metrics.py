@@ -1,17 +1,22 @@
-"""`metrics.jsonl` of a run: one line per call of `Run.log`, cut back to a checkpoint by a resume.
+"""Where the numbers of `Run.log` go: `metrics.jsonl`, TensorBoard's events beside it, and trackers such as W&B.
 
-The length that belongs to a checkpoint is kept in bytes, so it does not matter what the lines say.
+`metrics.jsonl` has one line per call and is cut back to a checkpoint by a resume. The length that belongs to a
+checkpoint is kept in bytes, so it does not matter what the lines say.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.errors import UserError, writing
 
 WAY_OUT = "Free some space, then continue with --resume"
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class MetricsFile:
@@ -42,3 +47,99 @@ class MetricsFile:
                 message = f"{self.path} is shorter than when the checkpoint was written. Start over with --out."
                 raise UserError(message)
             file.truncate(size)
+
+
+class Board:
+    """TensorBoard's events in `folder`; made with the first numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._writer = folder, None
+
+    def log(self, numbers: Mapping[str, float], step: int, last_step: int) -> None:
+        """Add numbers at `step`; events of an earlier process after `last_step`, its checkpoint's, count no more."""
+        with writing(self.folder):
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer: Any = SummaryWriter(str(self.folder), purge_step=last_step + 1)
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._writer is not None:
+            with writing(self.folder):
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # a full disk has been reported by then
+                self._writer.close()
+
+
+class Trackers:
+    """accelerate's trackers of one run. They get the same numbers as `metrics.jsonl`, and the configuration."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, Any] = {}
+
+    def start(self, names: Iterable[str], task: str, run: str, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Start them.
+
+        Args:
+            names: Which; "tensorboard" is passed over, for its events are always there.
+            task: The run's task; the project is called tinydfa-<task>.
+            run: Name of the run.
+            folder: The run's folder.
+            settings: Its configuration.
+
+        Raises:
+            UserError: one cannot be started.
+        """
+        own = {"wandb": {"name": run, "dir": str(folder)}, "mlflow": {"run_name": run}}
+        for name in dict.fromkeys(names):
+            if name != "tensorboard":
+                self._start(name, f"tinydfa-{task}", own[name], settings)
+
+    def _start(self, name: str, project: str, options: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        try:
+            PartialState()  # which accelerate's trackers ask for the process they are in
+            tracker = LOGGER_TYPE_TO_CLASS[name](project, **options)
+            tracker.start()
+            self._started[name] = tracker
+            tracker.store_init_configuration(dict(settings))
+        except Exception as error:  # of the package, or of the network
+            self.close()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise UserError(f"--tracker {name} cannot be started ({reason}). Mend that, or leave it out.") from error
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Pass on numbers at `step`. A tracker that fails is left out from then on, and a line on stderr says so."""
+        for name, tracker in list(self._started.items()):
+            try:
+                tracker.log(dict(numbers), step=step)
+            except Exception as error:  # a training must not end because a server is away
+                del self._started[name]
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                print(f"warning: {name} takes no more numbers ({reason}); the run goes on without it", file=sys.stderr)
+
+    def close(self) -> None:
+        """Let them finish."""
+        while self._started:
+            _, tracker = self._started.popitem()
+            with contextlib.suppress(Exception):
+                tracker.finish()
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Raise `UserError` if the package of a tracker is not installed; accelerate would leave the tracker out."""
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(
+                f"--tracker {name} needs the package {name}, which is not installed. Install it (pip install {name}), "
+                "or leave it out."
+            )

@@ -44,6 +44,9 @@ class NullRun(Run):
         """`iterable`, without a bar."""
         return iter(iterable)
 
+    def show(self, loss: Any, count: int = 1) -> None:
+        """There is no bar."""
+
     def say(self, text: str) -> None:
         """Nothing is printed."""
 

@@ -1,26 +1,69 @@
 """Progress bars: drawn by rich on a terminal, silent in a log file, a pipe or a worker process."""
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from time import monotonic
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+EVERY = 1.0  # seconds between two losses that are read off a device
+
+
+class Bar:
+    """A progress bar on stderr: steps done, and the last loss it was told."""
+
+    def __init__(self) -> None:
+        self._drawn: Any = None  # rich's, while it is on the screen
+        self._next = 0.0  # when a loss may be read again
+        self._loss = ""
+
+    def track(self, iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items of `iterable` behind the bar.
+
+        Args:
+            iterable: What to go through.
+            description: Shown before the bar.
+            total: Number of items, where `len(iterable)` does not say it.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield from iterable
+            return
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as self._drawn:
+            task = self._drawn.add_task(description, total=total, loss=self._loss)
+            for item in iterable:
+                yield item
+                self._drawn.advance(task)
+        self._drawn = None
+
+    def show(self, loss: Any, count: int = 1, *, now: bool = False) -> None:
+        """Show a loss beside the bar.
+
+        A loss that a device still computes is waited for at most once a second, and only where a bar is drawn.
+
+        Args:
+            loss: A number or a tensor of one; None: it is not known in this process.
+            count: What to divide it by, for the loss of one sample.
+            now: Show it even if a second has not passed.
+        """
+        if self._drawn is None or loss is None or not (now or monotonic() >= self._next):
+            return
+        self._loss = f"loss {float(loss) / count:.4g}"
+        for task in self._drawn.task_ids:
+            self._drawn.update(task, loss=self._loss)
+        self._next = monotonic() + EVERY
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items of `iterable` behind a progress bar on stderr.
-
-    Args:
-        iterable: What to go through.
-        description: Shown before the bar.
-        total: Number of items, where `len(iterable)` does not say it.
-    """
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from iterable
-        return
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
-    yield from rich_track(iterable, description, total=total, console=console, transient=True)
+    """`iterable` behind a bar of its own; see `Bar.track`."""
+    return Bar().track(iterable, description, total)

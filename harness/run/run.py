@@ -21,7 +21,6 @@ Several processes that train one model (`harness.processes`) make all these call
 A training that is to leave no folder, such as a cell of a table, is given a `NullRun` (`harness.run.null`).
 """
 
-import contextlib
 import json
 import math
 import re
@@ -36,9 +35,9 @@ from harness.files import hold, write_whole
 from harness.processes import check_joined, current
 from harness.run.ending import ending, short_result
 from harness.run.launch import check_launch
-from harness.run.metrics import MetricsFile
+from harness.run.metrics import Board, MetricsFile, Trackers
 from harness.run.numbers import check_loss, number_of
-from harness.run.progress import track
+from harness.run.progress import Bar
 from harness.tables.results import PLACES, given, make_result, plain
 
 T = TypeVar("T")
@@ -74,11 +73,12 @@ class Run:
         lengths: Settings that may be larger than when the run was started, which prolongs it: name to the reason why
             they may not, which is empty if they may.
         may_change: Names of options that may be others then, for they do not decide what is trained.
+        trackers: Where numbers go besides the folder, see `harness.run.metrics.Trackers`.
 
     Raises:
         UserError: the folder holds a run and `resume` is not set, or holds the run of another configuration, or cannot
             be written to, or another process trains in it; or several processes were started and the task trains in
-            one.
+            one; or a tracker cannot be started.
     """
 
     def __init__(
@@ -90,13 +90,15 @@ class Run:
         resume: bool = False,
         lengths: Mapping[str, str] | None = None,
         may_change: Collection[str] = (),
+        trackers: Collection[str] = (),
     ) -> None:
         self._may_change = PLACES | set(may_change)
         self.task, self.name, self.config, self._resumes = task, name, config, resume
         self._lengths = lengths or {}
         self.folder = Path(out) if out is not None else Path("runs") / task / re.sub(r"[/:]", "-", name)
         self._metrics = MetricsFile(self.folder / "metrics.jsonl")
-        self._board: Any = None
+        self._board, self._trackers, self._bar = Board(self.folder), Trackers(), Bar()
+        self._tracker_names = tuple(trackers)
         self._held: Any = None  # the lock of the folder
         self._earlier = 0.0  # seconds spent before the interruption
         self._start = time.perf_counter()
@@ -119,9 +121,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._board is not None:
-            with contextlib.suppress(OSError):  # a full disk has been reported by then
-                self._board.close()
+        self._board.close()
+        self._trackers.close()
         if self._held is not None:
             self._held.release()
 
@@ -131,7 +132,7 @@ class Run:
         return self._earlier + time.perf_counter() - self._start
 
     def log(self, step: int, **scalars: Any) -> None:
-        """Add a line of numbers to `metrics.jsonl` and to TensorBoard.
+        """Add a line of numbers to `metrics.jsonl`, to TensorBoard and to the trackers, and the loss to the bar.
 
         Raises:
             TypeError: something is not one number; names it, and nothing is written.
@@ -140,9 +141,9 @@ class Run:
         numbers = {name: number_of(name, value) for name, value in scalars.items()}
         if self._processes.is_main:
             self._metrics.append({"step": step} | plain(numbers))
-            with writing(self.folder):
-                for name, value in numbers.items():
-                    self._tensorboard().add_scalar(name, value, step)
+            self._board.log(numbers, step, self._last_step)
+            self._trackers.log(numbers, step)
+            self._bar.show(next((value for name, value in numbers.items() if "loss" in name), None), now=True)
         for name, value in numbers.items():
             if "loss" in name:
                 check_loss(value, step, f"Lower the learning rate; the last good checkpoint stays in {self.folder}")
@@ -168,9 +169,7 @@ class Run:
         of_others = self._processes.gather(generators)[1:]
         if not self._processes.is_main:
             return
-        if self._board is not None:
-            with writing(self.folder):
-                self._board.flush()
+        self._board.flush()
         metrics_bytes = self._metrics.sync()
         content = {"step": step, "seconds": self.seconds, "metrics_bytes": metrics_bytes, "generators": generators}
         if of_others:
@@ -243,8 +242,12 @@ class Run:
             write_whole(self.folder / name, text)
 
     def track(self, iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-        """`iterable` behind a progress bar; see `harness.run.progress.track`."""
-        return track(iterable, description, total) if self._processes.is_main else iter(iterable)
+        """`iterable` behind a progress bar; see `harness.run.progress.Bar`."""
+        return self._bar.track(iterable, description, total) if self._processes.is_main else iter(iterable)
+
+    def show(self, loss: Any, count: int = 1) -> None:
+        """Show the loss of a step beside the bar, divided by `count`; see `harness.run.progress.Bar.show`."""
+        self._bar.show(loss, count)
 
     def say(self, text: str) -> None:
         """Print a line for whoever looks on."""
@@ -308,7 +311,9 @@ class Run:
             self._compare_config()
         import yaml
 
-        write_whole(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+        settings = plain(self.config)
+        write_whole(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        self._trackers.start(self._tracker_names, self.task, self.name, self.folder, settings)
 
     def _compare_config(self) -> None:
         before, now = given(read_config(self.folder)), given(plain(self.config))
@@ -325,11 +330,3 @@ class Run:
         if others := [f"{name}: {before.get(name)} -> {now.get(name)}" for name in changed if name not in longer]:
             way_out = "Resume it with the options it was started with (config.yaml in it), or start another with --out"
             raise UserError(f"{self.folder} holds a run of another configuration ({', '.join(others)}). {way_out}.")
-
-    def _tensorboard(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with writing(self.folder):
-                self._board = SummaryWriter(str(self.folder), purge_step=self._last_step + 1)
-        return self._board

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.config import RunConfig
+from harness.config import BaseConfig
 from harness.device import describe_device, pick_device
 from harness.errors import UserError
 from harness.run import progress
@@ -70,9 +70,9 @@ def test_progress_passes_every_item_and_is_silent_without_a_terminal(capsys: pyt
 @pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
 def test_a_seed_that_not_every_generator_takes_is_refused(seed: int):
     with pytest.raises(UserError, match=rf"--seed {seed}: give a number from 0 to 4294967295\."):
-        RunConfig(seed=seed)
+        BaseConfig(seed=seed)
 
 
 def test_the_least_and_the_largest_seed_are_taken():
     for seed in (0, 2**32 - 1):
-        seed_everything(RunConfig(seed=seed).seed)
+        seed_everything(BaseConfig(seed=seed).seed)
