@@ -1,9 +1,10 @@
-"""Small files that are there whole or not at all, whenever the process is killed; files that one process holds."""
+"""Files and folders that are there whole or not at all, whenever the process is killed; files held by one process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -12,6 +13,8 @@ from harness.errors import NEW_OUT, UserError, writing
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+
+PARTIAL = ".partial"  # ends the name of a folder that is being filled
 
 
 def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> None:
@@ -41,6 +44,35 @@ def replacing(path: Path, way_out: str = NEW_OUT) -> Iterator[IO[bytes]]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(folder: Path, way_out: str = NEW_OUT, *, go_on: bool = False) -> Iterator[Path]:
+    """A folder to fill that gets the name `folder` when the block ends, in place of what has that name.
+
+    Args:
+        folder: The name.
+        way_out: What to do if it cannot be written; ends the message.
+        go_on: If the block raises, keep what it has written, and give it to the next one. One process at a time may do
+            that (see `alone`). Otherwise the folder to fill is empty.
+
+    Raises:
+        UserError: it cannot be written. A folder of that name stays as it was, also if the block raises.
+    """
+    partial = folder.with_name(folder.name + (PARTIAL if go_on else f".{os.getpid()}{PARTIAL}"))
+    with writing(folder, way_out):
+        if not go_on:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=go_on)
+        try:
+            yield partial
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+        finally:
+            if not go_on:
+                shutil.rmtree(partial, ignore_errors=True)
+            elif partial.is_dir() and not any(partial.iterdir()):
+                partial.rmdir()
 
 
 def name_of(path: Path, otherwise: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import glob
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.errors import writing
-from harness.files import alone
+from harness.files import PARTIAL, alone, filling
 
 WAY_OUT = "Set TINYDFA_CACHE to a folder that can be written and has space"
 
@@ -18,6 +17,8 @@ def make_once(
     make: Callable[[Path], object],
     way_out: str = WAY_OUT,
     is_whole: Callable[[Path], bool] = Path.is_dir,
+    *,
+    go_on: bool = False,
 ) -> Path:
     """The folder that `make` fills, which is called if it is not there.
 
@@ -25,9 +26,10 @@ def make_once(
 
     Args:
         folder: Its name says all that decides what is in it: options, a digest of the data, a version.
-        make: Fills the empty folder that it is given, which is then renamed. What a killed process left is removed.
+        make: Fills the folder that it is given, which is then renamed.
         way_out: What to do if it cannot be written; ends the message.
         is_whole: Whether the folder is there and undamaged; a damaged one is made again.
+        go_on: `make` is given what an interrupted process left. Otherwise that is removed, and the folder is empty.
 
     Returns:
         `folder`.
@@ -39,14 +41,8 @@ def make_once(
         return folder
     with alone(folder, way_out):
         if not is_whole(folder):  # another process may have made it meanwhile
-            partial = folder.with_name(folder.name + ".partial")
-            with writing(folder, way_out):
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                try:
-                    make(partial)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    os.replace(partial, folder)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
+            for left in folder.parent.glob(f"{glob.escape(folder.name)}.*{PARTIAL}"):
+                shutil.rmtree(left, ignore_errors=True)
+            with filling(folder, way_out, go_on=go_on) as partial:
+                make(partial)
     return folder

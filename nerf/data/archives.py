@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from harness.data import RemoteFile, cache_dir, data_root, fetch
-from harness.errors import UserError, writing
+from harness.data.cache import make_once
+from harness.errors import UserError
 
 MIRROR = "https://github.com/yxlao/nerfmirror/releases/download/20220618"
 ARCHIVES = {  # all scenes of a data set; their sizes are not known
@@ -57,28 +58,19 @@ def find_scene(collection: str, scene: str, data_dir: Path | None, known: Sequen
             f"Put it there, or use --dataset synthetic, which needs nothing."
         )
     archive = fetch([ARCHIVES[collection]], root, f"the scene {scene} (looked for {looked})")[0]
-    _unpack(archive, scene, store / collection / scene)
-    return store / collection / scene
+    return make_once(store / collection / scene, partial(_unpack, archive, scene))
 
 
-def _unpack(archive: Path, scene: str, target: Path) -> None:
-    """Copy the files of one scene out of the archive; `target` is there whole or not at all."""
-    with writing(target, "Free some space, or set TINYDFA_CACHE to another folder"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{scene}-", dir=target.parent))
-        try:
-            with zipfile.ZipFile(archive) as content:
-                for member, place in _members(content.namelist(), scene):
-                    (unfinished / place).parent.mkdir(parents=True, exist_ok=True)
-                    with content.open(member) as source, open(unfinished / place, "wb") as copy:
-                        shutil.copyfileobj(source, copy)
-            unfinished.chmod(0o755)
-            if not target.is_dir():  # else another process was faster
-                unfinished.rename(target)
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{archive} is not a whole archive ({error}). Remove it to have it downloaded.") from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+def _unpack(archive: Path, scene: str, folder: Path) -> None:
+    """Copy the files of one scene out of the archive into an empty folder."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for member, place in _members(content.namelist(), scene):
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                with content.open(member) as source, open(folder / place, "wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive} is not a whole archive ({error}). Remove it to have it downloaded.") from None
 
 
 def _members(names: Sequence[str], scene: str) -> list[tuple[str, Path]]:

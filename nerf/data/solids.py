@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,9 @@ import torch
 from torch import Tensor
 
 from harness.data import cache_dir
-from harness.errors import UserError, writing
+from harness.data.cache import make_once
+from harness.errors import UserError
+from harness.files import filling
 from nerf.data.shapes import SOLIDS, hit
 from nerf.scene.lens import pinhole
 from nerf.scene.poses import pose_from_spherical
@@ -94,16 +94,8 @@ def write_scene(folder: Path, size: int = SIZE, views: int = TRAIN_VIEWS, test_v
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--out {folder} is not empty. Give a folder that does not exist yet.")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write_split(unfinished, "train", hemisphere(views), size)
-            _write_split(unfinished, "test", hemisphere(test_views, turn=TEST_TURN), size)
-            unfinished.chmod(0o755)
-            os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with filling(folder) as unfinished:
+        _fill(unfinished, size, views, test_views)
 
 
 def cached_scene(size: int = SIZE) -> Path:
@@ -114,14 +106,13 @@ def cached_scene(size: int = SIZE) -> Path:
     """
     recipe = Path(__file__).read_bytes() + Path(__file__).with_name("shapes.py").read_bytes()
     key = hashlib.sha256(recipe + str(size).encode()).hexdigest()[:16]
-    folder = cache_dir() / "procedural" / key / NAME
-    if not folder.is_dir():
-        try:
-            write_scene(folder, size)
-        except UserError:
-            if not folder.is_dir():  # else another process was faster
-                raise
-    return folder
+    return make_once(cache_dir() / "procedural" / key / NAME, partial(_fill, size=size))
+
+
+def _fill(folder: Path, size: int, views: int = TRAIN_VIEWS, test_views: int = TEST_VIEWS) -> None:
+    """Write the scene into an empty folder."""
+    _write_split(folder, "train", hemisphere(views), size)
+    _write_split(folder, "test", hemisphere(test_views, turn=TEST_TURN), size)
 
 
 def _write_split(folder: Path, split: str, poses: Tensor, size: int) -> None:

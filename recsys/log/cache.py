@@ -1,14 +1,13 @@
 """Prepared click logs in the cache folder: keyed by what they were made from, and complete or absent.
 
-The name of a log's folder contains a hash of its sources' content and of the options that decide its ids. The folder is
-filled under a temporary name and renamed at the end; its manifest holds the size and sha256 of every file.
+The name of a log's folder contains a hash of its sources' content and of the options that decide its ids. Its manifest
+holds the size and sha256 of every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 
 from harness.data import cache_dir
-from harness.errors import UserError, writing
-from harness.files import alone, write_whole
+from harness.data.cache import make_once
+from harness.errors import UserError
+from harness.files import write_whole
 from recsys.log.blocks import NO_SPACE
 from recsys.log.clicks import ClickData, Clicks
 from recsys.log.encoder import ENCODER, Encoder
@@ -60,16 +60,15 @@ def open_log(
     }
     key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir() / "recsys" / f"{name}-{key}"
-    with alone(folder, NO_SPACE):
-        if not folder.exists():
-            if check is not None:
-                check()
-            partial = folder.with_name(folder.name + ".partial")
-            with writing(partial, NO_SPACE):
-                partial.mkdir(parents=True, exist_ok=True)
-            _refuse_full_disk(partial, sources, limit)
-            log = prepare(sources, layout, partial, seed=seed, min_count=min_count, count_all=count_all, limit=limit)
-            _finish(partial, folder, options, log.encoder, {"rows": log.rows, "malformed": log.malformed})
+
+    def make(partial: Path) -> None:
+        if check is not None:
+            check()
+        _refuse_full_disk(partial, sources, limit)
+        log = prepare(sources, layout, partial, seed=seed, min_count=min_count, count_all=count_all, limit=limit)
+        _finish(partial, options, log.encoder, {"rows": log.rows, "malformed": log.malformed})
+
+    make_once(folder, make, NO_SPACE, is_whole=Path.exists, go_on=True)
     return read_log(name, folder)
 
 
@@ -106,17 +105,15 @@ def _part(folder: Path, part: str, rows: int, fields: int) -> Clicks:
     return Clicks(torch.from_numpy(table), torch.from_numpy(labels))
 
 
-def _finish(partial: Path, folder: Path, options: dict[str, Any], encoder: Encoder, found: dict[str, Any]) -> None:
-    """Write the remaining files and rename the folder."""
-    write_whole(partial / ENCODER, json.dumps(encoder.to_dict()), NO_SPACE)
+def _finish(folder: Path, options: dict[str, Any], encoder: Encoder, found: dict[str, Any]) -> None:
+    """Write the remaining files, and remove what the preparation needed alone."""
+    write_whole(folder / ENCODER, json.dumps(encoder.to_dict()), NO_SPACE)
     files = [ENCODER, *(f"{part}.{column}" for part in PARTS for column in ("fields", "labels"))]
-    prints = {file: fingerprint(partial / file) for file in files}
-    write_whole(partial / "manifest.json", json.dumps(options | found | {"files": prints}, indent=1), NO_SPACE)
-    with writing(folder, NO_SPACE):
-        for path in partial.iterdir():
-            if path.name not in (*files, "manifest.json"):
-                path.unlink()
-        os.replace(partial, folder)
+    prints = {file: fingerprint(folder / file) for file in files}
+    write_whole(folder / "manifest.json", json.dumps(options | found | {"files": prints}, indent=1), NO_SPACE)
+    for path in folder.iterdir():
+        if path.name not in (*files, "manifest.json"):
+            path.unlink()
 
 
 def fingerprint(path: Path) -> str:

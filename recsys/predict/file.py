@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError, writing
+from harness.errors import UserError
+from harness.files import replacing
 from harness.run.progress import track
 from recsys.evaluate import AT_ONCE
 from recsys.log.encoder import Encoder
@@ -81,23 +81,14 @@ def predict_file(
             raise UserError(
                 f"--out {out} is {'the file of rows' if same else 'not a regular file'}. Name another file."
             )
-    partial, found = out.with_name(out.name + ".partial"), Found()
-    try:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-        with writing(out), open(partial, "wb") as file:
-            for block in _read(encoder, rows, skip_malformed, block_bytes):
-                chance = probabilities(model, block.ids, device)
-                _refuse_nan(chance, rows, found.rows)
-                column = torch.full((len(block.whole),), float("nan")).masked_scatter_(block.whole, chance)
-                series = pl.Series("chance", column.numpy(), nan_to_null=True)
-                series.to_frame().write_csv(file, include_header=False)
-                found.add(block)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    found = Found()
+    with replacing(out) as file:
+        for block in _read(encoder, rows, skip_malformed, block_bytes):
+            chance = probabilities(model, block.ids, device)
+            _refuse_nan(chance, rows, found.rows)
+            column = torch.full((len(block.whole),), float("nan")).masked_scatter_(block.whole, chance)
+            pl.Series("chance", column.numpy(), nan_to_null=True).to_frame().write_csv(file, include_header=False)
+            found.add(block)
     return found
 
 

