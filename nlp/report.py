@@ -10,6 +10,7 @@ from harness.methods import colour
 from harness.report import Excerpt, Figure, Section
 from harness.report.figures import band, png
 from harness.report.panels import Lines, grouped, lines_with_curves, side_by_side
+from harness.run.numbers import alignments
 from harness.tables import RunContext
 
 WHERE = {"docs": "the documentation corpus", "synthetic": "Python's own documentation", "wikitext-103": "WikiText-103"}
@@ -86,7 +87,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
     figure, panels = side_by_side(len(rows), 2.4, 2.9, sharey=True)
     for (row, runs), axes in zip(rows.items(), panels, strict=True):
         curves = runs[0]["result"]["curves"]
-        points = [name for name in curves if name.startswith("alignment ")]
+        points = list(alignments(curves))
         for number, point in enumerate(points):
             axes.plot(curves["alignment_step"], curves[point], color=str(0.75 * number / len(points)))
         axes.axhline(0, color="black", linewidth=0.8, linestyle="--")

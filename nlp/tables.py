@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.device import pick_device
 from harness.precision import fastest
+from harness.run.numbers import alignments
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from nlp import train
@@ -61,7 +62,7 @@ def run_alignment(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """The same, and measure the alignment at every validation."""
     every = QUICK["validate_every"] if context.scale == "quick" else cell.preset.validate_every
     result = _train(cell, seed, context, alignment_every=every)
-    found = [value for name, value in result["metrics"].items() if name.startswith("alignment ")]
+    found = alignments(result["metrics"]).values()
     result["metrics"]["alignment"] = sum(found) / len(found)
     return result
 

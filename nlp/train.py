@@ -21,6 +21,7 @@ from harness.methods import check_shares
 from harness.precision import check_precision
 from harness.run import NullRun, Run, check_loss
 from harness.run.launch import check_launch
+from harness.run.numbers import alignments, by_curve
 from nlp.config import Config
 from nlp.output.alignment import batch_alignment
 from nlp.output.evaluate import Score, evaluate
@@ -91,7 +92,7 @@ def trainer_of(config: Config) -> type[Trainer]:
 def summary(trainer: Trainer, test: Score) -> dict[str, float]:
     """The numbers that a finished training comes to; an alignment is the last that was measured."""
     progress = trainer.progress
-    last = {name: values[-1] for name, values in progress.curves.items() if name.startswith("alignment ")}
+    last = {name: values[-1] for name, values in alignments(progress.curves).items()}
     tested = {"test_perplexity": test.perplexity, "test_word_perplexity": test.word_perplexity}
     how = {"best_step": trainer.best.step, "steps": progress.step}
     return last | progress.best | tested | how | {"tokens_per_second": progress.trained / progress.seconds}
@@ -132,8 +133,7 @@ def align(trainer: Trainer, run: Run) -> None:
     preset, corpus, step = trainer.preset, trainer.corpus, trainer.progress.step
     first = chunks(corpus.val, preset.batch, preset.chunk, trainer.device)
     for chunk in itertools.islice(first, 1):
-        cosines = batch_alignment(trainer.model, trainer.attachment, chunk.x, chunk.y)
-        numbers = {f"alignment {point}": cosine for point, cosine in cosines.items()}
+        numbers = by_curve(batch_alignment(trainer.model, trainer.attachment, chunk.x, chunk.y))
         trainer.progress.note(alignment_step=step, **numbers)
         run.log(step, **numbers)
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from harness.run.numbers import alignments, by_curve
 from recsys.log.batches import Batch
 from recsys.models.embeddings import dense_gradients
 from tinydfa import measure_alignment
 
 if TYPE_CHECKING:
     from recsys.training import Training
-
-NAME = "alignment "  # of a feedback point's curve
 
 
 def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
@@ -33,13 +32,13 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
     training.model.eval()
     with dense_gradients(training.model):
         found = measure_alignment(training.model, loss)
-    return {NAME + point: found[point].mean for point in attachment.points if point in found}
+    return by_curve({point: found[point].mean for point in attachment.points if point in found})
 
 
 def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Mean cosine over points at the last and the first measurement, and at the last point, which is the deepest DFA
     layer, at the last measurement; empty if nothing was measured."""
-    measured = [values for name, values in curves.items() if name.startswith(NAME)]
+    measured = list(alignments(curves).values())
     if not measured:
         return {}
     last, first = (statistics.fmean(values[epoch] for values in measured) for epoch in (-1, 0))

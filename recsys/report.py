@@ -9,8 +9,8 @@ from harness.report import Figure, Section
 from harness.report.figures import png
 from harness.report.panels import Lines, grouped, legend, lines_with_curves, side_by_side
 from harness.report.panels import draw_methods as draw
+from harness.run.numbers import alignments
 from harness.tables import RunContext
-from recsys.alignment import NAME
 from recsys.preset import MODELS
 
 WHERE = {"adult": "Adult", "ml-100k": "MovieLens-100K", "synthetic": "the teacher's log", "criteo": "Criteo"}
@@ -49,7 +49,7 @@ def alignment_curves(lines: Lines) -> Iterable[Figure]:
         figure, panels = side_by_side(len(rows), 2.5, 2.8, sharey=True)
         for (row, runs), axes in zip(rows.items(), panels, strict=True):
             curves = runs[0]["result"]["curves"]
-            points = [name for name in curves if name.startswith(NAME)]
+            points = list(alignments(curves))
             for number, name in enumerate(points):
                 axes.plot(range(1, len(curves[name]) + 1), curves[name], color=str(0.75 * number / len(points)))
             axes.axhline(0, color="black", linewidth=0.8, linestyle="--")

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.run.numbers import by_curve
 from harness.run.stateful import Record
 
 
@@ -42,7 +43,7 @@ class History(Record):
         names = ("train_loss", "train_error", "val_error", "test_loss", "test_error")
         found = {name: getattr(self, name)[best] for name in names if getattr(self, name)}
         found |= {name.replace("error", "accuracy"): 1 - value for name, value in found.items() if "error" in name}
-        found |= {f"alignment {point}": values[-1] for point, values in self.alignment.items()}
+        found |= by_curve({point: values[-1] for point, values in self.alignment.items()})
         return found | {"epochs": len(self.seconds), "seconds_per_epoch": statistics.median(self.seconds)}
 
     def has_settled(self, tolerance: float) -> bool:
@@ -54,4 +55,4 @@ class History(Record):
         """The lists that figures are drawn from, points of alignment under "alignment <point>"."""
         names = ("train_loss", "train_error", "val_error", "test_loss", "test_error")
         found = {name: getattr(self, name) for name in names if getattr(self, name)}
-        return found | {f"alignment {point}": values for point, values in self.alignment.items()}
+        return found | by_curve(self.alignment)

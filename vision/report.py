@@ -13,6 +13,7 @@ from harness.methods import label
 from harness.report import Figure, Section
 from harness.report.figures import canvas, png
 from harness.report.panels import Lines, chunks, draw_methods, grouped, legend, lines_with_curves, side_by_side
+from harness.run.numbers import alignments
 from harness.tables import RunContext
 from vision.bottleneck import figures as bottleneck
 from vision.iacolippo import figures as iacolippo
@@ -115,5 +116,4 @@ def has_weights(line: dict[str, Any]) -> bool:
 
 def points_of(lines: Lines) -> list[str]:
     """Names of the curves of alignment in these runs, from the bottom up."""
-    found = (name for line in lines for name in line["result"]["curves"] if name.startswith("alignment "))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(name for line in lines for name in alignments(line["result"]["curves"])))

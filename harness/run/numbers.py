@@ -1,9 +1,13 @@
-"""Numbers that a run logs, and the loss that ends it."""
+"""Numbers that a run logs, what curves of alignment are called, and the loss that ends a run."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from harness.errors import NonFiniteLoss
+
+T = TypeVar("T")
+ALIGNMENT = "alignment "  # begins the name of a curve of the cosine with backpropagation at a feedback point
 
 
 def check_loss(loss: float, step: int, hint: str = "Lower the learning rate") -> None:
@@ -22,3 +26,27 @@ def number_of(name: str, value: Any) -> float | int:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # as many kinds as there are libraries
         pass
     raise TypeError(f"{name} is {value!r:.60}, and a run logs numbers: use float(), and one name for each number")
+
+
+def by_curve(cosines: Mapping[str, T], network: str = "") -> dict[str, T]:
+    """What was measured of the alignment at feedback points, by the names of its curves.
+
+    Args:
+        cosines: By the name of the point.
+        network: The network that the points are of, where a model has several.
+
+    Example:
+        >>> by_curve({"points.0": 0.5}), by_curve({"points.0": 0.5}, "coarse")
+        ({'alignment points.0': 0.5}, {'alignment coarse points.0': 0.5})
+    """
+    return {f"{ALIGNMENT}{network} {point}" if network else ALIGNMENT + point: of for point, of in cosines.items()}
+
+
+def alignments(curves: Mapping[str, T]) -> dict[str, T]:
+    """Those among curves or metrics that are of the alignment at a feedback point, in their order.
+
+    Example:
+        >>> alignments({"train_loss": [2.0], "alignment points.0": [0.5], "alignment_step": [10]})
+        {'alignment points.0': [0.5]}
+    """
+    return {name: value for name, value in curves.items() if name.startswith(ALIGNMENT)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from harness.run.numbers import by_curve
 from nerf.field.fields import Fields
 from nerf.field.volume import render_rays
 from nerf.output.scores import evenly
@@ -36,5 +37,5 @@ def network_alignment(fields: Fields, rays: Rays, colours: Tensor) -> dict[str, 
     for name, network in fields.networks().items():
         found, attachment = measure_alignment(network, loss), attachment_of(network)
         points = [] if attachment is None else attachment.points
-        cosines |= {f"alignment {name} {point}": found[point].mean for point in points if point in found}
+        cosines |= by_curve({point: found[point].mean for point in points if point in found}, name)
     return cosines
