@@ -25,7 +25,7 @@ from harness.tables.results import read
 from reproduce import execute, progress
 from reproduce.execute import Job, Outcome
 from reproduce.runs import OUT, is_ours, results
-from reproduce.scoreboard import page, picture, shown, summary
+from reproduce.scoreboard import page, picture, short, shown, summary
 from reproduce.scoreboard.columns import COLUMNS, Column
 from reproduce.scoreboard.tables import COST, FOLDER, ROWS, key, table_of
 
@@ -195,7 +195,10 @@ def show(columns: Sequence[Column], methods: Sequence[str] | None, config: Confi
 
 
 def write(config: Config) -> Path:
-    """Write the board as Markdown and as a picture, your runs before ours; the path of the former."""
+    """Write the board as Markdown and as a picture, your runs before ours; the path of the former.
+
+    What READMEs show of it is written beside it.
+    """
     found = boards(config) or {"yours": board(config.out, config.scale)}
     texts = {owner: page.markdown(*some) for owner, some in found.items()}
     path = config.out / "scoreboard.md"
@@ -203,4 +206,6 @@ def write(config: Config) -> Path:
     write_whole(path, "\n".join(whole))
     columns, methods, scores, _ = next(iter(found.values()))
     write_whole(path.with_suffix(".png"), picture.picture(columns, methods, scores))
+    write_whole(path.with_stem("scoreboard-short"), short.markdown(columns, methods, scores))
+    write_whole(path.with_stem("scoreboard-quality"), short.sentence(columns, scores))
     return path

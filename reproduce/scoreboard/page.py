@@ -62,7 +62,17 @@ def quality(column: Column, score: Score) -> str:
         return NOTHING if score.why in ("", "not run") else ("refused" if "diverged" not in score.why else "diverged")
     spread = "" if score.std is None else f" ± {score.std * column.scale:.{column.decimals}f}"
     number = f"{score.mean * column.scale:.{column.decimals}f}{spread} ({score.seeds})"
-    return number if score.share is None else f"**{100 * score.share:.0f} %**<br>{number}"
+    return number if score.share is None else f"**{percent(score.share)}**<br>{number}"
+
+
+def percent(share: float) -> str:
+    """A share as text.
+
+    Example:
+        >>> percent(0.834), percent(-0.001)
+        ('83 %', '0 %')
+    """
+    return f"{round(100 * share)} %"
 
 
 def cost(score: Score) -> str:

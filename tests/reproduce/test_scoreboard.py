@@ -2,17 +2,21 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
 from harness.tables import RunContext, results
 from reproduce import runs
-from reproduce.scoreboard import command, page, picture, summary
+from reproduce.report.board import board
+from reproduce.scoreboard import command, page, picture, short, summary
 from reproduce.scoreboard.columns import COLUMNS, FACTORS
 from reproduce.scoreboard.cost import Paused
 from reproduce.scoreboard.tables import ROWS, refusal, table_of
 
+ROOT = Path(__file__).parents[2]
 CORA, DOCS = COLUMNS["cora"], COLUMNS["docs-macro"]
 
 
@@ -158,3 +162,68 @@ def test_a_look_at_a_board_that_has_no_runs_says_so(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     command.main(command.Config(out=tmp_path / "mine", show=True))
     assert capsys.readouterr().out == f"no run yet in {tmp_path / 'mine'}\n"
+
+
+def test_labels_of_points_at_one_height_stand_apart_in_their_order():
+    heights = picture.apart([0.2, 0.9, 0.97, 0.98, 1.0], 0.1)
+    assert heights[0] == pytest.approx(0.2)
+    assert heights == sorted(heights)
+    assert min(b - a for a, b in pairwise(heights)) >= 0.1 - 1e-9
+    assert heights[0] >= 0
+    assert heights[-1] <= 1
+    assert picture.apart([], 0.1) == []
+
+
+def scored(share, why="", **others):
+    return summary.Score(mean=None if why else 1.0, share=share, why=why, step_ratio=2.0, memory_ratio=0.5, **others)
+
+
+def test_the_short_board_averages_over_a_kind_and_says_nothing_where_a_rule_lacks_one_of_it():
+    columns = [COLUMNS[name] for name in ("lego", "fern", "cora")]
+    found = {
+        "lego": {"bp": scored(1.0), "shallow": scored(0.0), "dfa": scored(0.5), "fa": scored(0.4)},
+        "fern": {"bp": scored(1.0), "shallow": scored(0.0), "dfa": scored(0.7), "fa": scored(0.6)},
+        "cora": {"bp": scored(1.0), "shallow": scored(0.0), "dfa": scored(0.8), "fa": scored(None, "refused: no")},
+    }
+    header, rows = short.grid(columns, ["dfa", "fa"], found)
+    assert header == ["", "graphs", "radiance fields", "step", "memory", "BP passes"]
+    assert rows == [["DFA", "80 %", "60 %", "2.00", "0.50", "0"], ["FA", "–", "50 %", "2.00", "0.50", "0"]]
+    assert short.ranked(columns, ["bp", "shallow", "fa", "dfa"], found) == ["dfa", "fa"]
+    found["cora"]["fa"] = scored(None, "not run")
+    assert short.ranked(columns, ["fa", "dfa"], found) == ["dfa"]
+
+
+def test_the_sentence_says_the_median_and_what_part_of_the_passes_is_exact():
+    columns = [COLUMNS[name] for name in ("lego", "fern", "cora")]
+    found = {
+        column.name: {"dfa": scored(share), "fdfa": scored(share), "fitted": scored(share + 0.1, exact=0.02)}
+        for column, share in zip(columns, (0.1, 0.5, 0.6), strict=True)
+    }
+    assert "3 models at equal steps: DFA 50 %, FDFA 50 %, Fitted 60 % (2 % of its" in short.sentence(columns, found)
+
+
+def test_the_committed_board_is_that_of_the_committed_runs():
+    columns, methods, found, lines = command.board(ROOT / "results")
+    texts = {
+        "scoreboard": page.markdown(columns, methods, found, lines),
+        "scoreboard-short": short.markdown(columns, methods, found),
+        "scoreboard-quality": short.sentence(columns, found),
+    }
+    for name, text in texts.items():
+        assert (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8") == text
+
+
+def test_every_column_of_the_board_belongs_to_one_kind():
+    assert sorted(name for names in short.KINDS.values() for name in names) == sorted(COLUMNS)
+
+
+def test_the_report_shows_the_board_in_short_and_whole():
+    found = board(ROOT / "results")
+    assert found.short.header[1] == "graphs"
+    assert {"DFA", "Fitted", "Shallow"} <= {row[0] for row in found.short.rows}
+    assert len(found.table.header) == 1 + len(COLUMNS)
+    assert found.figure.image.startswith(b"\x89PNG")
+
+
+def test_there_is_no_board_without_runs(tmp_path):
+    assert board(tmp_path) is None

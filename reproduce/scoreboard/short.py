@@ -1,0 +1,100 @@
+"""The scoreboard in short, for READMEs: shares of the way by kind of model, and medians of what a step costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from harness.methods import known, label
+from reproduce.layout import piped
+from reproduce.scoreboard.columns import Column
+from reproduce.scoreboard.page import NOTHING, Scores, name, percent
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "graphs": ("cora", "citeseer", "pubmed"),
+    "click models": ("deepfm-ml-100k", "dcn-ml-100k", "deepfm-teacher", "dcn-teacher"),
+    "MLPs": ("fc-mnist", "fc-cifar"),
+    "Transformer, macro": ("docs-macro",),
+    "micro": ("docs-micro",),
+    "radiance fields": ("lego", "fern"),
+    "CNNs": ("lenet-cifar", "resnet-cifar"),
+}
+COSTS = ("step", "memory", "BP passes")
+ENDS = ("shallow", "bp")  # of the way
+ROWS = 7  # rules that a README has room for
+QUOTED = ("dfa", "fdfa", "fitted")
+
+
+def markdown(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> str:
+    """The best rules as rows, kinds of models as columns."""
+    order = ranked(columns, methods, found)
+    header, rows = grid(columns, order[:ROWS], found)
+    return "\n".join([*piped(header, rows, named=1), "", note(columns, found, len(rows), len(order))]) + "\n"
+
+
+def grid(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a rule, its share of the way by kind of model, its costs."""
+    kinds = {kind: kept for kind, names in KINDS.items() if (kept := [c for c in columns if c.name in names])}
+    rows = []
+    for method in methods:
+        shares = [share(kept, found, method) for kept in kinds.values()]
+        texts = [NOTHING if one is None else percent(one) for one in shares]
+        rows.append([name(method), *texts, *costs(columns, found, method)])
+    return ["", *kinds, *COSTS], rows
+
+
+def ranked(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> list[str]:
+    """The library's rules between the two ends, by their median share.
+
+    Those that have no share on half of the columns are last. Rules that still lack a run are left out: easy columns
+    alone would put them too high.
+    """
+    medians = {}
+    for method in methods:
+        scores = [found[column.name][method] for column in columns]
+        shares = [score.share for score in scores if score.share is not None]
+        done = all(score.why != "not run" for score in scores)
+        if shares and done and method in known() and method not in ENDS:
+            medians[method] = 2 * len(shares) > len(columns), statistics.median(shares)
+    return sorted(medians, key=medians.__getitem__, reverse=True)
+
+
+def share(columns: Sequence[Column], found: Scores, method: str) -> float | None:
+    """The mean share of the way over columns in which there is one to go; None if the rule lacks one of them."""
+    shares = [found[column.name][method].share for column in columns if found[column.name]["bp"].share is not None]
+    numbers = [one for one in shares if one is not None]
+    return statistics.fmean(numbers) if numbers and len(numbers) == len(shares) else None
+
+
+def costs(columns: Sequence[Column], found: Scores, method: str) -> list[str]:
+    """Medians over the columns of step time, memory and passes of backpropagation, as ratios to backpropagation's."""
+    scores = [found[column.name][method] for column in columns if found[column.name][method].mean is not None]
+    texts = []
+    for ratios in ([score.step_ratio for score in scores], [score.memory_ratio for score in scores]):
+        numbers = [ratio for ratio in ratios if ratio is not None]
+        texts.append(f"{statistics.median(numbers):.2f}" if numbers else NOTHING)
+    return [*texts, f"{statistics.median(score.exact for score in scores):.2g}"]
+
+
+def note(columns: Sequence[Column], found: Scores, shown: int, there: int) -> str:
+    """What the numbers are."""
+    shallow = costs(columns, found, "shallow")
+    rules = f"{there} rules" if shown == there else f"The best {shown} of {there} rules"
+    return (
+        f"{rules} by median share. Shares are means over the models of a kind; costs are medians, as ratios to BP "
+        f"(shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them."
+    )
+
+
+def sentence(columns: Sequence[Column], found: Scores) -> str:
+    """What some rules keep, in a sentence."""
+    parts = []
+    for method in QUOTED:
+        scores = [found[column.name][method] for column in columns]
+        shares = [score.share for score in scores if score.share is not None]
+        if shares:
+            exact = statistics.median(score.exact for score in scores)
+            passes = f" ({100 * exact:.2g} % of its passes are BP's)" if exact else ""
+            parts.append(f"{label(method)} {percent(statistics.median(shares))}{passes}")
+    way = "Way from shallow training (0 %) to BP (100 %), median over"
+    return f"{way} {len(columns)} models at equal steps: {', '.join(parts)}.\n"
