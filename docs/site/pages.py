@@ -19,16 +19,24 @@ from harness.methods import label
 from harness.tables import Table
 from harness.tables.aggregate import lines_of
 from reproduce.report import summary
+from reproduce.scoreboard import command
+from reproduce.scoreboard.columns import Column
+from reproduce.scoreboard.page import Scores, quality
+from reproduce.scoreboard.summary import Line
 from reproduce.tasks import discover
 from tinydfa.rules import registered
 
+Board = tuple[list[Column], list[str], Scores, list[Line]]  # see `reproduce.scoreboard.command.board`
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 FOLDERS = ("tinydfa", "graphs", "recsys", "nlp", "nerf", "vision", "benchmarks")
 PICTURES = {
     "results/benchmarks/memory.png": "measured/memory.png",
     "results/benchmarks/pipeline_loss.png": "measured/pipeline_loss.png",
+    "results/scoreboard.png": "measured/scoreboard.png",
 }
+SCOREBOARD = "measured/scoreboard.md"
+SHOWN = PICTURES | {"results/scoreboard.md": SCOREBOARD}  # files of results/ that the site has, elsewhere
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 WHEN = {
     "bp": "As the measure of every other rule.",
@@ -45,6 +53,7 @@ WHEN = {
     "ebd": "As `dkp`, without a rate for the feedback.",
     "fitted": "Where a rare pass of backpropagation is allowed, and the error is at most 4,096 wide.",
     "fdfa": "Where backpropagation is not allowed at all, with many rows a batch.",
+    "kp": "As `fa`, where the feedback may take the steps that the weights take: it ends near backpropagation.",
     "grape": "As `fdfa`, where the size of F has no meaning but its direction has.",
     "fitted_forward": "To see whether it matters which errors go with which inputs.",
     "calibrated": "To see what rare passes of backpropagation bring by themselves, under any rule that cuts.",
@@ -65,10 +74,12 @@ def on_files(files: Files, config: Any) -> Files:
             files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
     for path, shown in PICTURES.items():
         files.append(File.generated(config, shown, abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, SCOREBOARD, content=scoreboard()))
     tables = [(table, lines_of(table, RESULTS, "paper")) for table in discover().values()]
+    board = command.board(RESULTS)
     files.append(File.generated(config, "rules/index.md", content=overview()))
     for name in registered():
-        files.append(File.generated(config, f"rules/{name}.md", content=rule_page(name, tables)))
+        files.append(File.generated(config, f"rules/{name}.md", content=rule_page(name, tables, board)))
     return files
 
 
@@ -80,7 +91,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     def turned(match: re.Match[str]) -> str:
         mark, text, target, anchor = match[1], match[2], match[3], match[4] or ""
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
-        shown = PICTURES.get(path, path.removeprefix("docs/"))
+        shown = SHOWN.get(path, path.removeprefix("docs/"))
         if files.get_file_from_path(shown) is None:
             return text
         return f"{mark}[{text}]({os.path.relpath(shown, os.path.dirname(here) or '.')}{anchor})"
@@ -108,14 +119,20 @@ def formula(name: str) -> str:
     return next((said for names, said in rows if f"`{name}`" in names), "")
 
 
-def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]]) -> str:
+def scoreboard() -> str:
+    """The page of the scoreboard."""
+    text = (RESULTS / "scoreboard.md").read_text(encoding="utf-8")
+    return f"# Scoreboard\n\n![Quality kept against the time of a step.](scoreboard.png)\n\n{text}"
+
+
+def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]], board: Board) -> str:
     """The page of a rule: formula, source, when to use it, what it scored, its options."""
     kind = registered()[name]
     parts = [f"# {kind.label}", f'`--method {name}`, or `tinydfa.attach(model, "{name}")`.', kind.explained]
     parts += ["## What a hidden layer receives", f"{formula(name)}\n"]
     parts += ["## When to use it", WHEN[name]] if name in WHEN else []
     parts += ["## Source", linked(kind.source)] if kind.source else []
-    parts += ["## Scores", *scores(name, tables)]
+    parts += ["## Scores", *on_scoreboard(name, board), *scores(name, tables)]
     where = f"{kind.__module__}.{kind.__qualname__}"
     parts += ["## In the library", f"::: {where}\n    options:\n      heading_level: 3\n      members: false"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -124,6 +141,22 @@ def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]]) -> st
 def linked(source: str) -> str:
     """A source with its arXiv number as a link."""
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", inspect.cleandoc(source)) + "."
+
+
+def on_scoreboard(name: str, board: Board) -> Iterator[str]:
+    """What it came to on every model of the scoreboard."""
+    columns, _, found, _ = board
+    rows = [
+        f"| {column.model}, {column.title} | {column.unit} | {quality(column, score).replace('<br>', ', ')} |"
+        for column in columns
+        if (score := found[column.name][name]).mean is not None
+    ]
+    if rows:
+        yield (
+            "On the [scoreboard](../measured/scoreboard.md): the share of the way from shallow training (0 %) to "
+            "backpropagation (100 %), the score itself, and its seeds. Short runs, tuned by one grid."
+        )
+        yield "\n".join(["| model | unit | way and score |", "|---|---|---:|", *rows])
 
 
 def scores(name: str, tables: list[tuple[Table, list[dict[str, Any]]]]) -> Iterator[str]:
