@@ -22,7 +22,7 @@ from reproduce.report import summary
 from reproduce.scoreboard import command
 from reproduce.scoreboard.columns import Column
 from reproduce.scoreboard.page import Scores, quality
-from reproduce.scoreboard.summary import Line
+from reproduce.scoreboard.summary import Line, Score
 from reproduce.tasks import discover
 from tinydfa.rules import registered
 
@@ -132,7 +132,7 @@ def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]], board
     parts += ["## What a hidden layer receives", f"{formula(name)}\n"]
     parts += ["## When to use it", WHEN[name]] if name in WHEN else []
     parts += ["## Source", linked(kind.source)] if kind.source else []
-    parts += ["## Scores", *on_scoreboard(name, board), *scores(name, tables)]
+    parts += ["## Scores", *board_scores(name, board), *scores(name, tables)]
     where = f"{kind.__module__}.{kind.__qualname__}"
     parts += ["## In the library", f"::: {where}\n    options:\n      heading_level: 3\n      members: false"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -143,13 +143,13 @@ def linked(source: str) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", inspect.cleandoc(source)) + "."
 
 
-def on_scoreboard(name: str, board: Board) -> Iterator[str]:
+def board_scores(name: str, board: Board) -> Iterator[str]:
     """What it came to on every model of the scoreboard."""
     columns, _, found, _ = board
     rows = [
         f"| {column.model}, {column.title} | {column.unit} | {quality(column, score).replace('<br>', ', ')} |"
         for column in columns
-        if (score := found[column.name][name]).mean is not None
+        if (score := found[column.name].get(name, Score())).mean is not None
     ]
     if rows:
         yield (

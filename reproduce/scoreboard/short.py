@@ -61,19 +61,21 @@ def ranked(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> 
 
 def share(columns: Sequence[Column], found: Scores, method: str) -> float | None:
     """The mean share of the way over columns in which there is one to go; None if the rule lacks one of them."""
-    shares = [found[column.name][method].share for column in columns if found[column.name]["bp"].share is not None]
+    there = [found[column.name] for column in columns]
+    shares = [scores[method].share for scores in there if any(one.share is not None for one in scores.values())]
     numbers = [one for one in shares if one is not None]
     return statistics.fmean(numbers) if numbers and len(numbers) == len(shares) else None
 
 
 def costs(columns: Sequence[Column], found: Scores, method: str) -> list[str]:
     """Medians over the columns of step time, memory and passes of backpropagation, as ratios to backpropagation's."""
-    scores = [found[column.name][method] for column in columns if found[column.name][method].mean is not None]
+    scores = [found[column.name][method] for column in columns if method in found[column.name]]
+    scores = [score for score in scores if score.mean is not None]
     texts = []
     for ratios in ([score.step_ratio for score in scores], [score.memory_ratio for score in scores]):
         numbers = [ratio for ratio in ratios if ratio is not None]
         texts.append(f"{statistics.median(numbers):.2f}" if numbers else NOTHING)
-    return [*texts, f"{statistics.median(score.exact for score in scores):.2g}"]
+    return [*texts, f"{statistics.median(score.exact for score in scores):.2g}" if scores else NOTHING]
 
 
 def note(columns: Sequence[Column], found: Scores, shown: int, there: int) -> str:
@@ -90,7 +92,7 @@ def sentence(columns: Sequence[Column], found: Scores) -> str:
     """What some rules keep, in a sentence."""
     parts = []
     for method in QUOTED:
-        scores = [found[column.name][method] for column in columns]
+        scores = [found[column.name][method] for column in columns if method in found[column.name]]
         shares = [score.share for score in scores if score.share is not None]
         if shares:
             exact = statistics.median(score.exact for score in scores)

@@ -202,6 +202,15 @@ def test_the_sentence_says_the_median_and_what_part_of_the_passes_is_exact():
     assert "3 models at equal steps: DFA 50 %, FDFA 50 %, Fitted 60 % (2 % of its" in short.sentence(columns, found)
 
 
+def test_a_board_of_one_rule_alone_is_written_too():
+    columns = [COLUMNS["cora"]]
+    found = {
+        "cora": summary.scores(CORA, ["dfa"], [line(CORA, "dfa", CORA.rate(factor), 0, 0.5) for factor in FACTORS])
+    }
+    assert "0 rules" in short.markdown(columns, ["dfa"], found)
+    assert "1 models" in short.sentence(columns, found)
+
+
 def test_the_committed_board_is_that_of_the_committed_runs():
     columns, methods, found, lines = command.board(ROOT / "results")
     texts = {
