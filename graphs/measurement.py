@@ -75,8 +75,10 @@ class Alignment:
         return dict(self.curves)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.curves = dict(state)
+        """Take over what `state_dict` gave, without what was measured because an epoch was the last, and is not now."""
+        epochs = state.get("epoch", [])
+        kept = [place for place, epoch in enumerate(epochs) if epoch == self.last or not epoch % (self.every or 1)]
+        self.curves = {name: [values[place] for place in kept] for name, values in state.items()}
 
 
 def check_alignment(every: int, method: str) -> None:

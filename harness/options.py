@@ -223,12 +223,6 @@ def _refuse_unknown(path: Path | None, settings: Mapping[str, Any], shown: Mappi
             raise UserError(f"{FILE} {path}: {name} is no option of this command. {nearest(name, shown)}.")
 
 
-def _names(config_class: type) -> set[str]:
-    return (
-        {field.name for field in dataclasses.fields(config_class)} if dataclasses.is_dataclass(config_class) else set()
-    )
-
-
 def _flat(config: Any) -> dict[str, Any]:
     """The options of a configuration and their values."""
     own = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}

@@ -54,6 +54,11 @@ def train(config: Config, run: Run | None = None, corpus: Corpus | None = None) 
     trainer = trainer_of(config)(config, corpus, device)
     if (state := run.restore(by_others=lambda saved: bool(config.pipeline or saved.get("stages")))) is not None:
         trainer.load_state_dict(state)
+        if trainer.validated_as_last:
+            run.say(
+                f"Prolonged from step {trainer.progress.step}, where its end was validated. A run of {trainer.total} "
+                "steps at once has no validation there, so that its schedule and its best weights may be others."
+            )
     run.keep(VOCABULARY, corpus.vocabulary.to_json() + "\n")
     label, left = f"{preset.granularity}, {preset.method}", trainer.total - trainer.progress.step
     for chunk in run.track(trainer.remaining(), label, left):

@@ -98,6 +98,11 @@ class Trainer:
         return due or step == self.total
 
     @property
+    def validated_as_last(self) -> bool:
+        """Whether the steps done were validated because they were all there were, and are not all any more."""
+        return not self.validates and self.progress.curves.get("step", [])[-1:] == [self.progress.step]
+
+    @property
     def aligns(self) -> bool:
         """Whether a measurement of the alignment is due."""
         every = self.config.alignment_every

@@ -32,6 +32,18 @@ class History(Record):
             if value is not None and not math.isnan(value):
                 getattr(self, name).append(value)
 
+    def forget_last_alignment(self, done: int, every: int | None, last: int) -> None:
+        """Drop what was measured after epoch `done` because it was the last, if there are more epochs now.
+
+        Args:
+            done: Epochs so far.
+            every: Epochs between two measurements.
+            last: Number of the last epoch.
+        """
+        if every is not None and done < last:
+            for values in self.alignment.values():
+                del values[done // every :]
+
     def metrics(self) -> dict[str, float]:
         """The numbers of the epoch that is reported: the last, or the first of the best error on held-out images.
 

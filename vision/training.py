@@ -21,6 +21,7 @@ from harness.errors import UserError
 from harness.methods import check_shares
 from harness.precision import autocast, products
 from harness.run import Run
+from harness.run.numbers import by_curve
 from tinydfa import Attachment, Feedback, measure_alignment
 from vision.data.splits import Data, Split
 from vision.history import History
@@ -67,6 +68,7 @@ def fit(
         state["scheduler"] = scheduler
     net = processes.train_together(model, attachment, data.train.x.device)
     done = run.resume(state)
+    history.forget_last_alignment(done, alignment_every, preset.epochs)
     for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
         if history.has_settled(preset.tolerance):
             break
@@ -76,7 +78,7 @@ def fit(
         numbers = {"train_loss": loss, "train_error": error} | evaluations(model, data, preset)
         measured = measure() if is_due(epoch, alignment_every, preset.epochs) else {}
         history.add(perf_counter() - begin, measured, **numbers)
-        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None})
+        run.log(epoch, **{name: value for name, value in numbers.items() if value is not None}, **by_curve(measured))
         if is_due(epoch, checkpoint_every, preset.epochs):
             run.save(epoch, **state)
     return history

@@ -217,6 +217,16 @@ def test_a_training_is_prolonged_to_what_it_had_been_at_once_and_not_shortened(t
         run_command("graphs", replace(short, resume=True), train.load, train.train)
 
 
+def test_a_training_that_was_prolonged_is_prolonged_again_to_what_it_had_been_at_once(tmp_path):
+    config = make(Config, epochs=8, checkpoint_every=2, alignment_every=2, out=tmp_path / "run")
+    whole = train.train(config)
+    assert whole["curves"]["epoch"] == [2, 4, 6, 8]
+    for epochs in (3, 5, 8):  # 3 and 5 are measured because they are the last
+        part = replace(config, preset=replace(config.preset, epochs=epochs), resume=epochs > 3)
+        found = run_command("graphs", part, train.load, train.train)
+    assert (found["curves"], found["metrics"]) == (whole["curves"], whole["metrics"])
+
+
 @pytest.mark.parametrize("module", ["train", "alignment", "autoencoder"])
 def test_several_processes_are_refused_with_the_reason(module, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -380,11 +380,20 @@ def test_a_run_whose_files_do_not_fit_together_is_refused(tmp_path, corpus, name
 @pytest.mark.parametrize("schedule", ["noam", "adam", "plateau"])
 def test_a_run_that_is_prolonged_ends_like_one_of_that_length(schedule, tmp_path, corpus):
     options = {"schedule": schedule, "validate_every": 4, "warmup": 10, "dropout": 0.2}
-    short, long = (tiny_config(steps=steps, out=tmp_path, **options) for steps in (8, 20))
+    short, longer, long = (tiny_config(steps=steps, out=tmp_path, **options) for steps in (8, 12, 20))
     run_command("nlp", short, lambda config: corpus, train)
+    run_command("nlp", replace(longer, resume=True), lambda config: corpus, train)
     prolonged = run_command("nlp", replace(long, resume=True), lambda config: corpus, train)
     assert prolonged["curves"] == train(long, corpus=corpus)["curves"]
     assert prolonged["curves"]["step"] == [4, 8, 12, 16, 20]
+
+
+def test_a_run_that_is_prolonged_from_a_step_between_validations_says_what_is_other(tmp_path, corpus, capsys):
+    for steps, told in ((6, False), (10, True), (16, True), (18, False)):  # validated after 4, 6, 8, 10, 12, 16, 18
+        config = tiny_config(steps=steps, out=tmp_path, schedule="adam", validate_every=4, resume=steps > 6)
+        found = run_command("nlp", config, lambda config: corpus, train)
+        assert ("Prolonged from step" in capsys.readouterr().out) == told
+    assert found["curves"]["step"] == [4, 6, 8, 10, 12, 16, 18]
 
 
 def test_one_cycle_of_the_learning_rate_is_not_prolonged(tmp_path, corpus):

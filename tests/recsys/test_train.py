@@ -217,7 +217,8 @@ def test_a_finished_run_that_is_resumed_reports_the_same_again(tmp_path, capsys)
 
 def test_a_run_is_prolonged_to_what_a_longer_one_ends_with(tmp_path):
     main(small(epochs=1, dropout=0.3, out=tmp_path))
-    longer = main(small(epochs=3, dropout=0.3, out=tmp_path, resume=True))
+    main(small(epochs=2, dropout=0.3, out=tmp_path, resume=True))
+    longer = main(small(epochs=3, dropout=0.3, out=tmp_path, resume=True))  # once more
     whole = train(small(epochs=3, dropout=0.3))
     assert (longer["metrics"], longer["curves"]) == (whole["metrics"], whole["curves"])
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]

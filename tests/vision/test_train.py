@@ -285,6 +285,15 @@ def test_a_run_can_be_prolonged(tmp_path, capsys):
     assert steps == [1, 2, 3, 4]
 
 
+def test_a_run_that_was_prolonged_is_prolonged_again_to_what_it_had_been_at_once(tmp_path):
+    config = make(Config, epochs=7, hidden=(20,), dropout=0.2, alignment_every=2, checkpoint_every=3, out=tmp_path)
+    whole = train.train(config)["curves"]
+    for epochs in (3, 4, 5, 7):  # of which 3 and 5 are measured because they are the last
+        found = command(replace(config, preset=replace(config.preset, epochs=epochs), resume=epochs > 3))["curves"]
+    assert found == whole
+    assert len(found["alignment hidden.0.point"]) == 4
+
+
 def test_the_alignment_is_measured_every_so_many_epochs_and_after_the_last():
     curves = train.train(make(Config, epochs=5, hidden=(20,), alignment_every=2))["curves"]
     assert len(curves["alignment hidden.0.point"]) == 3

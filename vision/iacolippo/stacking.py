@@ -124,6 +124,11 @@ class Config(BaseConfig):
         """The settings that these options mean."""
         return StackingPreset(method=method or Method.DFA)
 
+    def lengths(self) -> dict[str, str]:
+        """No run can be prolonged."""
+        whole = "a layer on top is trained from its beginning to its end, on the outputs of all learners"
+        return dict.fromkeys(("learners", "learner_epochs", "epochs"), whole)
+
     @property
     def name(self) -> str:
         """Of the run."""

@@ -270,6 +270,15 @@ def test_an_option_without_effect_is_none_of_this_command(option, capsys):
     assert option not in shown
 
 
+@pytest.mark.parametrize("length", ["learners", "learner_epochs", "epochs"])
+def test_a_stack_is_not_prolonged_and_says_why(length, tmp_path):
+    short = make(Config, top="dense", out=tmp_path, **(SMALL | {"epochs": 1}))
+    run_command("vision", short, load, stack)
+    longer = replace(short, preset=replace(short.preset, **{length: 7}), resume=True)
+    with pytest.raises(UserError, match=rf"{length}, and a layer on top is trained .* prolonged to 7"):
+        run_command("vision", longer, load, stack)
+
+
 class KilledError(Exception):
     pass
 
