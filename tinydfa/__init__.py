@@ -20,7 +20,7 @@ from tinydfa.rules import Broadcast, Layerwise, Learning, Rule, find_rule
 
 _watch()  # for the trainers that an attachment's state is saved and resumed by
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DFA",
