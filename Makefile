@@ -1,4 +1,4 @@
-# `make reproduce` and `make test` need Python 3.11 to 3.13 and nothing else: they make .venv, install into it, and run.
+# `make reproduce` and `make test` need Python 3.11 to 3.14 and nothing else: they make .venv, install into it, and run.
 # PYTHON=python3.12 chooses another interpreter; ARGS="-k attach" is handed to pytest.
 
 PYTHON ?= python3
@@ -47,20 +47,16 @@ format: .venv/installed  ## write files as the formatter and the linter want the
 readme: .venv/installed  ## write the tables of all READMEs from results/
 	$(BIN)/python -m reproduce --readme
 
-docs: .venv/docs  ## the site, in site/index.html: guides, a page a rule, results, API
+docs: .venv/installed  ## the site, in site/index.html: guides, a page a rule, results, API
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo site/index.html
 
 clean:  ## remove .venv, the peers' environments and the small results
 	rm -rf .venv .peers results/quick
 
-.venv/docs: .venv/installed requirements-docs.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
-	@touch $@
-
 # Stamped only when everything is in: an interrupted install starts over, a finished one installs nothing again.
-.venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d: 3.11 to 3.13 is needed; name one with make PYTHON=python3.12" % v)'
+.venv/installed: requirements.txt requirements-docs.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 14) else "Python %d.%d: 3.11 to 3.14 is needed; name one with make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
