@@ -56,6 +56,7 @@ WHEN = {
     "kp": "As `fa`, where the feedback may take the steps that the weights take: it ends near backpropagation.",
     "grape": "As `fdfa`, where the size of F has no meaning but its direction has.",
     "fitted_forward": "To see whether it matters which errors go with which inputs.",
+    "las": "Where the error becomes small early, or nothing but a layer and the output may be looked at.",
     "calibrated": "To see what rare passes of backpropagation bring by themselves, under any rule that cuts.",
 }
 

@@ -101,7 +101,7 @@ def test_to_have_a_setting_that_is_none_is_not_to_have_it():
     assert given(before) != given({"lr": 0.1, "feedback": {"seed": 1}})
 
 
-@pytest.mark.parametrize("method", ["fitted", "fdfa", "grape", "fitted_forward", "calibrated"])
+@pytest.mark.parametrize("method", ["fitted", "fdfa", "grape", "las", "fitted_forward", "calibrated"])
 def test_a_rule_that_looks_is_not_compiled_and_the_command_says_so_first(method):
     refusal = rf"^--compile: {method} looks at some passes.*Leave out --compile"
     for task in (nlp.config.Config, recsys.config.Config, nerf.config.Config):

@@ -20,7 +20,8 @@ from tinydfa import DFA, Attachment, Feedback, Method, attach
 from tinydfa.rules import DKP, EBD
 
 LATE = "fitted_forward"  # changes F at the end of the backward pass, the other estimates before it
-ESTIMATED = ["fdfa", "grape", LATE]
+NOISY = ["fdfa", "grape", LATE]
+ESTIMATED = [*NOISY, "las"]  # by passes without a graph
 LOOKING = ["fitted", *ESTIMATED, "calibrated"]
 LEARNING = {"dkp": DKP, "ebd": EBD}
 METHODS = [*[str(method) for method in Method], "kp", *LEARNING, *LOOKING]
@@ -59,7 +60,7 @@ NOTES: dict[tuple[str, str], str] = {
     **{(method, "compiled"): AFTER_A_PASS for method in LEARNING},
     **{(method, "compiled"): REFUSED for method in LOOKING},
     **{(method, "accumulation"): EVERY_PART for method in LOOKING},
-    **{(method, "DDP"): NOISE for method in ESTIMATED},
+    **{(method, "DDP"): NOISE for method in NOISY},
     **{(method, "replay"): WALKS_BACK for method in ("bp", "fa", "usf", "brsf", "frsf", "kp", "fitted", "calibrated")},
     **{(method, "torch.func"): CHANGES for method in ("brsf", "kp", *LEARNING, *LOOKING)},
 }

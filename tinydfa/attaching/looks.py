@@ -204,7 +204,7 @@ def in_rows(
 
 
 def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) -> None:
-    """Run the model as it is and with noise, and show the difference."""
+    """Run the model as it is and with noise, and show the difference; or as it is alone, and show the output."""
     with torch.no_grad(), head.link.backprop(), undisturbed(model, probe.dropout) as again:
         plain = Look()
         again(head.link, plain, call)
@@ -218,6 +218,9 @@ def probed(head: Head, model: nn.Module, call: Call, probe: Probe, number: int) 
             again(head.link, look, call)
             with in_full(outputs[0]):
                 shown += answered(head, made, records, outputs, look, probe.size)
+        if probe.times == 0:
+            with in_full(outputs[0]):
+                shown += as_it_is(head, made, records, outputs)
     assert head.learner is not None
     if head.link.rule.awaits_error:  # type: ignore[attr-defined]
         await_error(head.learner, number, shown)
@@ -241,7 +244,7 @@ def moments_of(rule: Learning, shown: Sequence[tuple[Probed, Tensor | None]]) ->
     moments: Moments = {}
     for probed, there in shown:
         rows = slice(None) if there is None else there
-        some = Probed(probed.name, probed.noise[rows], probed.change[rows], probed.value[rows])
+        some = probed._replace(noise=probed.noise[rows], change=probed.change[rows], value=probed.value[rows])
         add(moments.setdefault(probed.name, {}), rule.probe_moments(some))
     return moments
 
@@ -263,7 +266,22 @@ def answered(
         value = in_rows(record.value, own, slot, learner.matrix)
         pushed = in_rows(noise, own, slot, learner.matrix) / size
         answer, there = answers(change, len(value), slot, made.indices)
-        yield Probed(slot.name, pushed, answer, value), there
+        yield Probed(slot.name, pushed, answer, value, learner.feedback_of(slot.name)), there
+
+
+def as_it_is(
+    head: Head, made: Planned, records: Sequence[Record], outputs: Sequence[Tensor]
+) -> Iterator[tuple[Probed, Tensor | None]]:
+    """What the output is for the rows of every point, spread over them as the error is; without noise."""
+    learner: Any = head.learner
+    parts = [batch_first(output, own) for output, own in zip(outputs, made.outputs, strict=True)]
+    rows = rows_of(parts, made.plan.widths).to(learner.matrix)
+    for slot, own, record in zip(made.plan.slots, made.points, records, strict=True):
+        assert record.value is not None
+        value = in_rows(record.value, own, slot, learner.matrix)
+        there = answers(rows, len(value), slot, made.indices)[1]
+        output = at_rows(rows, len(value), slot.sample, slot.group, made.indices)
+        yield Probed(slot.name, torch.zeros_like(value), output, value, learner.feedback_of(slot.name)), there
 
 
 def answers(change: Tensor, rows: int, slot: Slot, indices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

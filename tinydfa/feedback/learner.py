@@ -100,6 +100,11 @@ class Learner:
             start, width = self.columns[name]
             self.rule.update(self.matrix.data[:, start : start + width], moments, self.memory[name])
 
+    def feedback_of(self, name: str) -> Tensor:
+        """A point's own columns, ``[c, d]``."""
+        start, width = self.columns[name]
+        return self.matrix.detach()[:, start : start + width]
+
     def state_dict(self) -> dict[str, Any]:
         """Feedback, memory, and what is gathered for the next change; tensors are copied."""
         return {

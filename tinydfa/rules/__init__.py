@@ -10,6 +10,7 @@ from tinydfa.rules.broadcast import DFA, DRTP, Backprop, Shallow, SignDFA, Terna
 from tinydfa.rules.calibrated import Calibrated
 from tinydfa.rules.estimated import FDFA, ForwardFitted, GrAPE
 from tinydfa.rules.fitted import Fitted
+from tinydfa.rules.imitating import LAS
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, KP, USF, Layerwise
 from tinydfa.rules.learned import DKP, EBD, Learning, Probe, Probed, Seen
 from tinydfa.rules.registry import BY_NAME, find_rule, registered
@@ -24,6 +25,7 @@ __all__ = [
     "FDFA",
     "FRSF",
     "KP",
+    "LAS",
     "USF",
     "Backprop",
     "Broadcast",
@@ -46,6 +48,6 @@ __all__ = [
 
 _LIBRARY: tuple[type[Rule], ...] = (
     Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, KP, DKP, EBD,
-    Fitted, FDFA, GrAPE, ForwardFitted, Calibrated
+    Fitted, FDFA, GrAPE, ForwardFitted, LAS, Calibrated
 )  # fmt: skip
 BY_NAME.update({kind.name: kind for kind in _LIBRARY})

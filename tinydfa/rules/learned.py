@@ -29,12 +29,17 @@ from tinydfa.rules.options import positive, share, whole
 
 
 class Probed(NamedTuple):
-    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F."""
+    """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F.
+
+    In a look without a pass with noise, `noise` is 0 and `change` the output itself, spread over the rows of a
+    sample as the error is.
+    """
 
     name: str
     noise: Tensor  # what was added to what passed, divided by the probe's size, [R, d]
     change: Tensor  # of the output for each of its rows, divided by that size, [R, c]; sqrt(k) times that of its sample
     value: Tensor  # what passed the point, [R, d]
+    feedback: Tensor | None = None  # the point's own columns as they are, [c, d]
 
 
 class Seen(NamedTuple):
@@ -55,7 +60,7 @@ class Probe:
 
     Args:
         size: Standard deviation of the noise, which is normal. The model's type must resolve its effect.
-        times: Passes with noise, each with its own.
+        times: Passes with noise, each with its own. 0: the model runs as it is alone, see `Probed`.
         dropout: As in training, the same in all of these passes. False: modules other than batch norm, which always
             is as in training, run in evaluation mode.
     """

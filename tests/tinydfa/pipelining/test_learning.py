@@ -8,7 +8,7 @@ from tests.processes import in_processes
 from tests.tinydfa.pipelining.nets import POINTS, data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
 from tinydfa.pipelining import ScheduleDFA
-from tinydfa.rules import DKP, EBD, FDFA, Calibrated, Fitted, ForwardFitted, GrAPE
+from tinydfa.rules import DKP, EBD, FDFA, LAS, Calibrated, Fitted, ForwardFitted, GrAPE
 
 STEPS = data(steps=5)
 CASES = {
@@ -28,6 +28,8 @@ CASES = {
     "grape": {"rule": GrAPE()},
     "fitted_forward": {"rule": ForwardFitted(probe_every=2, warm=1)},
     "fitted_forward, with exact steps": {"rule": ForwardFitted(probe_every=2, warm=1, exact_every=2, times=2)},
+    "las": {"rule": LAS(lr=0.01, probe_every=2)},
+    "las, with exact steps, overlapped": {"rule": LAS(exact_every=3), "overlap": True},
     "calibrated": {"rule": Calibrated("sdfa", exact_every=2)},
     "calibrated, of a rule that learns": {"rule": Calibrated(DKP(lr=0.5), exact_every=3)},
 }

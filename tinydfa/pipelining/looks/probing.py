@@ -128,7 +128,27 @@ def answered(agreed: Agreed, plain: Plain, noisy: Noisy, change: Tensor, size: f
             share = spread(change.new_ones(len(change), 1), rows)  # 1 / sqrt(k), see `tinydfa.attaching.looks`
             answer = spread(change, rows) / share.square()
             value, pushed = in_rows(point.value, dims, width, matrix), in_rows(noise, dims, width, matrix) / size
-            yield Probed(point.name, pushed, answer, value)
+            yield Probed(point.name, pushed, answer, value, agreed.learner.feedback_of(point.name))
+
+
+def output_of(plain: Plain, agreed: Agreed) -> Tensor:
+    """The output of a pass as it is, ``[B, c]``."""
+    assert plain.output is not None
+    assert agreed.learner is not None
+    output = batch_first(plain.output, agreed.columns.batch_dims)
+    return output.reshape(agreed.shape).to(agreed.learner.matrix)
+
+
+def as_it_is(agreed: Agreed, plain: Plain, output: Tensor) -> Iterator[Probed]:
+    """The output for the rows of every point of a stage, spread over them as the error is; without noise."""
+    assert agreed.learner is not None
+    matrix = agreed.learner.matrix
+    shapes = [(point.name, tuple(point.like.shape), point.batch_dims) for point in plain.points]
+    for point, (dims, rows, width) in zip(plain.points, sizes(shapes, agreed.columns.batch_dims), strict=True):
+        assert point.value is not None
+        value = in_rows(point.value, dims, width, matrix)
+        own = agreed.learner.feedback_of(point.name)
+        yield Probed(point.name, torch.zeros_like(value), spread(output, rows), value, own)
 
 
 def moments_of(agreed: Agreed, answers: Sequence[Answers]) -> Moments:

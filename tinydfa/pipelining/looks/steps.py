@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Looks:
     def probe(self, batch: Batch, number: int) -> list[probing.Answers]:
         """Run forward as it is and with noise, and show the rule how the output answered, microbatch by microbatch.
 
+        Of a probe without noise, the output itself.
+
         Args:
             batch: The whole batch in parts.
             number: Of the step.
@@ -41,13 +44,16 @@ class Looks:
             self._swept(batch, plain)
             agreed = schedule.meet(plain[0].points, plain[0].output)
             answers: list[probing.Answers] = [{} for _ in range(parts)]
+            for mine, one in zip(answers, plain if probe.times == 0 else [], strict=False):
+                output = self._told(agreed, partial(probing.output_of, one, agreed))
+                mine |= {probed.name: [probed] for probed in probing.as_it_is(agreed, one, output)}
             for time in range(probe.times):
                 drawn = probing.generator(schedule.feedback.seed, number, time)
                 noise = probing.noises(agreed, stage.stage_index, parts, drawn)
                 noisy = [probing.Noisy(part, probe.size) for part in noise]
                 self._swept(batch, noisy)
                 for mine, one, other in zip(answers, plain, noisy, strict=True):
-                    change = self._told_change(agreed, one, other, probe.size)
+                    change = self._told(agreed, partial(probing.change_of, one, other, agreed, probe.size))
                     for probed in probing.answered(agreed, one, other, change, probe.size):
                         mine.setdefault(probed.name, []).append(probed)
         if not schedule.rule.awaits_error:
@@ -61,11 +67,11 @@ class Looks:
         with torch.random.fork_rng(devices=devices):
             self.schedule.sweep(batch, watchers)
 
-    def _told_change(self, agreed: Agreed, plain: probing.Plain, noisy: probing.Noisy, size: float) -> Tensor:
-        """How the output of a microbatch answered, which the last stage tells the others."""
+    def _told(self, agreed: Agreed, of_output: Callable[[], Tensor]) -> Tensor:
+        """What the last stage makes of the output of a microbatch, ``[B, c]``, and tells the others."""
         exchange = self.schedule.exchange
         if self.schedule._stage.is_last:
-            sent: Tensor = exchange.send(probing.change_of(plain, noisy, agreed, size))()
+            sent: Tensor = exchange.send(of_output())()
             return sent
         received: Tensor = exchange.receive(agreed.shape, learner_of(agreed).matrix.dtype)()
         return received
