@@ -34,11 +34,11 @@ class Config(train.Config):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         return f"alignment_{self.preset.model}_{slug(self.preset.method)}-{self.data_name}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decided the run."""
+        """The settings that determine the run's numbers."""
         return {name: value for name, value in super().settings().items() if name != "alignment_every"}
 
 

@@ -39,7 +39,7 @@ class Config(BaseConfig):
 
     @staticmethod
     def choose(dataset: str = "synthetic", method: str | None = None) -> AutoencoderPreset:
-        """The preset that these options mean."""
+        """The preset that these options select."""
         return find_autoencoder_preset(dataset=dataset, method=method)
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Config(BaseConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         return f"gae_{slug(self.preset.method)}-{self.dataset}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:

@@ -20,5 +20,5 @@ class BaseConfig(config.BaseConfig):
     """Epochs between checkpoints."""
 
     def lengths(self) -> dict[str, str]:
-        """Nothing depends on how long a training is."""
+        """A run can be prolonged: nothing in it depends on its length."""
         return {"epochs": ""}

@@ -17,7 +17,7 @@ NAMES = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed", "synthetic"
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """Figures of the runs below `results_dir` at the context's scale; what was not run is left out."""
     folder = results_dir / "graphs"
     lines = {
         name: lines_with_curves(folder / f"{name}.jsonl", context.scale)

@@ -46,7 +46,7 @@ class Config(BaseConfig):
 
     @staticmethod
     def choose(preset: str | None = None, model: str | None = None, method: str | None = None) -> Preset:
-        """The preset that these options mean."""
+        """The preset that these options select."""
         return find_preset(name=preset, model=model, method=method)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Config(BaseConfig):
             check_alignment(self.alignment_every, self.preset.method)
 
     def check(self, typed: frozenset[str]) -> None:
-        """Refuse options without effect."""
+        """Refuse options that were typed and have no effect."""
         refuse_without_effect(typed, self.preset, NEEDS)
 
     @property
@@ -68,7 +68,7 @@ class Config(BaseConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         return f"{self.named or f'{self.preset.model}_{slug(self.preset.method)}'}-{self.data_name}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:

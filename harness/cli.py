@@ -1,4 +1,4 @@
-"""From a dataclass to a command: parse the arguments, run, and leave with a status a script can rely on.
+"""From a dataclass to a command: parse the arguments, run, and exit with a status that scripts can check.
 
 Exit status: 0 done; 2 the user's mistake, as one line on stderr; 1 anything else, with its traceback.
 """
@@ -39,7 +39,7 @@ def _obey(config_class: type[Config], main: Callable[[Config], Any], argv: Seque
         sys.exit(1)
     except Exception as error:
         if isinstance(error, BrokenPipeError):
-            _pass_on("\n")  # leaves, if it was our output that nobody reads
+            _pass_on("\n")  # exits if the reader of our output closed the pipe
         if isinstance(error, UserError) or _is_dfa_error(error):
             _leave(str(error))
         traceback.print_exc()
@@ -48,20 +48,20 @@ def _obey(config_class: type[Config], main: Callable[[Config], Any], argv: Seque
 
 
 def _is_dfa_error(error: Exception) -> bool:
-    """Whether the library refused something; it loads torch, for which no command should wait that has not used it."""
+    """Whether the library raised this error. Asked without importing the library, because that would load torch."""
     library = sys.modules.get("tinydfa")
     return library is not None and isinstance(error, library.DFAError)
 
 
 def parse(config_class: type[Config], argv: Sequence[str] | None = None) -> Config:
-    """The arguments as a `config_class` (see `harness.options.parse`); leaves with status 0 after --help."""
+    """The arguments as a `config_class` (see `harness.options.parse`); exits with status 0 after --help."""
     from harness import options
 
     return options.parse(config_class, sys.argv[1:] if argv is None else argv)
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Raise `UserError` for an empty value, which as a path would mean this folder, and for bytes that are no text."""
+    """Raise `UserError` for an empty value, which as a path would be the current folder, and for invalid UTF-8."""
     option = "an argument"
     for word in words:
         if not word or (word.startswith("--") and word.endswith("=")):
@@ -80,7 +80,7 @@ def _is_text(word: str) -> bool:
 
 
 def _expanded(config: Config) -> Config:
-    """`config` with a leading ~ of its paths replaced by the home folder: after `--out=` a shell leaves it there."""
+    """`config` with a leading ~ of its paths expanded: a shell does not expand it after `--out=`."""
     paths: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
@@ -108,11 +108,11 @@ def _usable(path: Path) -> Path:
 
 
 def _pass_on(more: str = "") -> None:
-    """Write out what was printed; leaves, with status 1 and without a word, if a reader such as `head` had enough."""
+    """Flush stdout; exit silently with status 1 if the reader, such as `head`, has closed the pipe."""
     try:
         print(more, end="", flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's flush at exit fails
         sys.exit(1)
 
 

@@ -13,14 +13,14 @@ from harness.run import Run
 
 
 class Training(Protocol):
-    """What a task's configuration says about a run."""
+    """What a task's configuration must provide."""
 
     @property
     def name(self) -> str:
-        """Of the run's folder, below `runs/<task>`."""
+        """Name of the run's folder, below `runs/<task>`."""
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the run's numbers, by name."""
+        """The settings that determine the run's numbers, by name."""
 
 
 def command(
@@ -33,7 +33,7 @@ def command(
     alone: str = "",
     argv: list[str] | None = None,
 ) -> None:
-    """Run a training command; leaves as `harness.cli.run` does.
+    """Run a training command; exits as `harness.cli.run` does.
 
     Args:
         task: The task's folder.

@@ -14,7 +14,7 @@ from harness.methods import known
 from harness.run.metrics import TrackerName, check_trackers
 from harness.seeds import check_seed
 
-# The type of an argument that a command inherits and has no use for: it is no option there.
+# The type of an inherited argument that a command does not use: it is not an option there.
 Unused = tyro.conf.Suppress[tyro.conf.Fixed[Any]]
 # A training method, as a field of a preset (see `harness.options`).
 Method = Annotated[
@@ -29,9 +29,9 @@ Method = Annotated[
 class BaseConfig:
     """The options of every `train` command. A task adds its preset and its data set (see `harness.options`)."""
 
-    renamed: ClassVar[Mapping[str, str]] = {}  # options of before: name to what is given now
-    may_change: ClassVar[tuple[str, ...]] = ()  # options that a resumed run may have otherwise: its numbers stay
-    found: ClassVar[tuple[str, ...]] = ()  # names in a config.yaml that are no options: what was found in the data
+    renamed: ClassVar[Mapping[str, str]] = {}  # former options: name to the option that replaces it
+    may_change: ClassVar[tuple[str, ...]] = ()  # options that may change at a resume: they affect no number
+    found: ClassVar[tuple[str, ...]] = ()  # entries of a config.yaml that are not options: what was found in the data
 
     seed: int = 0
     """Seed of the weights, the feedback, dropout and any split that is drawn."""
@@ -57,12 +57,12 @@ class BaseConfig:
         check_trackers(self.tracker)
 
     def check(self, typed: frozenset[str]) -> None:
-        """Raise `UserError` for options that do not go together; a task says which.
+        """Raise `UserError` for options that cannot be combined. Tasks override it.
 
         Args:
             typed: The names of the options that were typed.
         """
 
     def lengths(self) -> dict[str, str]:
-        """The settings that a resumed run may have larger than before: name to why not, which is empty if it may."""
+        """The settings that measure a run's length: name to the reason why a resume may not increase it, or ""."""
         return {}

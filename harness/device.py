@@ -13,7 +13,7 @@ def pick_device(name: str = "auto") -> "torch.device":
     """The torch device called `name`: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        UserError: there is no such device on this machine, or the name is none.
+        UserError: this machine has no such device, or the name is not a device.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whenever the process is killed; files held by one process."""
+"""Atomic writes: a file or folder is complete or absent, whenever the process is killed. Locks between processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_whole(path: Path, content: str | bytes, way_out: str = NEW_OUT) -> Non
 def replacing(path: Path, way_out: str = NEW_OUT) -> Iterator[IO[bytes]]:
     """A file to write that gets the name `path` when the block ends: synced, then renamed, folders included.
 
-    Two processes that write the same file do not disturb each other.
+    Two processes may write the same file at the same time.
 
     Raises:
         UserError: it cannot be written; `way_out` ends the message. A file of that name stays as it was, also if the
@@ -91,7 +91,7 @@ def name_of(path: Path, otherwise: str) -> str:
 def walk(folder: Path, way_out: str) -> Iterator[Path]:
     """The files below a folder in order, also where links to folders lead; each folder is entered once.
 
-    What file managers and version control hide, by a dot before its name, is left out.
+    Files and folders whose names begin with a dot are left out.
 
     Args:
         folder: The folder.
@@ -117,7 +117,7 @@ def walk(folder: Path, way_out: str) -> Iterator[Path]:
 
 
 def refuse_unplain(path: Path) -> None:
-    """Raise `UserError` for a link to nowhere, or for a pipe or the like, which a reader would wait for."""
+    """Raise `UserError` for a broken link, and for a pipe or a device, on which a reader would block."""
     if not path.is_file():
         cause = "is no plain file" if path.exists() else "is a link to a file that is not there"
         raise UserError(f"{path} {cause}. Remove it.")
@@ -142,12 +142,12 @@ def hold(path: Path, *, wait: bool, way_out: str = NEW_OUT) -> BaseFileLock | No
     """Hold the file `path`, folders included, against other processes until `release`, or until this process ends.
 
     Args:
-        path: The file; what it holds does not matter, and it stays.
+        path: The file; its content is ignored, and it is not removed.
         wait: Until another process lets go of it.
         way_out: What to do if it cannot be written; ends the message.
 
     Returns:
-        The lock; None on a file system without locks, which keeps nobody out.
+        The lock; None on a file system without locks, where nothing is locked.
 
     Raises:
         filelock.Timeout: another process holds it and there was no waiting.
@@ -162,7 +162,7 @@ def hold(path: Path, *, wait: bool, way_out: str = NEW_OUT) -> BaseFileLock | No
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
-            except Timeout as timeout:  # an OSError, and yet no failure to write
+            except Timeout as timeout:  # an OSError, but not a failure to write
                 held = timeout
     except NotImplementedError:
         return None

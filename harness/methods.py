@@ -1,7 +1,7 @@
-"""Training methods by name, as commands, results, tables and figures hold them; what a rule is, it says itself.
+"""Training methods by name, as commands, results, tables and figures store them. A rule describes itself.
 
-A name is that of one of the library's rules, or ``file.py:Class``. The library is loaded by the first function that
-is called: torch takes a second, which a command that asks nothing of a rule should not wait for.
+A name is that of one of the library's rules, or ``file.py:Class``. The library is imported by the first function that
+needs it: importing torch takes a second.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def slug(method: str) -> str:
 
 
 def label(method: str) -> str:
-    """How tables and figures call a method; what they cannot find out of it, such as a file that is gone, is its name.
+    """The name of a method in tables and figures; the class's name if its file no longer exists.
 
     Example:
         >>> label("sdfa"), label("gone.py:Clipped")
@@ -69,7 +69,7 @@ def colour(method: str) -> str:
 
 
 def check_compile(method: str) -> None:
-    """Refuse to compile a model under a rule that cannot be.
+    """Refuse to compile a model under a rule that does not support it.
 
     Raises:
         UserError: the rule looks at some passes, which one compiled graph cannot.
@@ -83,7 +83,7 @@ def check_compile(method: str) -> None:
 
 
 def check_shares(method: str, processes: int) -> None:
-    """Refuse a rule that trains otherwise where each of several processes shows it its own share of a batch.
+    """Refuse a rule that gives other gradients if each of several processes passes it a share of the batch.
 
     Raises:
         UserError: what the rule makes of a sample's error depends on the other samples, or what it learns on a factor
@@ -116,7 +116,7 @@ def _looks_at_others(rule: Rule) -> bool:
     error = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     try:
         return mixes_samples(rule, error)
-    except RuntimeError:  # made for errors of one width, which is not this one
+    except RuntimeError:  # it expects errors of another width
         return False
 
 

@@ -119,7 +119,7 @@ def option(name: str) -> str:
 
 
 def _choose(config_class: type, words: Sequence[str]) -> Any:
-    """The preset that the words mean; None if the configuration has none."""
+    """The preset that the words select; None if the configuration has none."""
     if not hasattr(config_class, "choose"):
         return None
     preset, _ = _tyro(config_class.choose, words, return_unknown_args=True, add_help=False)
@@ -127,7 +127,7 @@ def _choose(config_class: type, words: Sequence[str]) -> Any:
 
 
 def _tyro(target: Callable[..., Any], words: Sequence[str], **how: Any) -> Any:
-    """tyro's own parsing, with its framed complaint as one sentence."""
+    """Parse by tyro; its boxed error message becomes one sentence."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -203,7 +203,7 @@ def _valued_flags(words: Sequence[str], shown: Mapping[str, Any]) -> tuple[dict[
 
 
 def _unlike(name: str, value: Any) -> Iterator[str]:
-    """A flag or a setting that is None, where the default is another."""
+    """The words for a flag, or for None, where the default differs."""
     if isinstance(value, bool):
         yield option(name) if value else f"--no-{name.replace('_', '-')}"
     elif value is None:

@@ -12,7 +12,7 @@ from harness.methods import named
 
 Preset = TypeVar("Preset")
 FEW = 30  # presets that a message lists in full
-VERBS = {"method": "trains by", "model": "is about"}  # how a preset has a setting; others it "has"
+VERBS = {"method": "trains by", "model": "is about"}  # verbs for messages; for other settings a preset "has"
 
 
 def named_preset(presets: Mapping[str, Preset], name: str, **given: Any) -> Preset:

@@ -1,10 +1,10 @@
-"""Several processes that train one model together: which of them this is, and what they tell each other.
+"""Several processes that train one model: rank and number of processes, and their communication.
 
     accelerate launch --num_processes 2 -m recsys.train --model dcn
     torchrun --nproc-per-node 2 -m recsys.train --model dcn
 
-A script that supports this calls `join` first and `leave` last. Any other refuses to open a run (`check_joined`). Where
-the script was started alone, `current` is one process and nothing here imports or sends anything.
+A script that supports this calls `join` first and `leave` last. Any other refuses to open a run (`check_joined`). If
+the script was started alone, `current` is one process, and nothing is imported or sent.
 """
 
 import os
@@ -53,7 +53,7 @@ class Processes:
         return values
 
     def merge(self, part: "torch.Tensor") -> "torch.Tensor":
-        """The whole of which each process holds its `share`, on the CPU, in every process."""
+        """The inverse of `share`: the whole tensor, on the CPU, in every process."""
         import torch
 
         if self.size == 1:
@@ -65,12 +65,12 @@ class Processes:
         return whole
 
     def once(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, in every one: a file that all need is read once.
+        """Call `make` in the first process and broadcast what it returns, so that a file is read once.
 
-        It is sent as a pickle, so what lies in memory-mapped files is better opened by each.
+        The result is pickled. Memory-mapped files are better opened by every process.
 
         Raises:
-            UserError: `make` raised it in the first process; the others do not wait for ever.
+            UserError: `make` raised it in the first process. It is raised in all processes.
         """
         if self.size == 1:
             return make()
@@ -89,7 +89,7 @@ class Processes:
         return result
 
     def average(self, tensors: Sequence["torch.Tensor"]) -> None:
-        """Replace each tensor by its mean over processes, in place, by one message for all of them."""
+        """Replace each tensor by its mean over processes, in place, with one all-reduce."""
         if self.size == 1 or not tensors:
             return
         import torch
@@ -110,7 +110,7 @@ ALONE = Processes()
 
 
 def current() -> Processes:
-    """The processes that train together, this one among them."""
+    """The rank of this process and the number of processes."""
     if "torch.distributed" not in sys.modules:
         return ALONE
     import torch.distributed as dist
@@ -123,18 +123,18 @@ def current() -> Processes:
 def train_together(
     model: "nn.Module", attachment: "Attachment", device: "torch.device", *, some_untouched: bool | None = None
 ) -> "nn.Module":
-    """`model` as this process trains it: itself, or, as one of several, with gradients averaged over all of them.
+    """`model` as this process trains it. With several processes it is wrapped, and gradients are averaged.
 
-    A step of all is that of one process with the whole batch, if each multiplies its loss by the number of processes:
-    the sum over its own rows, times `Processes.size`, divided by the rows of the whole batch.
+    A step then equals that of one process with the whole batch, if each process computes its loss as the sum over its
+    own rows, times `Processes.size`, divided by the number of rows of the whole batch.
 
     Each process has its own dropout (`draw_apart`).
 
     Args:
-        model: The model, on `device`; its buffers are the same in all processes, or said to each other by themselves.
+        model: The model, on `device`. Its buffers are equal in all processes, or the model synchronises them itself.
         attachment: What is attached to it.
         device: Where it trains.
-        some_untouched: Some parameters get no gradient, so that these have to be looked for in every step; None: as
+        some_untouched: Some parameters get no gradient, so that DDP has to search for them in every step; None: as
             the rule says.
     """
     group = current()
@@ -152,7 +152,7 @@ def train_together(
 
 
 def draw_apart() -> None:
-    """From here on every process but the first draws other random numbers, such as dropout's, by a seed of its own."""
+    """Seed the generators of every process but the first anew, so that dropout differs between processes."""
     if (rank := current().rank) > 0:
         import torch
 
@@ -162,9 +162,9 @@ def draw_apart() -> None:
 
 
 def tell_scale(attachment: "Attachment") -> None:
-    """Tell a rule that does not carry a factor on the loss, such as sdfa, that losses are times `Processes.size`.
+    """Set the attachment's loss scale for rules that do not carry a factor on the loss, such as sdfa.
 
-    Any other rule carries it to the hidden layers itself, and what it learns is averaged over processes as it is.
+    The factor is `Processes.size`. Other rules carry it to the hidden layers themselves.
     """
     size = current().size
     if size > 1 and not attachment.rule.carries_loss_scale:
@@ -172,12 +172,12 @@ def tell_scale(attachment: "Attachment") -> None:
 
 
 def started() -> int:
-    """How many processes torchrun or accelerate started, this one among them; 1 if neither did."""
+    """How many processes torchrun or accelerate started; 1 if neither did."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def refuse(task: str, why: str) -> None:
-    """Raise `UserError` if several processes are to train what one has to train alone.
+    """Raise `UserError` if several processes were requested for a task that trains in one.
 
     Args:
         task: The task's folder.
@@ -224,13 +224,13 @@ def join(device: str = "auto") -> "torch.device":
 
 
 def leave() -> None:
-    """Part from the others, if there are any. Call it when the wrapped model is out of scope."""
+    """Leave the process group, if there is one. Call it when the wrapped model is out of scope."""
     if current().size > 1:
         import gc
 
         import torch.distributed as dist
 
-        gc.collect()  # a wrapped model is a cycle of references that would keep the group's threads alive
+        gc.collect()  # a wrapped model is a reference cycle that would keep the group's threads alive
         dist.barrier()
         dist.destroy_process_group()
 

@@ -20,7 +20,7 @@ def check_seed(seed: int) -> None:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch (CPU and every accelerator)."""
     random.seed(seed)
-    np.random.seed(seed % (LARGEST + 1))  # a process of several adds to the run's seed
+    np.random.seed(seed % (LARGEST + 1))  # the seed of a rank may be larger than the run's
     torch.manual_seed(seed)
 
 

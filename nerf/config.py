@@ -15,7 +15,7 @@ from harness.run.memory import MemoryConfig
 from nerf.data.load import default_scene
 from nerf.presets import Preset, find_preset
 
-CACHED_SAMPLES = 8192  # whose activations stay in the cache of a CPU: a step takes a quarter less time than all at once
+CACHED_SAMPLES = 8192  # whose activations fit into a CPU's cache: a step is a quarter faster than with all at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Config(BaseConfig, MemoryConfig):
 
     @staticmethod
     def choose(preset: str | None = None, method: str | None = None, dataset: str = "synthetic") -> Preset:
-        """The preset that these options mean.
+        """The preset that these options select.
 
         Raises:
             UserError: there is no such preset, or it has another method.
@@ -68,7 +68,7 @@ class Config(BaseConfig, MemoryConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         scene = self.scene or default_scene(self.dataset)
         return f"{self.named or slug(self.preset.method)}-{self.dataset}-{scene}-{self.seed}"
 

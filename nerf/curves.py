@@ -1,4 +1,4 @@
-"""What a training finds on its way: the points of its curves, and how fast its steps are."""
+"""Measurements during a training: the points of its curves, and the speed of its steps."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class History(Record):
     step: list[int] = field(default_factory=list)
     train_psnr: list[float] = field(default_factory=list)  # of the fine network on training rays
     train_coarse_psnr: list[float] = field(default_factory=list)
-    test_psnr: list[float] = field(default_factory=list)  # of some pixels of two test views; it chooses nothing
-    rays: int = 0  # that steps took since the beginning
-    seconds: float = 0.0  # and how long those steps took
+    test_psnr: list[float] = field(default_factory=list)  # of some pixels of two test views; not used for selection
+    rays: int = 0  # rendered in all steps so far
+    seconds: float = 0.0  # duration of those steps
     alignment: dict[str, list[float]] = field(default_factory=dict)  # with backpropagation, by feedback point
 
     def add(self, step: int, coarse: float, fine: float, test: float) -> dict[str, float]:
@@ -61,7 +61,7 @@ class History(Record):
         return {"train_psnr": self.train_psnr[-1], "rays_per_second": self.rays_per_second()} | last
 
     def rays_per_second(self) -> float:
-        """Of all steps whose time is known; not a number where a checkpoint of before kept none."""
+        """Speed over all timed steps; NaN if an older checkpoint recorded no time."""
         return self.rays / self.seconds if self.seconds else math.nan
 
 
@@ -76,12 +76,12 @@ class Pending:
         return self.errors
 
     def load_state_dict(self, state: Tensor) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.errors.copy_(state)
 
 
 class Curves:
-    """Measures a training now and then.
+    """Takes the measurements of a training.
 
     Args:
         config: The run.
@@ -126,7 +126,7 @@ class Curves:
 
     @contextmanager
     def paused(self, step: int) -> Iterator[None]:
-        """Inside this block time is not that of steps.
+        """Inside this block the clock of the steps is stopped.
 
         Raises:
             NonFiniteLoss: the loss is not finite.

@@ -57,7 +57,7 @@ class Config(BaseConfig, MemoryConfig):
         epochs: int | None = None,
         steps: int | None = None,
     ) -> Preset:
-        """The preset that these options mean.
+        """The preset that these options select.
 
         Raises:
             UserError: there is no such preset, or it has another method or granularity.
@@ -85,7 +85,7 @@ class Config(BaseConfig, MemoryConfig):
             check_compile(self.preset.method)
 
     def check(self, typed: frozenset[str]) -> None:
-        """Refuse options without effect."""
+        """Refuse options that were typed and have no effect."""
         refuse_without_effect(typed, self.preset, NEEDS)
 
     @property
@@ -95,7 +95,7 @@ class Config(BaseConfig, MemoryConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         row = self.named or f"{self.preset.granularity}_{slug(self.preset.method)}"
         return f"{row}-{self.data_name}-{self.seed}"
 

@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node 2 -m nlp.train --pipeline 2 --dataset docs --method dfa
 
-Every process builds the whole model from the same seed and trains some of its blocks. Weights are brought together
-where the whole is needed: to validate, which the processes do together, and to write a checkpoint. That is the one
-that one process writes, so that any number of stages can go on with it, one process included.
+Every process builds the whole model from the same seed and trains some of its blocks. Weights are gathered where the
+whole model is needed: to validate, which the processes do together, and to write a checkpoint. The checkpoint is the
+same as that of one process, so that any number of stages, or one process, can resume from it.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class PipelinedTraining(Trainer):
         self.net = Stage(self.model, borders[rank], borders[rank + 1])
         self.stage = PipelineStage(self.net, rank, stages, self.device)
         self.own = {id(weight) for weight in self.net.parameters()}
-        for module in self.model.modules():  # a point is here what the stage makes of it
+        for module in self.model.modules():  # the points belong to the stage, not to the whole model's head
             if isinstance(module, DFALayer):
                 module.link = None
         self.model.head.link.change(rule=Backprop())
         self.feedback = replace(self.preset.feedback, seed=config.seed)
         self.pipeline = self._schedule(config)
         self.overlap = config.overlap
-        self._nothing = torch.zeros((), device=self.device)  # the loss that a stage below the last knows
+        self._nothing = torch.zeros((), device=self.device)  # the loss on all stages but the last
         draw_apart()
 
     def _schedule(self, config: Config) -> Any:
@@ -104,7 +104,7 @@ class PipelinedTraining(Trainer):
         return loss
 
     def pause(self) -> None:
-        """As `Trainer.pause`; then every process has the weights of all stages."""
+        """As `Trainer.pause`; then broadcast the weights, so that every process has those of all stages."""
         super().pause()
         owners = self.group.gather([id(weight) in self.own for weight in self.model.parameters()])
         for number, weight in enumerate(self.model.parameters()):
@@ -112,7 +112,7 @@ class PipelinedTraining(Trainer):
             dist.broadcast(weight.data, src=owner)
 
     def _method_state(self) -> dict[str, Any]:
-        """As that of the attachment of one process."""
+        """The same as the state of an attachment in one process."""
         found: dict[str, Any] = {"forwards": 0, "learner": None}
         if isinstance(self.pipeline, ScheduleDFA):
             found = {name: self.pipeline.state_dict()[name] for name in found}
@@ -135,7 +135,7 @@ class PipelinedTraining(Trainer):
         return {name: whole[id(m)] for name, m in self.net.named_modules() if isinstance(m, DFALayer)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What one process would write, the optimiser's state gathered from all stages."""
+        """The state that one process would write; the optimiser's is gathered from all stages."""
         state = super().state_dict() | {"stages": self.group.size}
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         mine = {n: v for n, v in state["optimizer"]["state"].items() if id(weights[n]) in self.own}

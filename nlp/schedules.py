@@ -77,7 +77,7 @@ class Schedule:
         return {"left": self.left, "scheduler": None if scheduler is None else scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.left = state["left"]
         scheduler = self.by_step or self.by_score
         if scheduler is not None:

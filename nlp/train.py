@@ -76,7 +76,7 @@ def train(config: Config, run: Run | None = None, corpus: Corpus | None = None) 
 
 
 def look(trainer: Trainer, run: Run) -> None:
-    """Measure and save what is due."""
+    """Take the measurements and write the checkpoint that are due."""
     if trainer.aligns:
         align(trainer, run)
     if trainer.validates:
@@ -95,7 +95,7 @@ def trainer_of(config: Config) -> type[Trainer]:
 
 
 def summary(trainer: Trainer, test: Score) -> dict[str, float]:
-    """The numbers that a finished training comes to; an alignment is the last that was measured."""
+    """The final metrics of a training; of each alignment the last measurement."""
     progress = trainer.progress
     last = {name: values[-1] for name, values in alignments(progress.curves).items()}
     tested = {"test_perplexity": test.perplexity, "test_word_perplexity": test.word_perplexity}

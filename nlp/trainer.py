@@ -99,7 +99,7 @@ class Trainer:
 
     @property
     def validated_as_last(self) -> bool:
-        """Whether the steps done were validated because they were all there were, and are not all any more."""
+        """Whether the last validation was made at the end of a run that is longer now."""
         return not self.validates and self.progress.curves.get("step", [])[-1:] == [self.progress.step]
 
     @property
@@ -126,7 +126,7 @@ class Trainer:
             self.progress.epoch, self.progress.chunk = self.progress.epoch + 1, 0
 
     def step(self, chunk: Chunk) -> torch.Tensor | None:
-        """One step of the optimiser on this process's rows of a chunk; the loss before it, summed, if known here."""
+        """One step of the optimiser on this process's rows of a chunk; their summed loss before it, None if unknown."""
         self.net.train()
         self.attachment.target = chunk.y
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -149,7 +149,7 @@ class Trainer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside this block loss, weights and time are up to date, and time is not that of steps.
+        """Inside this block loss, weights and time are up to date, and the clock of the steps is stopped.
 
         Raises:
             NonFiniteLoss: the loss is not finite.
@@ -160,7 +160,7 @@ class Trainer:
         self._since = perf_counter()
 
     def pause(self) -> None:
-        """Bring loss and time up to date: steps end here, and something else begins."""
+        """Stop the clock of the steps; bring the loss up to date."""
         self.progress.loss += self.group.total(self._summed.item())
         self._summed.zero_()
         self.progress.seconds += perf_counter() - self._since

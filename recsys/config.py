@@ -50,7 +50,7 @@ class Config(BaseConfig, DataOptions):
         dataset: str = "synthetic",
         table: Path | None = None,
     ) -> Preset:
-        """The preset that these options mean."""
+        """The preset that these options select."""
         return find_preset(name=preset, model=model, method=method, dataset=dataset if table is None else OWN)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Config(BaseConfig, DataOptions):
         return f"{self.named or f'{self.preset.model}_{slug(self.preset.method)}'}-{self.source}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the run's numbers: the preset, the data, the seed, and what is measured."""
+        """The settings that determine the run's numbers: preset, data, seed, and what is measured."""
         run: dict[str, Any] = {"precision": self.precision, "seed": self.seed}
         run["alignment"] = self.alignment_every is not None
         if self.alignment_every not in (None, 1):
@@ -88,7 +88,7 @@ class Config(BaseConfig, DataOptions):
         return vars(self.preset) | self.data_settings() | run
 
     def lengths(self) -> dict[str, str]:
-        """A run can be prolonged: nothing in it depends on how long it is."""
+        """A run can be prolonged: nothing in it depends on its length."""
         return {"max_epochs": "", "patience": ""}
 
 

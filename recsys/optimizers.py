@@ -48,7 +48,7 @@ class Optimizers(list[Optimizer]):
         return [optimizer.state_dict() for optimizer in self]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for optimizer, state in zip(self, states, strict=True):
             optimizer.load_state_dict(state)
 

@@ -48,6 +48,6 @@ def preset_of(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> Any:
 
 
 def lengths(cell: Cell, context: RunContext, quick: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that `context` makes other than the preset of `cell` has them."""
+    """The fields in which `context` differs from the preset of `cell`."""
     changes = dict(quick if context.scale == "quick" else cell.length)
     return changes | ({} if context.epochs is None else {"epochs": context.epochs})

@@ -117,7 +117,7 @@ NEEDS = {
 
 
 def _check_widths(hidden: tuple[int, ...]) -> None:
-    """Raise `UserError` for widths that no network has."""
+    """Raise `UserError` for impossible widths."""
     given = " ".join(["--hidden", *map(str, hidden)])
     if not hidden:
         raise UserError(f"{given} names no width, and fc needs a hidden layer. Give one or more, such as --hidden 500.")

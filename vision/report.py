@@ -30,7 +30,7 @@ SMALL = {"drtp-mnist": "8 x 8 digits", "notebook-mnist": "8 x 8 digits, standard
 
 
 def sections(results_dir: Path, context: RunContext) -> list[Section]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """Figures of the runs below `results_dir` at the context's scale; what was not run is left out."""
     folder = results_dir / "vision"
     figures: list[Figure] = []
     for table, where in (SHOWN if context.scale == "paper" else SMALL).items():

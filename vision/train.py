@@ -68,7 +68,7 @@ class Config(BaseConfig, MemoryConfig):
         method: str | None = None,
         dataset: str = "synthetic",
     ) -> Preset:
-        """The preset that these options mean."""
+        """The preset that these options select."""
         if model is None and preset is None and topology is not None:
             model = "topology"
         return find_preset(name=preset, model=model, method=method, dataset=dataset)
@@ -90,11 +90,11 @@ class Config(BaseConfig, MemoryConfig):
             raise UserError(f"{option} and --image-dir name two sets of images. Leave one of them out.")
 
     def check(self, typed: frozenset[str]) -> None:
-        """Refuse options without effect."""
+        """Refuse options that were typed and have no effect."""
         refuse_without_effect(typed, self.preset, NEEDS)
 
     def lengths(self) -> dict[str, str]:
-        """Nothing depends on how long a training is."""
+        """A run can be prolonged: nothing in it depends on its length."""
         return {"epochs": ""}
 
     @property
@@ -104,11 +104,11 @@ class Config(BaseConfig, MemoryConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         return f"{self.named or f'{self.preset.model}_{slug(self.preset.method)}'}-{self.data_name}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decided the run and its curves; what was not given is None."""
+        """The settings that determine the run's numbers and curves."""
         own = {"dataset": self.data_name, "image_size": self.image_size, "seed": self.seed}
         return vars(self.preset) | own | {"alignment_every": self.alignment_every}
 
@@ -192,7 +192,7 @@ def read(config: Config) -> Data:
 
 
 def check(preset: Preset, data: Data) -> None:
-    """Raise `UserError` where the preset asks for something that the data, or several processes, do not have."""
+    """Raise `UserError` for a preset that the data, or several processes, do not support."""
     check_batches(preset, data)
     with torch.device("meta"):
         model = build_model(preset, data.shape, data.outputs)

@@ -1,8 +1,8 @@
 """Training by epochs: the loop, an epoch of it, and how a model is scored.
 
 On several processes (`harness.processes`) each takes its share of the samples of a batch, and gradients are averaged
-over processes, so that a step is that of one process with the whole batch. Where that cannot be, `check_processes`
-refuses it.
+over processes, so that a step is that of one process with the whole batch. `check_processes`
+refuses settings for which this does not hold.
 """
 
 from __future__ import annotations

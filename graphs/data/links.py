@@ -53,7 +53,7 @@ def split_links(graph: Graph, val: float, test: float, seed: int) -> LinkSplit:
 
 
 def absent_pairs(edges: np.ndarray, nodes: int, count: int, generator: np.random.Generator) -> Tensor:
-    """`count` distinct pairs (smaller, larger) ``[2, count]`` that are none of the undirected `edges`."""
+    """`count` distinct pairs (smaller, larger) ``[2, count]`` that are not among the undirected `edges`."""
     present = set((edges[0] * nodes + edges[1]).tolist())
     if nodes * (nodes - 1) // 2 - len(present) < count:
         raise ValueError(f"the graph lacks fewer than {count} edges: it is too dense to draw absent pairs from")

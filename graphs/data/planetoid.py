@@ -78,7 +78,7 @@ def read_planetoid(dataset: str, data_dir: Path | None) -> tuple[Tensor, Tensor,
     """Features ``[N, f]``, directed edges ``[2, E]``, classes ``[N]``, and masks ``[N]`` "train", "val" and "test".
 
     Raises:
-        UserError: a file is not the published one, or nowhere to be had.
+        UserError: a file is not the published one, or not found and not downloadable.
     """
     from torch_geometric.io import read_planetoid_data
 

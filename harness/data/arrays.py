@@ -28,13 +28,13 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Sequence[str]], way_ou
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}). {way_out}.") from error
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged files
+    except Exception as error:  # zipfile, zlib and numpy raise many types of errors on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an npz file ({reason}). {way_out}.") from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One array. What lies behind it is read, too: zipfile compares the checksum at the end."""
+    """One array. The file is read to its end, where zipfile compares the checksum."""
     with archive.open(f"{name}.npy") as member:
         array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
         if member.read(1):

@@ -1,4 +1,4 @@
-"""What is made once and kept in the cache: by one process at a time, and there whole or not at all."""
+"""Folders of the cache: made once, by one process at a time, and either complete or absent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def make_once(
     *,
     go_on: bool = False,
 ) -> Path:
-    """The folder that `make` fills, which is called if it is not there.
+    """The folder that `make` fills. `make` is called if the folder does not exist.
 
-    Other processes that want the same folder wait, and then find it.
+    Other processes that need the same folder wait until it exists.
 
     Args:
-        folder: Its name says all that decides what is in it: options, a digest of the data, a version.
+        folder: Its name identifies its content: options, a digest of the data, a version.
         make: Fills the folder that it is given, which is then renamed.
         way_out: What to do if it cannot be written; ends the message.
         is_whole: Whether the folder is there and undamaged; a damaged one is made again.

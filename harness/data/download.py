@@ -1,6 +1,6 @@
 """Downloads that can be interrupted: mirrors in order, continued where they stopped, checked before they get a name.
 
-pooch does the checking and the moving into place; what it lacks is continuing a file, so it is given a downloader that
+pooch does the checking and the moving into place; it cannot continue a partial file, so it is given a downloader that
 asks the server for the rest (HTTP Range). Bytes received so far wait in a folder of their own, under the name of the
 sha256 they should have: they are of use whichever mirror sends the rest. A file of unknown sha256 is never continued.
 """
@@ -70,7 +70,7 @@ class _Continuing:
         self.part, self.may_continue, self.size = part, may_continue, size
 
     def patiently(self, url: str, target: Path, digest: str | None) -> None:
-        """Download `url` to `target`, asking again for as long as every attempt brings something."""
+        """Download `url` to `target`, asking again as long as every attempt receives data."""
         import pooch
         import requests
 
@@ -97,7 +97,7 @@ class _Continuing:
         if have:
             headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == 416:  # nothing after what we have: either it is all there, or it is rubbish
+            if response.status_code == 416:  # nothing is left to download: the file is complete or corrupt
                 os.replace(self.part, output_file)
                 return
             response.raise_for_status()

@@ -1,6 +1,6 @@
 """Where data lies, and how a missing file gets there: read-only root first, then the cache, then the network.
 
-The root (`--data-dir`, else `$DFA_DATA`, else `data/` in the user's cache folder) is only ever read. Downloads go to
+The root (`--data-dir`, else `$DFA_DATA`, else `data/` in the user's cache folder) is read-only. Downloads go to
 the cache folder (`harness.data.download`); a file with its final name there is whole.
 """
 
@@ -15,7 +15,7 @@ from harness.errors import UserError, writing
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a data set and where it can be had."""
+    """A file of a data set and where it can be downloaded."""
 
     path: str  # relative to the data root
     sha256: str | None  # hexadecimal; None: not known, and then not checked
@@ -62,7 +62,7 @@ def fetch(files: Sequence[RemoteFile], root: Path, what: str) -> list[Path]:
         One path per file, below `root` if it is there, else in the cache.
 
     Raises:
-        UserError: a file has another sha256 or size than stated, or is nowhere to be had.
+        UserError: a file has another sha256 or size than stated, or is not found and not downloadable.
     """
     store = cache_dir() / "data"
     found = [_present(file, (root, store)) for file in files]
@@ -70,7 +70,7 @@ def fetch(files: Sequence[RemoteFile], root: Path, what: str) -> list[Path]:
     for file in missing:
         failures = download(file.urls, store / file.path, file.sha256, file.size, store.parent / "partial")
         if failures:
-            raise UserError(_nowhere(what, missing, (root, store), failures))
+            raise UserError(_not_found(what, missing, (root, store), failures))
     return [path or store / file.path for file, path in zip(files, found, strict=True)]
 
 
@@ -96,8 +96,8 @@ def _check(path: Path, file: RemoteFile) -> None:
         raise UserError(f"{path} is not the published file: its sha256 is {digest}, not {file.sha256}. {way_out}.")
 
 
-def _nowhere(what: str, missing: Sequence[RemoteFile], roots: Sequence[Path], failures: Sequence[str]) -> str:
-    """All of a failed search in one message."""
+def _not_found(what: str, missing: Sequence[RemoteFile], roots: Sequence[Path], failures: Sequence[str]) -> str:
+    """The error for files that were not found: every place and every mirror in one message."""
     names = ", ".join(file.path for file in missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
     places = " and ".join(dict.fromkeys(str(root) for root in roots))
     return (

@@ -13,7 +13,7 @@ class Figure:
     title: str
     caption: str
     image: bytes
-    front: bool = False  # one of the few that stand on top of the task's part, before what is unfolded
+    front: bool = False  # shown at the top of the task's part, above the collapsed sections
     photograph: bool = False  # keeps its colours on a dark page, as what is drawn on white paper does not
 
     @property

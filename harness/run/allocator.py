@@ -1,4 +1,4 @@
-"""Memory that a process keeps: large tensors of every step otherwise go back to the system and come again page by page.
+"""Reuse of freed memory: otherwise large tensors are returned to the system in every step and mapped again.
 
 glibc returns freed blocks at once, and Linux hands pages out cleared, one fault each. Where a training step allocates
 and frees the same hundreds of megabytes, that takes a fifth of a radiance field's step on a CPU.

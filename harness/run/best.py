@@ -1,4 +1,4 @@
-"""The best weights of a training so far, and when to give up waiting for better ones (early stopping)."""
+"""The best weights so far, and early stopping."""
 
 import math
 from typing import Any, Literal
@@ -10,7 +10,7 @@ class BestWeights:
     """The weights with the best validation score so far.
 
     Args:
-        patience: Validations in a row that bring nothing better before it gives up.
+        patience: Validations in a row without improvement before training stops.
         mode: Whether a lower score is better, as of a loss ("min"), or a higher one, as of an accuracy ("max").
     """
 
@@ -36,7 +36,7 @@ class BestWeights:
 
     @property
     def given_up(self) -> bool:
-        """Whether as many validations as the patience have brought nothing better."""
+        """Whether as many validations as the patience have passed without improvement."""
         return self.worse >= self.patience
 
     def restore(self, model: nn.Module) -> None:
@@ -44,10 +44,10 @@ class BestWeights:
         model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know."""
+        """The state that a resumed run needs."""
         return {"score": self._lowest, "step": self.step, "worse": self.worse, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._lowest, self.step, self.worse = state["score"], state["step"], state["worse"]
         self.weights = state["weights"]

@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill at any moment: written to a temporary file, synced, then renamed.
 
-Beside `checkpoint.pt` the one before it is kept as `checkpoint.previous.pt`, for the case that the disk itself, or a
-copy from another machine, damaged the newest.
+The one before `checkpoint.pt` is kept as `checkpoint.previous.pt`, in case the disk itself, or a copy from another
+machine, damages the newest.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def read_checkpoint(folder: Path, or_previous: bool = False) -> dict[str, Any] |
 
     Args:
         folder: The run's.
-        or_previous: Take the one before it if that alone is there: right for a training, which comes to the same end.
+        or_previous: Fall back to the one before it if only that exists. A training then ends with the same numbers.
 
     Raises:
         UserError: the file is damaged; names it and the way out.
@@ -85,7 +85,7 @@ def load_plain(path: Path, classes: Sequence[type] = ()) -> Any:
     Raises:
         Exception: of many kinds; the file is damaged, or holds something else.
     """
-    with zipfile.ZipFile(path) as archive:  # torch itself does not compare the sums it stores
+    with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums it stores
         if broken := archive.testzip():
             raise ValueError(f"the sum of {broken} differs")
     with torch.serialization.safe_globals(list(classes)):
@@ -111,7 +111,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write `content`, and read it again without its numbers: torch knows best what it will refuse to read.
+    """Write `content`, and read it back without its data: torch itself decides what it refuses to read.
 
     What `_refuse_objects` does not see is found here, such as an attribute of a tensor or of an OrderedDict.
     """
@@ -161,7 +161,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _keep_previous(folder: Path) -> None:
-    """Give today's newest checkpoint its second name; there is no moment without a whole `checkpoint.pt`."""
+    """Link the newest checkpoint as the previous one. `checkpoint.pt` is complete at every moment."""
     path, previous, link = folder / NAME, folder / PREVIOUS, folder / "checkpoint.previous.tmp"
     if not path.exists():
         return
@@ -174,7 +174,7 @@ def _keep_previous(folder: Path) -> None:
 
 
 def _reason(error: BaseException | None) -> str:
-    """The operating system's word behind an error: torch wraps a failed write in a RuntimeError of its own."""
+    """The operating system's reason behind an error: torch wraps a failed write in a RuntimeError."""
     first = error
     while error is not None:
         if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""How a training takes its leave: a few lines for people, then one line of JSON for programs."""
+"""What a training prints at its end: a few lines for people, then one line of JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 LARGEST = 1000  # bytes of the line for programs
 SHOWN = 6  # metrics in the lines for people
-# What the line for programs does without if it must be shorter, and what it never holds.
+# What is dropped from the line for programs if it is too long, and what it never contains.
 DISPENSABLE = ("versions", "device", "commit", "processes")
 LEFT_OUT = ("curves", "config")
 

@@ -1,4 +1,4 @@
-"""What `accelerate launch` was asked for, beside what the command itself was: the two must agree."""
+"""Options of `accelerate launch`: they must agree with those of the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ELSEWHERE = {  # what accelerate tells its script, and the option that asks it t
 
 
 def check_launch(task: str, precision: str | None, compiled: bool | None = None) -> None:
-    """Raise `UserError` if accelerate's launcher, or its configuration file, asks for what this run will not do.
+    """Raise `UserError` if accelerate's launcher or its configuration file requests what this run does not do.
 
     Args:
         task: The task's folder.

@@ -1,7 +1,7 @@
 """Where the numbers of `Run.log` go: `metrics.jsonl`, TensorBoard's events beside it, and trackers such as W&B.
 
 `metrics.jsonl` has one line per call and is cut back to a checkpoint by a resume. The length that belongs to a
-checkpoint is kept in bytes, so it does not matter what the lines say.
+checkpoint is kept in bytes, independent of what the lines contain.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class MetricsFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def sync(self) -> int:
-        """Bytes so far, all of them on the disk: a checkpoint must never be ahead of them."""
+        """Size in bytes, after syncing to the disk: a checkpoint must never be ahead of the file."""
         with writing(self.path, WAY_OUT), open(self.path, "ab") as file:
             os.fsync(file.fileno())
             return file.tell()
@@ -56,7 +56,7 @@ class Board:
         self.folder, self._writer = folder, None
 
     def log(self, numbers: Mapping[str, float], step: int, last_step: int) -> None:
-        """Add numbers at `step`; events of an earlier process after `last_step`, its checkpoint's, count no more."""
+        """Add numbers at `step`; older events after `last_step`, the step of the checkpoint, are dropped."""
         with writing(self.folder):
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
@@ -66,13 +66,13 @@ class Board:
                 self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Flush the events to the disk."""
         if self._writer is not None:
             with writing(self.folder):
                 self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close."""
         if self._writer is not None:
             with contextlib.suppress(OSError):  # a full disk has been reported by then
                 self._writer.close()
@@ -107,12 +107,12 @@ class Trackers:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         try:
-            PartialState()  # which accelerate's trackers ask for the process they are in
+            PartialState()  # accelerate's trackers ask it which process they run in
             tracker = LOGGER_TYPE_TO_CLASS[name](project, **options)
             tracker.start()
             self._started[name] = tracker
             tracker.store_init_configuration(dict(settings))
-        except Exception as error:  # of the package, or of the network
+        except Exception as error:  # raised by the package or the network
             self.close()
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UserError(f"--tracker {name} cannot be started ({reason}). Mend that, or leave it out.") from error
@@ -122,13 +122,13 @@ class Trackers:
         for name, tracker in list(self._started.items()):
             try:
                 tracker.log(dict(numbers), step=step)
-            except Exception as error:  # a training must not end because a server is away
+            except Exception as error:  # a server that fails must not end the training
                 del self._started[name]
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 print(f"warning: {name} takes no more numbers ({reason}); the run goes on without it", file=sys.stderr)
 
     def close(self) -> None:
-        """Let them finish."""
+        """Finish all trackers."""
         while self._started:
             _, tracker = self._started.popitem()
             with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""A run without a folder, for trainings whose result is all that is wanted."""
+"""A run without a folder, for trainings of which only the result is needed."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ class NullRun(Run):
 
     Args:
         task: Name of the task's folder.
-        config: All that decided the run, for its result.
+        config: The settings of the run, for its result.
     """
 
     def __init__(self, task: str, config: Any) -> None:
@@ -26,7 +26,7 @@ class NullRun(Run):
         pass
 
     def log(self, step: int, **scalars: Any) -> None:
-        """Only refuse a loss that is not finite."""
+        """Raise for a loss that is not finite; nothing is written."""
         for name, value in scalars.items():
             if "loss" in name:
                 check_loss(number_of(name, value), step)
@@ -51,5 +51,5 @@ class NullRun(Run):
         """Nothing is printed."""
 
     def finish(self, *, device: Any = None, **about: Any) -> dict[str, Any]:
-        """Only make the result."""
+        """Return the result; nothing is written."""
         return self._result(device=device, **about)

@@ -1,4 +1,4 @@
-"""Numbers that a run logs, what curves of alignment are called, and the loss that ends a run."""
+"""Numbers that a run logs, the names of alignment curves, and the check that a loss is finite."""
 
 import math
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ def number_of(name: str, value: Any) -> float | int:
         float(number)
         if isinstance(number, int | float):
             return number
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # as many kinds as there are libraries
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # libraries raise different types
         pass
     raise TypeError(f"{name} is {value!r:.60}, and a run logs numbers: use float(), and one name for each number")
 
 
 def by_curve(cosines: Mapping[str, T], network: str = "") -> dict[str, T]:
-    """What was measured of the alignment at feedback points, by the names of its curves.
+    """Rename alignments, given by feedback point, to the names of their curves.
 
     Args:
         cosines: By the name of the point.
@@ -43,7 +43,7 @@ def by_curve(cosines: Mapping[str, T], network: str = "") -> dict[str, T]:
 
 
 def alignments(curves: Mapping[str, T]) -> dict[str, T]:
-    """Those among curves or metrics that are of the alignment at a feedback point, in their order.
+    """The entries of curves or metrics that are alignments at a feedback point, in their order.
 
     Example:
         >>> alignments({"train_loss": [2.0], "alignment points.0": [0.5], "alignment_step": [10]})

@@ -5,14 +5,14 @@ from time import monotonic
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-EVERY = 1.0  # seconds between two losses that are read off a device
+EVERY = 1.0  # seconds between two reads of the loss from a device
 
 
 class Bar:
-    """A progress bar on stderr: steps done, and the last loss it was told."""
+    """A progress bar on stderr with the steps done and the latest loss."""
 
     def __init__(self) -> None:
-        self._drawn: Any = None  # rich's, while it is on the screen
+        self._drawn: Any = None  # rich's bar, while it is displayed
         self._next = 0.0  # when a loss may be read again
         self._loss = ""
 
@@ -49,7 +49,7 @@ class Bar:
     def show(self, loss: Any, count: int = 1, *, now: bool = False) -> None:
         """Show a loss beside the bar.
 
-        A loss that a device still computes is waited for at most once a second, and only where a bar is drawn.
+        Reading a loss synchronises with its device. It is done at most once a second, and only if a bar is displayed.
 
         Args:
             loss: A number or a tensor of one; None: it is not known in this process.

@@ -1,4 +1,4 @@
-"""A run is a folder that says everything about one training, and that a killed training continues from.
+"""A run is a folder that records one training, and from which a killed training resumes.
 
     runs/<task>/<name>/config.yaml      the resolved configuration
                        metrics.jsonl    one line a call of `Run.log`; TensorBoard events beside it
@@ -54,7 +54,12 @@ def read_config(folder: Path, way_out: str = "Start over with --out") -> dict[st
     path = folder / "config.yaml"
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date or bytes that are none
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: an invalid date or bytes
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}). {way_out}.") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise UserError(f"{path} is not the configuration of a run. {way_out}.")
@@ -183,7 +188,7 @@ class Run:
         checkpoint. Call it after everything that draws random numbers to build the model.
 
         Args:
-            by_others: Whether another number of processes may go on with a saved state; None: it may not.
+            by_others: Whether a saved state may be resumed by another number of processes; None: it may not.
 
         Raises:
             UserError: another number of processes saved it, and none but as many may go on.
@@ -192,7 +197,7 @@ class Run:
         from harness.seeds import set_generator_states
 
         if self._processes.is_main:
-            (self.folder / TEMPORARY).unlink(missing_ok=True)  # left by a kill
+            (self.folder / TEMPORARY).unlink(missing_ok=True)  # left by a killed process
         content = read_checkpoint(self.folder, or_previous=True) if self._resumes else None
         if content is None:
             if self._processes.is_main:
@@ -216,7 +221,7 @@ class Run:
         return content["state"] | {"step": content["step"]}
 
     def resume(self, state: Mapping[str, Any]) -> int:
-        """Bring every thing in `state` to where the last `save` left it, by its `load_state_dict`.
+        """Restore every object in `state` from the last `save`, by its `load_state_dict`.
 
         Returns:
             The step of that checkpoint; 0 where there is none, see `restore`.
@@ -250,7 +255,7 @@ class Run:
         self._bar.show(loss, count)
 
     def say(self, text: str) -> None:
-        """Print a line for whoever looks on."""
+        """Print a line, in the first process."""
         if self._processes.is_main:
             print(text, flush=True)
 
@@ -284,7 +289,7 @@ class Run:
         return make_result(task=self.task, config=self.config, seconds=self.seconds, device=device, **about)
 
     def _hold_folder(self) -> None:
-        """Make the folder, and keep other processes out of it for as long as this one trains."""
+        """Make the folder and lock it while this process trains."""
         from filelock import Timeout
 
         with writing(self.folder, "Choose another folder with --out"):
@@ -296,9 +301,9 @@ class Run:
             raise UserError(f"another process is training in {self.folder}. {way_out}.") from None
 
     def _open_folder(self) -> None:
-        """Refuse a folder that is taken, and write `config.yaml` otherwise.
+        """Refuse a folder that is in use, else write `config.yaml`.
 
-        A run that ended before its first number, because its data was not there, has taken nothing.
+        A folder without numbers or checkpoints, whose run ended before its first step, counts as free.
         """
         with writing(self.folder, "Choose another folder with --out"):
             written = ("result.json", "checkpoint.pt", "checkpoint.previous.pt")

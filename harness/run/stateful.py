@@ -24,5 +24,5 @@ class Record:
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave; fields that a checkpoint of before lacks get their defaults."""
+        """Take over what `state_dict` gave; fields that an older checkpoint lacks get their defaults."""
         type(self).__init__(self, **state)

@@ -19,7 +19,7 @@ from harness.tables.table import Cell, Table
 
 @dataclass(frozen=True)
 class Summary:
-    """What the runs of one cell come to, in the table's unit."""
+    """The statistics of the runs of one cell, in the table's unit."""
 
     mean: float | None  # None: no finite run
     std: float | None  # None: fewer than two
@@ -71,7 +71,7 @@ def with_methods(table: Table, methods: Sequence[str]) -> Table:
 
 
 def at_own_length(table: Table) -> Table:
-    """The table with cells that say nothing of a length: for runs whose length the command says."""
+    """The table with cells without a length of their own: for runs whose length is given by the command."""
     return replace(table, cells=tuple(replace(cell, length={}) for cell in table.cells))
 
 
@@ -89,7 +89,7 @@ def with_numbers(table: Table, lines: Sequence[dict[str, Any]]) -> Table:
 
 
 def check_datasets(tables: Sequence[Table], datasets: Sequence[str]) -> None:
-    """Raise `UserError` for a data set that no cell of any of `tables` is about."""
+    """Raise `UserError` for a data set that none of `tables` has."""
     known = list(dict.fromkeys(cell.dataset for table in tables for cell in table.cells))
     for name in datasets:
         if name not in known:

@@ -19,7 +19,7 @@ CellRun = Callable[[Cell, int, RunContext], dict[str, Any]]
 def or_diverged(task: str, run: CellRun) -> CellRun:
     """`run`, with a result in place of an error where training diverges.
 
-    In a grid that is what was found of the settings, and a row without it would never be complete. The cell's metric is
+    In a grid a divergence is a result, and a row without it would never be complete. The cell's metric is
     not a number then, which tables show as such.
 
     Args:

@@ -2,7 +2,7 @@
 
 A result is the dict that a training script writes to `result.json`: task, model, dataset, method, seed, metrics,
 seconds, config, versions, commit, device, and optionally curves (name -> list of numbers) and the number of processes.
-Numbers that are not finite become null, because JSON has no word for them.
+Numbers that are not finite become null, because JSON cannot represent them.
 
 `results/<task>/<table>.jsonl` holds one line a run: {"table", "row", "column", "preset", "dataset", "method", "seed",
 "scale", "result": {...}}.
@@ -103,7 +103,7 @@ def given(settings: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """`value` in the words of JSON: dataclasses as dicts, enums by value, paths as strings, NaN and inf as None."""
+    """`value` as JSON types: dataclasses as dicts, enums by value, paths as strings, NaN and inf as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -159,7 +159,7 @@ def commit() -> str | None:
 def append(path: Path, line: Mapping[str, Any]) -> None:
     """Add one line to a `.jsonl` file, folders included; the line is on the disk when this returns.
 
-    What a killed process left of a line is cut off first.
+    An incomplete line, left by a killed process, is removed first.
 
     Raises:
         ValueError: `read` would refuse the line, because it lacks some of `KEYS`.
@@ -202,7 +202,7 @@ def _run_in(text: bytes, place: str) -> dict[str, Any]:
 
 
 def _finite(word: str) -> float:
-    """A number of JSON's; `ValueError` for one that is too large for a float, and for NaN and its like."""
+    """A JSON number; `ValueError` if it is too large for a float, NaN or infinite."""
     number = float(word)
     if not math.isfinite(number):
         raise ValueError(f"{word} is no finite number")

@@ -102,7 +102,7 @@ class Placed(NamedTuple):
 def _forward_facing(poses: Tensor, depths: Tensor, lens: Lens, shape: Sequence[int]) -> Placed | None:
     """The cameras of a scene that is seen in normalised device coordinates; None if they do not all look forward.
 
-    In these coordinates is no place for what is beside or behind the average camera.
+    These coordinates cannot represent what is beside or behind the average camera.
     """
     if float(poses[:, :, 2].mean(dim=0).norm()) < FORWARD or float(poses[:, :, 1].mean(dim=0).norm()) < FORWARD:
         return None
@@ -149,10 +149,10 @@ def _read_poses(path: Path) -> tuple[Tensor, Tensor]:
     try:
         rows = np.load(
             path, allow_pickle=False, mmap_mode="r"
-        )  # a map, so that no header makes room for more than there is
+        )  # memory-mapped, so that a wrong header cannot allocate more than the file holds
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}. {_way_out(path)}") from None
-    except Exception as error:  # numpy raises errors of many kinds about damaged headers
+    except Exception as error:  # numpy raises many types of errors for damaged headers
         raise UserError(
             f"{path} is not an array of numpy ({' '.join(str(error).split())[:100]}). Replace it."
         ) from None

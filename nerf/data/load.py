@@ -72,7 +72,7 @@ def load_scene(
 
 
 def default_scene(dataset: str) -> str:
-    """The scene that is meant where none is named; of an unknown data set, nothing."""
+    """The default scene of a data set; empty for an unknown one."""
     return DEFAULT_SCENES.get(dataset, "")
 
 

@@ -38,7 +38,7 @@ def read_pixels(path: Path, background: float) -> Tensor:
     with _opened(path) as image:
         try:
             return torch.from_numpy(_colours(image, background))
-        except Exception as error:  # decoders of damaged files raise errors of many kinds
+        except Exception as error:  # decoders raise many types of errors for damaged files
             raise unreadable(path, error) from None
 
 

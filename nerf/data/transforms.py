@@ -50,7 +50,7 @@ class Frame:
     file: Path
     matrix: list[list[float]]  # [3, 4], rotation and position
     said: Mapping[str, Any]  # its own parameters of the lens
-    where: str  # the file it stands in, and its number there, for errors
+    where: str  # file and number of the frame, for errors
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _way_out(path: Path) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or none
+    except (OSError, ValueError):  # the name is too long or invalid
         return False
 
 

@@ -1,1 +1,1 @@
-"""The radiance field: its networks, where along a ray they are asked, and what a ray sees of it."""
+"""The radiance field: its networks, where they are evaluated along a ray, and how a ray is rendered."""

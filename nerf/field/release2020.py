@@ -108,13 +108,13 @@ def _read(path: Path) -> Any:
     """The content of a file of torch, read without running code from it."""
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it stores
+            with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums it stores
                 if broken := archive.testzip():
                     raise ValueError(f"the checksum of {broken} differs")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd content, which is refused below
+            warnings.simplefilter("ignore")  # warnings about unusual content, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged file torch raises errors of many kinds
+    except Exception as error:  # torch raises many types of errors for damaged files
         why = (
             (getattr(error, "strerror", None) or str(error) or type(error).__name__)
             .splitlines()[0]

@@ -39,7 +39,7 @@ def psnr(mse: float) -> float:
 
 def compare(image: Tensor, truth: Tensor) -> dict[str, float]:
     """Scores of one picture ``[H, W, 3]`` against another: "psnr" in dB, and "ssim" if both sides have 11 pixels."""
-    # imported here: it loads matplotlib and scipy.signal, which a command that scores nothing need not wait for
+    # imported here: it loads matplotlib and scipy.signal, which takes seconds
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
     image, truth = (picture.clamp(0, 1).movedim(-1, 0)[None] for picture in (image, truth))

@@ -146,7 +146,7 @@ def _decoded(part: Part, size: int) -> Iterator[str]:
             content = file.read(size)
             final = not content
             _refuse_other_encodings(part, content, offset)
-            pending = len(utf8.getstate()[0])  # bytes of a character whose rest is still to come
+            pending = len(utf8.getstate()[0])  # the first bytes of a character that continues in the next block
             try:
                 piece = text.decode(content, final)
             except UnicodeDecodeError as error:
@@ -165,7 +165,7 @@ def _refuse_other_encodings(part: Part, content: bytes, offset: int) -> None:
         advice = f"Convert it by iconv -f {name} -t utf-8, or remove it"
         raise UserError(f"{part.name} is {name.upper()} text, and not UTF-8. {advice}.")
     if b"\0" in content:
-        likely = "utf-16le" if (offset + content.index(0)) % 2 else "utf-16be"  # where ASCII has its byte of zero
+        likely = "utf-16le" if (offset + content.index(0)) % 2 else "utf-16be"  # the position of ASCII's zero byte
         advice = f"If it is text, it is UTF-16: convert it by iconv -f {likely} -t utf-8; else remove it"
         raise UserError(f"{part.name} has bytes of zero, so it is no UTF-8 text. {advice}.")
 

@@ -59,6 +59,6 @@ def load_corpus(
         return texts.name, tokenise(texts, vocabulary, size, lower)
 
     name, folder = processes.once(find)
-    tokens = read_tokens(folder) or read_tokens(find()[1])  # the latter on another machine, which has its own cache
+    tokens = read_tokens(folder) or read_tokens(find()[1])  # absent on another machine, which has its own cache
     assert tokens is not None
     return Corpus(name=name, **tokens.ids, words=tokens.words, vocabulary=tokens.vocabulary)

@@ -16,7 +16,7 @@ from recsys.log.clicks import ClickData
 from recsys.log.formats import PARTS, Source
 from recsys.log.prepare import split
 
-VERSION = 1  # of the teacher; a change to what it draws makes all logs anew
+VERSION = 1  # of the teacher; increase it when the drawn log changes
 LOG_SEED = 0  # of the teacher and its log: the same whatever seed a run has
 
 

@@ -1,4 +1,4 @@
-"""Prepared click logs in the cache folder: keyed by what they were made from, and complete or absent.
+"""Prepared click logs in the cache folder, keyed by a hash of their sources and options.
 
 The name of a log's folder contains a hash of its sources' content and of the options that decide its ids. Its manifest
 holds the size and sha256 of every file.
@@ -26,7 +26,7 @@ from recsys.log.encoder import ENCODER, Encoder
 from recsys.log.formats import PARTS, RowFormat, Source
 from recsys.log.prepare import prepare
 
-VERSION = 2  # of the files; a new one has all logs prepared again
+VERSION = 2  # of the file format; increasing it has all logs prepared again
 WHOLE_FILE = 1 << 26  # bytes; of a larger file only samples are hashed
 SAMPLES, SAMPLE = 64, 1 << 18  # how many, and bytes of each
 

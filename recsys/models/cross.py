@@ -93,7 +93,7 @@ class Stretched(torch.autograd.Function):
 
 
 def is_same(tensor: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are views of the same memory; False while compiling, where sums are shared anyway."""
+    """Whether two tensors are views of the same memory; False while compiling, because the compiler shares the sums."""
     if torch.compiler.is_compiling() or tensor.shape != other.shape:
         return False
     return tensor.data_ptr() == other.data_ptr() and tensor.stride() == other.stride()

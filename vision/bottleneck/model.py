@@ -176,6 +176,6 @@ def mean_cosine(a: Tensor, b: Tensor) -> float:
 
 
 def check_size(size: int, width: int) -> None:
-    """Raise `UserError` for a bottleneck that is no part of a layer's width."""
+    """Raise `UserError` unless the bottleneck is between 1 and the layer's width."""
     if not 1 <= size <= width:
         raise UserError(f"a bottleneck of {size}: a layer {width} wide keeps 1 to {width} entries. Choose another.")

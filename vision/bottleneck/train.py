@@ -47,21 +47,21 @@ class Config(BaseConfig):
 
     @staticmethod
     def choose(method: str | None = None) -> BottleneckPreset:
-        """The settings that these options mean."""
+        """The settings that these options select."""
         return BottleneckPreset(method=method or Method.DFA)
 
     def lengths(self) -> dict[str, str]:
-        """Nothing depends on how long a training is."""
+        """A run can be prolonged: nothing in it depends on its length."""
         return {"epochs": ""}
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         preset = self.preset
         return f"bottleneck_{preset.kept}_{preset.init}_{slug(preset.method)}-{self.dataset}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decided the run."""
+        """The settings that determine the run's numbers."""
         return vars(self.preset) | {"keep": self.preset.kept, "dataset": self.dataset, "seed": self.seed}
 
 

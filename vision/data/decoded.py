@@ -1,6 +1,6 @@
-"""Images that take seconds to decode are decoded once: the arrays wait in the cache, under a key of their source.
+"""A cache of decoded images: decoding takes seconds and is done once for each source.
 
-A kept file is an npz without compression, whose checksums numpy compares on reading. One that was damaged is made anew.
+A cached file is an npz without compression, whose checksums numpy verifies. A damaged file is decoded again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: where they are looked for, where they can be had, and the images they hold.
+"""MNIST, Fashion-MNIST and CIFAR-10: where they are looked for, where they are downloaded, and the images they hold.
 
-Looked for below the data root, then in the cache; what is nowhere is downloaded and compared with its checksum. A
-user's own files are taken as they are, so that a repacked copy will do; their format is checked.
+Looked for below the data root, then in the cache; a file that is in neither is downloaded and its checksum verified. A
+user's own files are taken as they are, so that a repacked copy works; their format is checked.
 
     mnist/mnist.npz, or mnist/ and the four IDX files, plain or .gz
     fashion-mnist/ and the four IDX files

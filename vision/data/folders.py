@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-LITTER = ("thumbs.db", "desktop.ini")  # left by file managers, as are files whose name begins with a dot
+LITTER = ("thumbs.db", "desktop.ini")  # left by file managers; names that begin with a dot are ignored, too
 TRAIN, VAL, TEST = ("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing")
 OPAQUE = 255
 LAYOUT = "Give a folder with a folder of images for every class, or with two such folders, train and test."
@@ -149,7 +149,7 @@ def _read(path: Path, size: int | None) -> np.ndarray:
                 return np.asarray(image)
     except UserError:
         raise
-    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+    except Exception as error:  # Pillow raises many types of errors for damaged files
         reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an image ({reason}). Replace or remove it.") from error
 

@@ -21,7 +21,7 @@ STARTS = {  # presets of the table "linear": label and colour
 
 
 def figures(results_dir: Path, context: RunContext) -> Iterable[Figure]:
-    """What the runs below `results_dir` at the context's scale allow to draw; nothing for what was not run."""
+    """Figures of the runs below `results_dir` at the context's scale; what was not run is left out."""
     folder = results_dir / "vision"
     linear, stacking = (
         [line for line in results.read(folder / f"{name}.jsonl") if line.get("scale") == context.scale]

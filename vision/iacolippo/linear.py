@@ -99,21 +99,21 @@ class Config(BaseConfig):
 
     @staticmethod
     def choose(method: str | None = None) -> LinearPreset:
-        """The settings that these options mean."""
+        """The settings that these options select."""
         return LinearPreset(method=method or Method.DFA)
 
     def lengths(self) -> dict[str, str]:
-        """Nothing depends on how long a training is."""
+        """A run can be prolonged: nothing in it depends on its length."""
         return {"steps": ""}
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         start = f"_{self.preset.init_std:g}" if self.preset.init_std else ""
         return f"linear_{slug(self.preset.method)}{start}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decided the run."""
+        """The settings that determine the run's numbers."""
         return {"dataset": "linear-map"} | vars(self.preset) | {"seed": self.seed}
 
 
@@ -184,7 +184,7 @@ def train(config: Config, run: Run | None = None, data: None = None) -> dict[str
     net = LinearNet(preset.hidden, preset.init_std).to(device, precision(device))
     feedback = Feedback(distribution="gaussian", scaling="none", seed=config.seed)
     attachment = attach(net, preset.method, feedback=feedback)
-    attachment.loss_scale = 1.0  # the summed error is large by itself
+    attachment.loss_scale = 1.0  # the summed error may be large
     optimizer, trace = torch.optim.SGD(net.parameters(), preset.lr), Trace()
     state = {"net": net, "attachment": attachment, "trace": trace}
     for step in run.track(range(run.resume(state), preset.steps), f"linear, {preset.method}"):

@@ -121,7 +121,7 @@ class Config(BaseConfig):
 
     @staticmethod
     def choose(method: str | None = None) -> StackingPreset:
-        """The settings that these options mean."""
+        """The settings that these options select."""
         return StackingPreset(method=method or Method.DFA)
 
     def lengths(self) -> dict[str, str]:
@@ -131,12 +131,12 @@ class Config(BaseConfig):
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run's folder."""
         preset = self.preset
         return f"stacking_{preset.learners}_{preset.start}_{preset.top}-{self.dataset}-{self.seed}"
 
     def settings(self) -> dict[str, Any]:
-        """All that decided the run."""
+        """The settings that determine the run's numbers."""
         return vars(self.preset) | {"dataset": self.dataset, "seed": self.seed}
 
 

@@ -98,7 +98,7 @@ class ConvNet(nn.Module):
     def _features(self, shape: tuple[int, ...]) -> int:
         """How many numbers the stages leave of an image."""
         h = torch.zeros(1, *shape)
-        self.stages.eval()  # batch norm and dropout take no notice of this image
+        self.stages.eval()  # so that batch norm keeps no statistics of this image
         for number, stage in enumerate(self.stages, start=1):
             try:
                 h = stage(h)
