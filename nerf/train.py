@@ -31,7 +31,7 @@ from nerf.field.fields import Fields
 from nerf.field.occupancy import OccupancyGrid
 from nerf.output.pictures import kept_pictures
 from nerf.output.scores import evenly, means, score_views
-from nerf.presets import Preset
+from nerf.presets import PRESETS, Preset
 from nerf.scene.rays import training_rays
 from nerf.scene.views import Scene
 from nerf.step import GRID_EVERY, check_share, drawing, make_grid, train_step, update_grid
@@ -147,11 +147,11 @@ def load(config: Config) -> Scene:
 
 
 def check_views(config: Config, scene: Scene) -> None:
-    """Raise `UserError` where more views are asked for than there are; a preset's own number may be larger."""
-    usual = config.choose(config.named, config.preset.method, config.dataset)
+    """Raise `UserError` where more views are asked for than there are; a number of a preset stands for all of fewer."""
     for name, views in (("test_views", scene.test), ("val_views", scene.val)):
         asked = getattr(config.preset, name)
-        if asked != getattr(usual, name) and views is not None and asked is not None and asked > len(views):
+        usual = {getattr(preset, name) for preset in PRESETS.values()}
+        if asked not in usual and views is not None and asked > len(views):
             raise UserError(f"--{name.replace('_', '-')} {asked}: the scene has {len(views)}. Give fewer.")
 
 

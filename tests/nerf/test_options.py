@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nerf import test as scoring
 from nerf import train
 from nerf.config import Config
 from nerf.data.load import load_scene
+from nerf.presets import PRESETS
 from nerf.saved import load_run
 from nerf.scene.views import Scene
 from tests.nerf.commands import start
@@ -85,6 +87,12 @@ def test_training_refuses_what_it_could_not_follow_and_leaves_nothing(arguments,
     found = refused(train_command, [*preset, *arguments, "--out", tmp_path / "run"], capsys)
     assert re.search(message, found), found
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", ["small_bp", "small_fitted", "real_dfa"])
+def test_a_preset_that_scores_more_views_than_there_are_is_no_mistake_when_a_program_hands_it(preset, data):
+    config = Config(preset=replace(PRESETS[preset], size=20), dataset="blender", scene="mine", data_dir=data)
+    assert len(train.load(config).test) == 2
 
 
 def test_range_and_background_are_kept_for_scoring_and_a_resume_wants_the_same(data, tmp_path, capsys):
