@@ -33,6 +33,7 @@ FOLDERS = ("tinydfa", "graphs", "recsys", "nlp", "nerf", "vision", "benchmarks")
 PICTURES = {
     "results/benchmarks/memory.png": "measured/memory.png",
     "results/benchmarks/pipeline_loss.png": "measured/pipeline_loss.png",
+    "results/learned/fitted-alignment.png": "measured/fitted-alignment.png",
     "results/scoreboard.png": "measured/scoreboard.png",
 }
 SCOREBOARD = "measured/scoreboard.md"
@@ -133,7 +134,7 @@ def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]], board
     parts += ["## What a hidden layer receives", f"{formula(name)}\n"]
     parts += ["## When to use it", WHEN[name]] if name in WHEN else []
     parts += ["## Source", linked(kind.source)] if kind.source else []
-    parts += ["## Scores", *board_scores(name, board), *scores(name, tables)]
+    parts += ["## Scores", *([*board_scores(name, board), *scores(name, tables)] or ["No table has it yet."])]
     where = f"{kind.__module__}.{kind.__qualname__}"
     parts += ["## In the library", f"::: {where}\n    options:\n      heading_level: 3\n      members: false"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -171,9 +172,8 @@ def scores(name: str, tables: list[tuple[Table, list[dict[str, Any]]]]) -> Itera
             link = f"[{table.title}](../{table.task}/RESULTS.md#{table.name})"
             rows.append(f"| {link} | {table.unit} | {found.cells} | {' | '.join(means)} |")
     if not rows:
-        yield "No table of one metric has it beside another rule yet."
         return
     heads = " | ".join(label(method) for method in dict.fromkeys(["bp", name, "shallow"]))
-    yield "Means over the cells that all of these rules have, from the committed runs."
+    yield "In the tables of the tasks: means over the cells that all of these rules have, from the committed runs."
     rule = "|---|---|---:|" + "---:|" * heads.count(" | ") + "---:|"
     yield "\n".join([f"| table | unit | cells | {heads} |", rule, *rows])

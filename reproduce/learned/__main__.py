@@ -18,6 +18,7 @@ from harness.tables.aggregate import lines_of
 from reproduce import execute, layout, progress
 from reproduce.learned import ablation, alignment
 from reproduce.learned.tables import TABLES
+from reproduce.runs import results
 from reproduce.scoreboard import command
 from reproduce.scoreboard.summary import Score
 
@@ -77,9 +78,9 @@ def write(name: str, out: Path, scale: str) -> Path:
 
 
 def ends(out: Path, scale: str) -> dict[str, tuple[Score, Score]]:
-    """What shallow training and backpropagation came to on the scoreboard, by column."""
-    found = command.board(out, scale)[2]
-    return {name: (scores["shallow"], scores["bp"]) for name, scores in found.items()}
+    """What shallow training and backpropagation came to on the scoreboard, by column; on ours where `out` has none."""
+    found = command.board(out, scale)[2] or command.board(results(), scale)[2]
+    return {name: (scores.get("shallow", Score()), scores.get("bp", Score())) for name, scores in found.items()}
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def markdown(table: Table, lines: Sequence[dict[str, Any]], ends: Mapping[str, t
         ends: By column of the scoreboard what shallow training and backpropagation came to there.
     """
     columns = [COLUMNS[name] for name in RATES]
-    text = [f"**{table.title}**", "", f"{WAY} (in brackets the score, mean ± std over seeds).", ""]
+    text = [f"**{table.title}**", "", f"{WAY} (in brackets the score, mean ± std, and its seeds).", ""]
     text.append("| | " + " | ".join(map(head, columns)) + " |")
     text.append("| --- |" + " ---: |" * len(columns))
     cells = {(cell.row, cell.key.partition("+")[0]): cell for cell in table.cells}
@@ -97,7 +97,7 @@ def number(
         return f"{NOTHING} ({found.failed} diverged)" if found.failed else NOTHING
     spread = "" if found.std is None else f" ± {found.std:.{column.decimals}f}"
     failed = f", {found.failed} diverged" if found.failed else ""
-    score = f"{found.mean:.{column.decimals}f}{spread}{failed}"
+    score = f"{found.mean:.{column.decimals}f}{spread}, {found.n}{failed}"
     share = share_of_way(
         Score(mean=found.mean / column.scale), *ends.get(column.name, (Score(), Score())), column.higher
     )

@@ -29,7 +29,7 @@ def test_a_cell_says_how_much_of_the_way_a_setting_goes():
     cells = [cell for cell in ablation.ABLATION.cells if cell.column == "cora"]
     lines = [line(cells[0], 0, 0.7), line(cells[0], 1, 0.8), line(cells[1], 0, None)]
     text = ablation.markdown(ablation.ABLATION, lines, {"cora": (Score(mean=0.5, std=0.01), Score(mean=0.9, std=0.01))})
-    assert "all rows | 62 % (75.0 ± 7.1) | – | – |" in text
+    assert "all rows | 62 % (75.0 ± 7.1, 2) | – | – |" in text
     assert "one exact pass in 10 | – (1 diverged) |" in text
 
 
@@ -46,6 +46,12 @@ def test_alignment_is_kept_for_every_point_and_drawn(monkeypatch):
     assert result["metrics"]["alignment"] == pytest.approx(mean, abs=1e-3)
     drawn = alignment.picture([line(cell, 0, 0.5) | {"result": result}])
     assert drawn.startswith(b"\x89PNG")
+
+
+def test_a_point_that_receives_its_exact_gradient_has_no_panel():
+    curves = {"alignment a": [0.1, 0.2], "alignment b": [1.0, 0.9999]}
+    lines = [{"result": {"curves": curves}}, {"result": {"curves": curves | {"alignment a": [1.0, 1.0]}}}]
+    assert [alignment.is_exact(point, lines) for point in curves] == [False, True]
 
 
 def test_the_command_runs_what_is_missing_and_writes_it(tmp_path, capsys):
