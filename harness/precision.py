@@ -63,7 +63,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise `UserError` if `device` does not multiply in `precision`."""
     if precision == "bf16" and device.type == "cpu" and not cpu_multiplies():
         raise UserError(
-            "--precision bf16: this processor does not multiply in bfloat16, and what stands in for it is slower than "
+            "--precision bf16: this processor does not multiply in bfloat16, and emulating it is slower than "
             "float32. Use --precision fp32, or a GPU."
         )
 

@@ -115,7 +115,7 @@ def _from_run(config: Config, folder: Path) -> tuple[Fields, Scene, float]:
     reading = preset.reading() | {"size": config.size or preset.size}
     scene = load_scene(dataset, name, config.data_dir, **reading)
     if scene.white_background != fields.rendering.white_background:
-        raise UserError(f"the background of {name} is another than that of {folder}. Score the scene of the run.")
+        raise UserError(f"{name} has another background than the run in {folder}. Score the scene of the run.")
     return fields, scene, PIXEL_CENTRE
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 
@@ -44,6 +45,15 @@ def curves_of_two(curves: Callable[[str], dict[str, Any]], names: Sequence[str],
     in_two_processes(_write_curves, folder, curves, names)
     found: dict[str, Any] = json.loads((folder / "curves.json").read_text())
     return found
+
+
+def assert_trained_as_one(rule: str, two: dict[str, Any], curves: Callable[[str], dict[str, Any]]) -> None:
+    """Fail unless two processes, by `curves_of_two`, found what ``curves(rule)`` finds in this one, in float64."""
+    with float64():
+        one = curves(rule)
+    assert two[rule].keys() == one.keys()
+    for name, curve in one.items():
+        assert two[rule][name] == pytest.approx(curve, rel=1e-9), name
 
 
 def _write_curves(rank: int, folder: Path, curves: Callable[[str], dict[str, Any]], names: Sequence[str]) -> None:

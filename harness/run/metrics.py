@@ -53,7 +53,8 @@ class Board:
     """TensorBoard's events in `folder`; made with the first numbers."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._writer = folder, None
+        self.folder = folder
+        self._writer: Any = None  # TensorBoard's
 
     def log(self, numbers: Mapping[str, float], step: int, last_step: int) -> None:
         """Add numbers at `step`; older events after `last_step`, the step of the checkpoint, are dropped."""
@@ -61,7 +62,7 @@ class Board:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self._writer: Any = SummaryWriter(str(self.folder), purge_step=last_step + 1)
+                self._writer = SummaryWriter(str(self.folder), purge_step=last_step + 1)
             for name, value in numbers.items():
                 self._writer.add_scalar(name, value, step)
 

@@ -167,7 +167,7 @@ def _read_poses(path: Path) -> tuple[Tensor, Tensor]:
     sound &= (depths[:, 0] > SMALLEST) & (depths[:, 1] > depths[:, 0])
     if not bool(sound.all()):
         row = int((~sound).nonzero()[0])
-        raise UserError(f"{path}: row {row} has a size, focal length or depth that is no such thing. Replace the file.")
+        raise UserError(f"{path}: row {row} has an impossible size, focal length or depth. Replace the file.")
     return matrices, depths
 
 

@@ -16,7 +16,7 @@ from nerf.config import Config
 from nerf.step import check_share
 from nerf.train import train
 from tests.float64 import float64
-from tests.processes import RULES, curves_of_two
+from tests.processes import RULES, assert_trained_as_one, curves_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ["--preset", "debug_dfa", "--size", "10", "--width", "16", "--samples-coarse", "4", "--samples-fine", "4"]
@@ -30,7 +30,8 @@ HERE = [rule for rule in RULES if rule != "drtp"]  # a point in space has no cla
 
 
 def curves(rule):
-    return train(parse(Config, [*SMALL, "--method", rule]))["curves"]
+    found = train(parse(Config, [*SMALL, "--method", rule]))["curves"]
+    return {name: found[name] for name in ("train_psnr", "train_coarse_psnr", "test_psnr")}
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,7 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize("rule", HERE)
 def test_two_processes_train_by_every_rule_as_one_does(rule, two):
-    with float64():
-        one = curves(rule)
-    for name in ("train_psnr", "train_coarse_psnr", "test_psnr"):
-        assert two[rule][name] == pytest.approx(one[name], rel=1e-9), name
+    assert_trained_as_one(rule, two, curves)
 
 
 def test_two_processes_started_by_accelerate_train_as_one_does(tmp_path):

@@ -15,7 +15,7 @@ from harness.processes import Processes
 from nlp.config import Config
 from nlp.train import load, train
 from tests.float64 import float64
-from tests.processes import RULES, curves_of_two
+from tests.processes import RULES, assert_trained_as_one, curves_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ["--layers", "2", "--d-model", "16", "--d-ff", "24", "--heads", "2", "--chunk", "16", "--batch", "5"]
@@ -49,10 +49,7 @@ def two(text, tmp_path_factory):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_train_by_every_rule_as_one_does(rule, two):
-    with float64():
-        one = curves(rule)
-    for name, curve in one.items():
-        assert two[rule][name] == pytest.approx(curve, rel=1e-9), name
+    assert_trained_as_one(rule, two, curves)
 
 
 def test_a_threshold_that_is_the_mean_of_a_batch_is_refused_where_processes_share_it(text, monkeypatch):

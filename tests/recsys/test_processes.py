@@ -5,8 +5,7 @@ import pytest
 from harness.errors import UserError
 from harness.processes import Processes
 from recsys.train import load, train
-from tests.float64 import float64
-from tests.processes import RULES, curves_of_two
+from tests.processes import RULES, assert_trained_as_one, curves_of_two
 from tests.recsys.runs import options
 
 SMALL = {"model": "dcn", "rows": 1500, "epochs": 1, "batch": 255, "lr": 0.003}  # shares of 128 and 127 rows
@@ -23,10 +22,7 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_train_by_every_rule_as_one_does(rule, two):
-    with float64():
-        one = curves(rule)
-    for name, curve in one.items():
-        assert two[rule][name] == pytest.approx(curve, rel=1e-9), name
+    assert_trained_as_one(rule, two, curves)
 
 
 def test_a_threshold_that_is_the_mean_of_a_batch_is_refused_where_processes_share_it(monkeypatch):

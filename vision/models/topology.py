@@ -147,9 +147,7 @@ def _number(text: str, words: list[str], places: list[int], index: int, what: st
         raise _mistake(text, min(places[index], len(text)), f"the {what} is missing")
     word = words[index]
     if word.isascii() and word.isdigit() and int(word) > WIDEST:
-        raise _mistake(
-            text, places[index], f"the {what} is '{word}', and memory for more than {WIDEST:,} cannot be had"
-        )
+        raise _mistake(text, places[index], f"the {what} is '{word}', and more than {WIDEST:,} would not fit in memory")
     if not word.isascii() or not word.isdigit() or int(word) < least:
         raise _mistake(text, places[index], f"the {what} is '{word}', not a whole number of at least {least}")
     return int(word)

@@ -22,7 +22,7 @@ def test_the_published_string_describes_its_layers():
         ("FC_", 4, "the width of FC is missing"),
         ("FC", 3, "the width of FC is missing"),
         ("FC_1.5", 4, "the width of FC is '1.5'"),
-        ("FC_99999999999_FC_10", 4, "memory for more than 10,000,000 cannot be had"),
+        ("FC_99999999999_FC_10", 4, "more than 10,000,000 would not fit in memory"),
         ("FC_10_12", 7, "'12' is no layer"),
         ("FC_10_CONV_1_1_1_1_FC_10", 7, "a CONV after an FC"),
         ("CONV_3_3_1_1", 13, "the last layer must be an FC"),
