@@ -101,9 +101,23 @@ def main(config: Config) -> None:
     elif config.readme or config.check_readme:
         refresh_readmes(tables, config)
     else:
-        tables = {name: aggregate.with_methods(table, config.methods) for name, table in tables.items()}
+        tables = with_methods(tables, config)
         chosen = choose(tables, config)
         show(chosen, config) if config.show else reproduce(chosen, tables, config)
+
+
+def with_methods(tables: dict[str, Table], config: Config) -> dict[str, Table]:
+    """The tables, those that the command names with its methods; of all, those are left out that refuse the methods."""
+    found = dict(tables)
+    for name in tables if config.all else [name for name in config.tables if name in tables]:
+        try:
+            found[name] = aggregate.with_methods(tables[name], config.methods)
+        except UserError as error:
+            if not config.all:
+                raise UserError(f"{name}: {error}") from error
+            print(f"left out: {name}: {error}", file=sys.stderr)
+            del found[name]
+    return found
 
 
 def run_scoreboard(config: Config) -> None:

@@ -404,3 +404,28 @@ def test_a_task_whose_pictures_fail_still_gets_its_tables(project: Project):
     for whose in ("full", "your"):
         assert f"FAILED the pictures of fake in the report ({whose} runs): KeyError: 'curves'" in done.stderr
     assert "<td>80.0</td>" in (project.folder / "runs" / "reproduce" / "report.html").read_text()
+
+
+def test_a_table_that_refuses_a_method_is_in_no_other_tables_way(project: Project):
+    with open(project.folder / "fake" / "tables.py", "a") as file:
+        file.write(STUBBORN)
+    assert project("good", "--methods", "drtp", "--seeds", "1", "--datasets", "cora", "--jobs", "1").returncode == 0
+    assert project.runs() == ["easy+drtp cora drtp 0 paper"]
+    refused = project("stubborn", "--methods", "drtp")
+    assert (refused.returncode, refused.stderr) == (2, "error: stubborn: drtp is not for this\n")
+    whole = project("--all", "--scale", "quick", "--methods", "drtp", "--seeds", "1", "--jobs", "1")
+    assert "left out: stubborn: drtp is not for this" in whole.stderr
+
+
+STUBBORN = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Stubborn:
+    method: str
+    def __post_init__(self):
+        if self.method == "drtp":
+            raise UserError("drtp is not for this")
+
+TABLES = (TABLES[0], table("stubborn", replace(cell("easy", "dfa"), preset=Stubborn("dfa"))))
+"""

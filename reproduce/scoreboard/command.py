@@ -132,7 +132,7 @@ def forecast(jobs: Sequence[Job], config: Config) -> str:
         return "nothing to run"
     total = sum(seconds_of(job, config.out) for job in jobs)
     workers = min(config.jobs or progress.cores(), len(jobs))
-    return f"{len(jobs)} runs, about {total / workers / 60:.0f} minutes with {workers} at a time"
+    return f"{len(jobs)} runs, about {progress.duration(total / workers)} with {workers} at a time"
 
 
 def seconds_of(job: Job, out: Path) -> float:
@@ -189,7 +189,7 @@ def boards(config: Config) -> dict[str, shown.Board]:
 def show(columns: Sequence[Column], methods: Sequence[str] | None, config: Config) -> None:
     """Print some columns of the board, and all of its rows, or some."""
     if found := boards(config):
-        shown.show(found, columns, methods)
+        shown.show(found, columns, methods, config.scale == "quick")
     else:
         print(f"no run yet in {config.out}")
 

@@ -14,13 +14,17 @@ Board = tuple[list[Column], list[str], page.Scores, list[Line]]
 TITLE = "Share of the way from shallow training (0 %) to backpropagation (100 %); below it the score itself"
 
 
-def show(boards: Mapping[str, Board], columns: Sequence[Column], methods: Sequence[str] | None) -> None:
+SMALL = "Small runs on embedded data, whatever the columns are called: to see that it works, and not to compare rules."
+
+
+def show(boards: Mapping[str, Board], columns: Sequence[Column], methods: Sequence[str] | None, small: bool) -> None:
     """Print what there is.
 
     Args:
         boards: By whose runs they are: "yours", "ours".
         columns: Those to show.
         methods: The rules to show; all if None.
+        small: Whether the runs are small ones.
     """
     names = {column.name for board in boards.values() for column in board[0]}
     columns = [column for column in columns if column.name in names]
@@ -36,7 +40,7 @@ def show(boards: Mapping[str, Board], columns: Sequence[Column], methods: Sequen
     named = {column.name for column in columns}
     lines = {owner: [line for line in board[3] if line["table"] in named] for owner, board in boards.items()}
     remarks = [page.provenance(some, owner) for owner, some in lines.items() if some]
-    terminal.show_grid(TITLE, ["", *heads], rows, 1, remarks)
+    terminal.show_grid(TITLE, ["", *heads], rows, 1, [SMALL, *remarks] if small else remarks)
 
 
 def _cell(column: Column, rule: str, board: Board) -> str:

@@ -27,7 +27,7 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
         raise UserError("the data of the test is not there. Fetch it.")
     if cell.key == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    value = float("nan") if cell.key == "diverges" else VALUES[cell.key][seed]
+    value = float("nan") if cell.key == "diverges" else VALUES[cell.key.partition("+")[0]][seed]
     names = {"task": "fake", "model": "m", "dataset": cell.dataset, "method": cell.method, "seed": seed}
     return make_result(**names, metrics={"accuracy": value}, seconds=1.0, config={}, device="cpu")
 
