@@ -1,6 +1,8 @@
 """The runs behind docs/learned-feedback.md: settings that differ in one option, and curves of alignment."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +10,12 @@ from harness.errors import UserError
 from harness.methods import rule_of
 from harness.tables import RunContext
 from reproduce.learned import ablation, alignment
-from reproduce.learned.__main__ import Config, main
+from reproduce.learned.__main__ import Config, main, write
+from reproduce.learned.tables import TABLES
 from reproduce.scoreboard.columns import COLUMNS
 from reproduce.scoreboard.summary import Score
+
+ROOT = Path(__file__).parents[2]
 
 
 def line(cell, seed, value):
@@ -68,3 +73,12 @@ def test_the_command_runs_what_is_missing_and_writes_it(tmp_path, capsys):
 def test_a_table_that_is_not_there_is_answered_with_those_there_are():
     with pytest.raises(UserError, match="fitted-ablation"):
         main(Config(tables=("ablation",)))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_committed_table_is_that_of_the_committed_runs(table, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(ROOT / "results" / "scoreboard", folder / "scoreboard")
+    shutil.copytree(ROOT / "results" / "learned", folder / "learned")
+    path = write(table.name, folder, "paper")
+    assert path.read_text() == table.path(ROOT / "results").with_suffix(".md").read_text()
