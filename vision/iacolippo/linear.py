@@ -190,6 +190,7 @@ def train(config: Config, run: Run | None = None, data: None = None) -> dict[str
     for step in run.track(range(run.resume(state), preset.steps), f"linear, {preset.method}"):
         cost, error = train_step(net, x, y, optimizer)
         check_loss(cost, step)
+        run.show(cost)
         trace.costs.append(cost)
         stuck = step > 0 and not any(p.grad is not None and p.grad.any() for p in net.parameters())
         is_last = stuck or cost <= TOLERANCE or step == preset.steps - 1
