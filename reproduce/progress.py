@@ -78,7 +78,7 @@ class Teller:
     def __enter__(self) -> Teller:
         self.start = monotonic()
         if self.count and not self.console.is_terminal:
-            self.say(f"{self.count} runs, {self.workers} at a time")
+            self.say(f"{runs(self.count)}, {self.workers} at a time")
         self._draw()
         return self
 
@@ -93,7 +93,7 @@ class Teller:
         if self.verbose:
             self.say(f"[{self.done}/{self.count}] {sentence}")
         elif not self.console.is_terminal and self._is_time():
-            self.say(f"{self.done} of {self.count} runs done{failures}; {self._left()}")
+            self.say(f"{self.done} of {runs(self.count)} done{failures}; {self._left()}")
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
@@ -123,6 +123,16 @@ class Teller:
         taken = monotonic() - self.start
         left = taken / self.done * (self.count - self.done)
         return f"{duration(taken)}, about {duration(left)} left" if left else duration(taken)
+
+
+def runs(count: int) -> str:
+    """So many runs, in words.
+
+    Example:
+        >>> runs(1), runs(2)
+        ('1 run', '2 runs')
+    """
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

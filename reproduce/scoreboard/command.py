@@ -132,7 +132,7 @@ def forecast(jobs: Sequence[Job], config: Config) -> str:
         return "nothing to run"
     total = sum(seconds_of(job, config.out) for job in jobs)
     workers = min(config.jobs or progress.cores(), len(jobs))
-    return f"{len(jobs)} runs, about {progress.duration(total / workers)} with {workers} at a time"
+    return f"{progress.runs(len(jobs))}, about {progress.duration(total / workers)} with {workers} at a time"
 
 
 def seconds_of(job: Job, out: Path) -> float:
