@@ -37,8 +37,8 @@ def show(boards: Mapping[str, Board], columns: Sequence[Column], methods: Sequen
                 cells = [_cell(column, rule, board) for column in columns]
                 rows += [(named, *cells)] if any(cells) else []
     heads = [page.head(column).replace("<br>", "\n") for column in columns]
-    named = {column.name for column in columns}
-    lines = {owner: [line for line in board[3] if line["table"] in named] for owner, board in boards.items()}
+    tables = {column.name for column in columns}
+    lines = {owner: [line for line in board[3] if line["table"] in tables] for owner, board in boards.items()}
     remarks = [page.provenance(some, owner) for owner, some in lines.items() if some]
     terminal.show_grid(TITLE, ["", *heads], rows, 1, [SMALL, *remarks] if small else remarks)
 
