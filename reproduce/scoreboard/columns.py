@@ -1,8 +1,8 @@
 """The columns of the scoreboard: one model of one task on one data set, at one short length, the same for every rule.
 
-Every rule has the preset of its column, but for the learning rate, which is the best of `FACTORS` times the preset's by
-the validation score of seed 0. On graphs the error is taken before the last aggregation, by every rule that has one; in
-click models the embeddings learn by the gradient of the first hidden layers.
+Every rule has the preset of its column, but for the learning rate, which is the best of `Column.factors` times the
+preset's by the validation score of seed 0. On graphs the error is taken before the last aggregation, by every rule that
+has one; in click models the embeddings learn by the gradient of the first hidden layers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tinydfa import Method
 from vision.preset import Preset as Vision
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the column's learning rate
+FINER = (1 / 3, 1.0, 2.0, 3.0)  # where a factor of 3 steps over the best rate: backpropagation's, in a Transformer
 EXACT_EVERY = 50  # two of a hundred passes are backpropagation's
 LOOKS = {
     "fitted": f"fitted(exact_every={EXACT_EVERY})",
@@ -50,20 +51,22 @@ class Column:
     scale: float = 1.0  # shown is the metric times this
     decimals: int = 1
     seconds: float  # of a run by backpropagation on one core, for the forecast
+    factors: tuple[float, ...] = FACTORS
     rules: Mapping[str, str] = field(default_factory=lambda: LOOKS)  # a rule with the options it has here
 
     def rule(self, method: str) -> str:
         """The rule that a row means here, with its options."""
         return self.rules.get(method, method)
 
-    def rate(self, factor: float) -> float:
-        """A learning rate of the grid.
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates that every rule tries.
 
         Example:
-            >>> COLUMNS["cora"].rate(3.0)
-            0.03
+            >>> COLUMNS["cora"].rates
+            (0.00333, 0.01, 0.03)
         """
-        return float(f"{factor * self.preset.lr:.3g}")  # 0.3, not 0.30000000000000004
+        return tuple(float(f"{factor * self.preset.lr:.3g}") for factor in self.factors)  # 0.3, not 0.30000000000000004
 
 
 def _graph(name: str, title: str, seconds: float) -> Column:
@@ -133,6 +136,7 @@ def _docs(granularity: str, steps: int, seconds: float) -> Column:
         unit="nats a token",
         decimals=3,
         seconds=seconds,
+        factors=FINER,
     )
 
 

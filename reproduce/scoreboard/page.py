@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from harness.methods import label, rule_of
 from reproduce.render import provenance
-from reproduce.scoreboard.columns import COLUMNS, FACTORS, Column
+from reproduce.scoreboard.columns import COLUMNS, FACTORS, FINER, Column
 from reproduce.scoreboard.summary import Line, Score
 
 NOTHING = "–"
@@ -85,10 +85,11 @@ def cost(score: Score) -> str:
 
 def notes(columns: Sequence[Column], rows: Sequence[str], found: Scores) -> list[str]:
     """How the numbers came about, and why some are missing."""
-    factors = ", ".join(f"{factor:.2g}" for factor in FACTORS)
+    factors, finer = (", ".join(f"{factor:.2g}" for factor in grid) for grid in (FACTORS, FINER))
     said = [
         "Ours: no paper has this table. Mean ± standard deviation (seeds). Every rule has the settings of its column, "
-        f"but for the learning rate: the best of {factors} times the column's, by the validation score of seed 0.",
+        f"but for the learning rate: the best of {factors} (Transformers: {finer}) times the column's, by the "
+        "validation score of seed 0.",
         "Short runs, for many rules to be compared at equal steps; the length is in the head of each column. "
         "Published lengths and settings are in the tables of the tasks.",
         "Graphs: the error is taken before the last aggregation, by every rule. Click models: the embeddings learn by "

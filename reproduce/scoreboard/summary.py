@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reproduce.scoreboard.columns import FACTORS, Column
+from reproduce.scoreboard.columns import Column
 from reproduce.scoreboard.running import exact_share
 from reproduce.scoreboard.tables import COST, key, refusal
 
@@ -35,7 +35,7 @@ class Score:
 def best_rate(column: Column, method: str, lines: Sequence[Line]) -> float | None:
     """The rate of the best validation score of seed 0; None until the whole grid has been run, or if all diverged."""
     found: dict[float, float] = {}
-    for rate in map(column.rate, FACTORS):
+    for rate in column.rates:
         line = run_of(column, method, rate, 0, lines)
         if line is None:
             return None
@@ -69,8 +69,8 @@ def score(column: Column, method: str, lines: Sequence[Line]) -> Score:
     rate = best_rate(column, method, lines)
     exact = exact_share(column.rule(method))
     if rate is None:
-        tried = [run_of(column, method, column.rate(factor), 0, lines) for factor in FACTORS]
-        return Score(exact=exact, why="diverged at every rate" if all(tried) else "not run")
+        runs = [run_of(column, method, tried, 0, lines) for tried in column.rates]
+        return Score(exact=exact, why="diverged at every rate" if all(runs) else "not run")
     values = [
         line["result"]["metrics"].get(column.metric)
         for line in lines
@@ -87,7 +87,7 @@ def score(column: Column, method: str, lines: Sequence[Line]) -> Score:
         std=statistics.stdev(finite) if len(finite) > 1 else None,
         seeds=len(finite),
         rate=rate,
-        edge=rate in (column.rate(FACTORS[0]), column.rate(FACTORS[-1])),
+        edge=rate in (column.rates[0], column.rates[-1]),
         step_ratio=cost.get("step_ratio"),
         memory_ratio=cost.get("memory_ratio"),
         exact=exact,

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.methods import known, label
 from harness.tables import Cell, RunContext, Table
-from reproduce.scoreboard.columns import COLUMNS, FACTORS, Column
+from reproduce.scoreboard.columns import COLUMNS, Column
 from reproduce.scoreboard.running import NoPlaceError, preset_of, train
 
 FOLDER = "scoreboard"  # below the results folder
@@ -34,14 +34,14 @@ def tried(column: Column, method: str) -> tuple[Cell, ...]:
     return tuple(
         Cell(
             row=label(column.rule(method)),
-            column=f"{column.rate(factor):g}",
+            column=f"{rate:g}",
             method=method,
-            key=key(column, column.rate(factor)),
+            key=key(column, rate),
             dataset=column.dataset,
             metric=column.metric,
-            preset=preset_of(column, method, column.rate(factor), RunContext()),
+            preset=preset_of(column, method, rate, RunContext()),
         )
-        for factor in FACTORS
+        for rate in column.rates
     )
 
 

@@ -12,7 +12,7 @@ from harness.tables import RunContext, results
 from reproduce import runs
 from reproduce.report.board import board
 from reproduce.scoreboard import command, page, picture, short, summary
-from reproduce.scoreboard.columns import COLUMNS, FACTORS
+from reproduce.scoreboard.columns import COLUMNS
 from reproduce.scoreboard.cost import Paused
 from reproduce.scoreboard.tables import ROWS, refusal, table_of
 
@@ -41,7 +41,7 @@ def test_the_rate_is_the_best_on_validation_data_and_not_on_test_data():
 
 
 def test_a_rate_that_diverges_is_passed_over_and_a_rule_that_always_does_says_so():
-    diverged = [line(CORA, "dfa", CORA.rate(factor), 0, None, None) for factor in FACTORS]
+    diverged = [line(CORA, "dfa", rate, 0, None, None) for rate in CORA.rates]
     assert summary.score(CORA, "dfa", diverged).why == "diverged at every rate"
     some = [*diverged[:2], line(CORA, "dfa", 0.03, 0, 0.5, 0.5)]
     found = summary.score(CORA, "dfa", some)
@@ -51,8 +51,8 @@ def test_a_rate_that_diverges_is_passed_over_and_a_rule_that_always_does_says_so
 def test_a_share_is_the_part_of_the_way_from_shallow_training_to_backpropagation():
     lines = []
     for method, tests in (("bp", (2.0, 2.2)), ("shallow", (4.0, 4.2)), ("fitted", (2.5, 2.7))):
-        lines += [line(DOCS, method, DOCS.rate(factor), 0, tests[0], factor) for factor in FACTORS]
-        lines.append(line(DOCS, method, DOCS.rate(FACTORS[0]), 1, tests[1]))
+        lines += [line(DOCS, method, rate, 0, tests[0], rate) for rate in DOCS.rates]
+        lines.append(line(DOCS, method, DOCS.rates[0], 1, tests[1]))
     found = summary.scores(DOCS, ["bp", "shallow", "fitted"], lines)
     assert [found[method].share for method in found] == [1.0, 0.0, 0.75]
     assert found["fitted"].mean == pytest.approx(2.6)
@@ -143,8 +143,8 @@ def test_your_runs_stand_beside_ours_and_are_measured_by_ours_where_yours_are_mi
     ours, yours = tmp_path / "results" / "scoreboard", tmp_path / "mine" / "scoreboard"
     for folder, scores in ((ours, {"bp": 0.8, "shallow": 0.4, "dfa": 0.7}), (yours, {"dfa": 0.6})):
         for method, score in scores.items():
-            for factor in FACTORS:
-                results.append(folder / "cora.jsonl", line(CORA, method, CORA.rate(factor), 0, score, score))
+            for rate in CORA.rates:
+                results.append(folder / "cora.jsonl", line(CORA, method, rate, 0, score, score))
     config = command.Config(tasks=("graphs",), out=tmp_path / "mine", show=True)
     command.main(config)
     printed = [words for text in capsys.readouterr().out.splitlines() if (words := text.split())]
@@ -204,9 +204,7 @@ def test_the_sentence_says_the_median_and_what_part_of_the_passes_is_exact():
 
 def test_a_board_of_one_rule_alone_is_written_too():
     columns = [COLUMNS["cora"]]
-    found = {
-        "cora": summary.scores(CORA, ["dfa"], [line(CORA, "dfa", CORA.rate(factor), 0, 0.5) for factor in FACTORS])
-    }
+    found = {"cora": summary.scores(CORA, ["dfa"], [line(CORA, "dfa", rate, 0, 0.5) for rate in CORA.rates])}
     assert "0 rules" in short.markdown(columns, ["dfa"], found)
     assert "1 models" in short.sentence(columns, found)
 
