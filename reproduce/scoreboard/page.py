@@ -72,7 +72,7 @@ def percent(share: float) -> str:
         >>> percent(0.834), percent(-0.001)
         ('83 %', '0 %')
     """
-    return f"{round(100 * share)} %"
+    return f"{round(100 * share) or 0} %"
 
 
 def cost(score: Score) -> str:
