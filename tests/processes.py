@@ -63,6 +63,12 @@ def _write_curves(rank: int, folder: Path, curves: Callable[[str], dict[str, Any
         (folder / "curves.json").write_text(json.dumps(found))
 
 
+def saved_by(number: int, work: Callable[..., None], folder: Path) -> list[Any]:
+    """What each rank saved as ``<rank>.pt`` in ``work(rank, folder, number)``."""
+    in_processes(number, work, folder, number)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(number)]
+
+
 def _rank(rank: int, number: int, work: Callable[..., None], folder: Path, *args: Any) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=number)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributed.pipelining import PipelineStage
 
-from tests.processes import in_processes
+from tests.processes import saved_by
 from tests.tinydfa.pipelining.nets import POINTS, data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
 from tinydfa.pipelining import ScheduleDFA
@@ -92,12 +92,8 @@ def one_process(case):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    found = {}
-    for stages in (2, 3):
-        folder = tmp_path_factory.mktemp(f"stages{stages}")
-        in_processes(stages, train_as_stages, folder, stages)
-        found[stages] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(stages)]
-    return found
+    folder = tmp_path_factory.mktemp
+    return {stages: saved_by(stages, train_as_stages, folder(f"stages{stages}")) for stages in (2, 3)}
 
 
 @pytest.mark.parametrize("stages", [2, 3])

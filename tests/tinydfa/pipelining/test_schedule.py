@@ -6,7 +6,7 @@ from torch import nn
 from torch.distributed.pipelining import PipelineStage, SplitPoint, pipeline
 
 import tinydfa
-from tests.processes import in_processes
+from tests.processes import in_processes, saved_by
 from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
 from tinydfa.feedback.projectors import NeverStored
@@ -94,12 +94,8 @@ def test_stages_of_a_traced_model_train_alike(tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """What all stages found, by number of stages and case."""
-    found = {}
-    for stages in (2, 3):
-        folder = tmp_path_factory.mktemp(f"stages{stages}")
-        in_processes(stages, train_as_stages, folder, stages)
-        found[stages] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(stages)]
-    return found
+    folder = tmp_path_factory.mktemp
+    return {stages: saved_by(stages, train_as_stages, folder(f"stages{stages}")) for stages in (2, 3)}
 
 
 @pytest.mark.parametrize("stages", [2, 3])
