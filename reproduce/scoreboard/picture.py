@@ -73,4 +73,4 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
         return []
     steps = least * np.arange(len(heights))
     free = isotonic_regression(np.asarray(heights) - steps).x
-    return list(np.clip(free, 0.0, max(0.0, 1.0 - steps[-1])) + steps)
+    return (np.clip(free, 0.0, max(0.0, 1.0 - steps[-1])) + steps).tolist()

@@ -127,7 +127,10 @@ def test_scoring_refuses_what_it_could_not_follow(data, tmp_path, capsys):
         ([one, "--views", 100], "--views 100: the scene has 12 test views"),
         ([one, "--dataset", "llff", "--scene", "mine", "--data-dir", data], "saw synthetic, in other coordinates"),
         ([ahead, "--dataset", "synthetic", "--scene", "solids"], "saw llff, in other coordinates"),
-        ([one, "--dataset", "blender", "--scene", "mine", "--size", 20, "--data-dir", data], "the background of mine"),
+        (
+            [one, "--dataset", "blender", "--scene", "mine", "--size", 20, "--data-dir", data],
+            "mine has another background than the run",
+        ),
         (["--checkpoint-2020", one / "checkpoint.pt", "--near", "nan"], "--near nan: it must be above 0"),
         ([one, "--checkpoint-2020", one / "checkpoint.pt"], "scores one thing"),
     ):

@@ -41,7 +41,7 @@ class LAS(Learning):
 
     name = "las"
     label = "LAS"
-    colour = "#6699CC"
+    colour = "#DDCC77"
     explained = "F is a linear map from a layer to the output, trained to imitate the network that lies between them."
     source = "Yang, Lee and Park 2024, IEEE Access 12, pp. 81388-81397"
     feels_loss_scale = False

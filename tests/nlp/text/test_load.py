@@ -344,8 +344,8 @@ def test_what_a_killed_process_left_is_not_used_and_goes_away(folder, cache, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("harness.data.cache.os.replace", killed)
-        patch.setattr("harness.data.cache.shutil.rmtree", lambda *a, **k: None)  # a killed process does not clean up
+        patch.setattr("harness.files.os.replace", killed)
+        patch.setattr("harness.files.shutil.rmtree", lambda *a, **k: None)  # a killed process does not clean up
         with pytest.raises(KeyboardInterrupt):
             load_corpus(text_dir=folder, size=300)
     [left] = made(cache)
