@@ -67,12 +67,7 @@ def test_two_processes_started_by_accelerate_train_as_one_does(text, tmp_path, m
         one = train(parse(Config, options))
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
     command = [*launcher, "-m", "tests.float64", "nlp.train", *options, "--out", str(tmp_path / "two")]
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "TINYDFA_CACHE": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
-        "HOME": str(tmp_path),
-    }
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}  # the same instruction set as here
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FutureWarning" not in done.stderr
