@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from harness.run.numbers import alignments, by_curve
+from harness.run.numbers import alignments, at_points, by_curve
 from recsys.log.batches import Batch
 from recsys.models.embeddings import dense_gradients
 from tinydfa import measure_alignment
@@ -32,7 +32,7 @@ def batch_alignment(training: Training, batch: Batch) -> dict[str, float]:
     training.model.eval()
     with dense_gradients(training.model):
         found = measure_alignment(training.model, loss)
-    return by_curve({point: found[point].mean for point in attachment.points if point in found})
+    return by_curve(at_points(found, attachment.points))
 
 
 def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.methods import check_shares
 from harness.precision import autocast, products
 from harness.run import Run
-from harness.run.numbers import by_curve
+from harness.run.numbers import at_points, by_curve
 from tinydfa import Attachment, Feedback, measure_alignment
 from vision.data.splits import Data, Split
 from vision.history import History
@@ -176,8 +176,7 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
         return loss_fn(model(x), y)
 
     model.eval()
-    found = measure_alignment(model, loss)
-    return {name: found[name].mean for name in attachment.points if name in found}
+    return at_points(measure_alignment(model, loss), attachment.points)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Numbers that a run logs, the names of alignment curves, and the check that a loss is finite."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from harness.errors import NonFiniteLoss
 
@@ -26,6 +26,23 @@ def number_of(name: str, value: Any) -> float | int:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # libraries raise different types
         pass
     raise TypeError(f"{name} is {value!r:.60}, and a run logs numbers: use float(), and one name for each number")
+
+
+class Measured(Protocol):
+    """What `tinydfa.measure_alignment` finds at one place."""
+
+    mean: float
+
+
+def at_points(found: Mapping[str, Measured], points: Iterable[str]) -> dict[str, float]:
+    """The mean alignment at each feedback point; a point that got no gradient is left out.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> at_points({"a": SimpleNamespace(mean=0.5), "a.weight": SimpleNamespace(mean=0.1)}, ["a", "b"])
+        {'a': 0.5}
+    """
+    return {point: found[point].mean for point in points if point in found}
 
 
 def by_curve(cosines: Mapping[str, T], network: str = "") -> dict[str, T]:

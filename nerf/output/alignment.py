@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.run.numbers import by_curve
+from harness.run.numbers import at_points, by_curve
 from nerf.field.fields import Fields
 from nerf.field.volume import render_rays
 from nerf.output.scores import evenly
@@ -37,5 +37,5 @@ def network_alignment(fields: Fields, rays: Rays, colours: Tensor) -> dict[str, 
     for name, network in fields.networks().items():
         found, attachment = measure_alignment(network, loss), attachment_of(network)
         points = [] if attachment is None else attachment.points
-        cosines |= by_curve({point: found[point].mean for point in points if point in found}, name)
+        cosines |= by_curve(at_points(found, points), name)
     return cosines

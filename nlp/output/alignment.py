@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from harness.run.numbers import at_points
 from nlp.model.transformer import cross_entropy
 from tinydfa import Attachment, measure_alignment
 
@@ -23,5 +24,4 @@ def batch_alignment(model: nn.Module, attachment: Attachment, x: Tensor, y: Tens
         return cross_entropy(model(x), y)
 
     model.eval()
-    found = measure_alignment(model, loss)
-    return {name: found[name].mean for name in attachment.points if name in found}
+    return at_points(measure_alignment(model, loss), attachment.points)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from harness.methods import colour, label
 from harness.report.figures import band, png
 from harness.report.panels import side_by_side
+from harness.run.numbers import alignments
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import slim
 from reproduce.learned.ablation import FOLDER
@@ -23,7 +25,6 @@ METHODS = {
     "fdfa": "estimated by passes with noise",
 }
 EVERY = 5  # steps between two measurements
-PREFIX = "alignment "
 EXACT = 0.999  # a cosine
 
 
@@ -32,21 +33,17 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     every = 2 if context.scale == "quick" else EVERY
     column = replace(COLUMN, options=dict(COLUMN.options) | {"alignment_every": every})
     result = run_column(column, cell.method, column.preset.lr, seed, context)
-    kept = {name: curve for name, curve in result["curves"].items() if name.startswith(PREFIX)}
+    kept = alignments(result["curves"])
     steps = result["curves"]["alignment_step"]
     result = finished(column, slim(result, seeds=0))
     metrics = result["metrics"]
-    metrics["alignment"] = sum(map(_mean, kept.values())) / len(kept)
+    metrics["alignment"] = fmean(map(fmean, kept.values()))
     return slim(result | {"curves": kept | {"alignment_step": steps}}, seeds=seed + 1)
-
-
-def _mean(curve: Sequence[float]) -> float:
-    return sum(curve) / len(curve)
 
 
 def picture(lines: Sequence[dict[str, Any]]) -> bytes:
     """A panel a point that does not receive its exact gradient, a curve a rule; mean and deviation over seeds."""
-    points = [name for name in lines[0]["result"]["curves"] if name.startswith(PREFIX) and not is_exact(name, lines)]
+    points = [name for name in alignments(lines[0]["result"]["curves"]) if not is_exact(name, lines)]
     figure, panels = side_by_side(len(points), 2.8, 2.8, sharey=True)
     for number, (point, axes) in enumerate(zip(points, panels, strict=True), start=1):
         for method in METHODS:
