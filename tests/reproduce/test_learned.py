@@ -9,11 +9,12 @@ import pytest
 from harness.errors import UserError
 from harness.methods import rule_of
 from harness.tables import RunContext
+from harness.tables.results import read
 from reproduce.learned import ablation, alignment
 from reproduce.learned.__main__ import Config, main, write
 from reproduce.learned.tables import TABLES
 from reproduce.scoreboard.columns import COLUMNS
-from reproduce.scoreboard.summary import Score
+from reproduce.scoreboard.summary import Score, best_rate
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +29,11 @@ def test_every_row_differs_from_the_first_in_one_option():
     assert rule_of(COLUMNS["cora"].rule("fitted")).options | {"rows": 0} == rule_of(ablation.rule(first)).options
     for options in others:
         assert sum(options[name] != first[name] for name in first) == 1
+
+
+def test_every_column_has_the_rate_that_is_best_for_fitted_on_the_committed_board():
+    files = {name: read(ROOT / "results" / "scoreboard" / f"{name}.jsonl") for name in ablation.RATES}
+    assert {name: best_rate(COLUMNS[name], "fitted", lines) for name, lines in files.items()} == ablation.RATES
 
 
 def test_a_cell_says_how_much_of_the_way_a_setting_goes():

@@ -6,6 +6,7 @@ the end of the step, as it does in one process that is given the whole batch. A 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,8 +55,18 @@ class StageLearner(Learner):
 
 def new_learner(rule: Any, matrix: Tensor, names: Sequence[str], widths: Sequence[int]) -> StageLearner:
     """The learner of points that stand side by side in `matrix`, ``[c, D]`` of the stage."""
-    starts = [sum(widths[:number]) for number in range(len(widths))]
-    return StageLearner(rule, matrix, dict(zip(names, zip(starts, widths, strict=True), strict=True)))
+    return StageLearner(rule, matrix, side_by_side(names, widths))
+
+
+def side_by_side(names: Sequence[str], widths: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """First column and width of every point, in the order of `names`.
+
+    Example:
+        >>> side_by_side(["a", "b"], [3, 2])
+        {'a': (0, 3), 'b': (3, 2)}
+    """
+    starts = itertools.accumulate(widths, initial=0)
+    return dict(zip(names, zip(starts, widths, strict=False), strict=True))
 
 
 def part_of(state: State, names: Sequence[str]) -> State:
@@ -71,11 +82,10 @@ def part_of(state: State, names: Sequence[str]) -> State:
             "stages must keep the names of the whole model's points, and have the same ones."
         )
     places = [state["columns"][name] for name in names]
-    widths = [width for _, width in places]
-    starts = [sum(widths[:number]) for number in range(len(widths))]
     parts = [state["matrix"][:, start : start + width] for start, width in places]
     matrix = torch.cat(parts, dim=1) if parts else state["matrix"][:, :0]
-    columns = {name: [start, width] for name, start, width in zip(names, starts, widths, strict=True)}
+    own_places = side_by_side(names, [width for _, width in places])
+    columns = {name: list(place) for name, place in own_places.items()}
     own = {key: {name: state[key][name] for name in names if name in state[key]} for key in ("memory", "gathered")}
     return {"rule": state["rule"], "matrix": matrix, "columns": columns, "passes": state["passes"]} | own
 

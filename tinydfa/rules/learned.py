@@ -113,15 +113,19 @@ class Learning(Broadcast):
 
         An empty dictionary shows nothing, and the feedback of the point is left as it is.
         """
-        raise NotImplementedError
+        raise _lacks(self, "moments(seen)", "is shown training passes")
 
     def probe_moments(self, probed: Probed) -> dict[str, Tensor]:
         """As `moments`, of a pass with noise at the points."""
-        raise NotImplementedError
+        raise _lacks(self, "probe_moments(probed)", "probes the model and does not await the error")
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         """Change `feedback` ``[c, d]`` in place. `memory` keeps what the rule puts there until the next time."""
-        raise NotImplementedError
+        raise _lacks(self, "update(feedback, moments, memory)", "learns")
+
+
+def _lacks(rule: Learning, method: str, why: str) -> NotImplementedError:
+    return NotImplementedError(f"{rule.name} {why}, and its class has no {method}: see tinydfa.rules.Learning.")
 
 
 def due(every: int, number: int) -> bool:

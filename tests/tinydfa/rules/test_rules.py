@@ -15,7 +15,7 @@ from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, mlp_rule
 from tinydfa import Broadcast, DFAError, Feedback, Method, attach, attachment_of, doctor, find_rule, measure_alignment
 from tinydfa.errors import OptionError
-from tinydfa.rules import DFA, DKP, EBD, registered
+from tinydfa.rules import DFA, DKP, EBD, Learning, registered
 
 SOURCE = """
 import tinydfa
@@ -330,3 +330,21 @@ def test_processes_learn_one_feedback_that_of_the_whole_batch(tmp_path):
     torch.testing.assert_close(first, attachment.effective_feedback())
     for found, parameter in zip(gradients, net.parameters(), strict=True):
         torch.testing.assert_close(found, parameter.grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "methods", "message"),
+    [
+        ({}, {"update": None}, r"Half is shown training passes, and its class has no moments\(seen\)"),
+        ({"exact_every": 2}, {"update": None}, r"has no moments\(seen\)"),
+        ({"every": 0, "probe_every": 1}, {"update": None}, r"Half probes the model .* has no probe_moments\(probed\)"),
+        ({}, {"moments": lambda self, seen: {"n": seen.error.sum()}}, r"Half learns, .* no update\(feedback, moments"),
+    ],
+)
+def test_what_a_rule_that_learns_does_not_define_is_named(options, methods, message):
+    half = type("Half", (Learning,), options | methods)
+    net = Mlp()
+    attach(net, half())
+    x, y = batch()
+    with pytest.raises(NotImplementedError, match=message):
+        cross_entropy(net(x), y).backward()
