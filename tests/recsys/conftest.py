@@ -1,10 +1,12 @@
-"""A cache of their own for the tests, one thread, and the real data where it is there."""
+"""A cache of their own for the tests, one thread, two logs of one format, and the real data where it is there."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.recsys.raw_logs import raw_rows, write_rows
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +32,9 @@ def data_dir():
     if not root or not all((Path(root) / name).is_dir() for name in ("adult", "ml-100k")):
         pytest.skip("needs adult and ml-100k below $DFA_DATA")
     return Path(root)
+
+
+@pytest.fixture
+def two_logs(tmp_path):
+    """Two files of one format; the categories of the second have other counts, and so other ids."""
+    return [write_rows(tmp_path / f"{seed}.txt", raw_rows(400, seed)) for seed in (3, 4)]

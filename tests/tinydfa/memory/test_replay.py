@@ -14,37 +14,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from tests.tinydfa.blocks import (
-    MICRO,
-    Checkpointed,
-    CheckpointedInside,
-    NormNet,
     PreNorm,
-    ReluNet,
     Stack,
     Tied,
-    Tuples,
-    WideAndDeep,
 )
+from tests.tinydfa.memory.small import FLAT, MODELS, assert_same, data, loss_of, train
 from tests.tinydfa.nets import Mlp, batch, gradients_of
 from tinydfa import Attachment, Broadcast, Feedback, NeverStored, OpticalUnit, attach, measure_alignment
 
-FLAT, PICTURE, TOKENS = (8, 16), (8, 2, 6, 6), (4, 5, 16)
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any]]] = {
-    "perceptron": (Stack, FLAT, {"points": ["blocks.*"]}),
-    "points inside blocks": (Stack, FLAT, {"points": ["blocks.*.0", "blocks.*"]}),
-    "batch norm": (NormNet, PICTURE, {"points": ["blocks.*"]}),
-    "channels last": (ReluNet, PICTURE, {"points": ["blocks.*"]}),
-    "transformer": (PreNorm, TOKENS, {"points": ["blocks.*"]}),
-    "transformer, points inside": (PreNorm, TOKENS, {"points": MICRO}),
-    "error inside the model": (PreNorm, TOKENS, {"points": MICRO, "output": "body"}),
-    "tuples": (Tuples, FLAT, {"points": ["blocks.*[1][h]"]}),
-    "a branch around all points": (WideAndDeep, FLAT, {"points": ["blocks.*"]}),
-    "tied weights": (Tied, FLAT, {"points": ["blocks.*"]}),
-    "checkpointed blocks": (Checkpointed, FLAT, {"points": ["blocks.*"]}),
-    "blocks checkpointed inside": (CheckpointedInside, FLAT, {"points": ["blocks.*"]}),
-    "the output is a point": (Stack, FLAT, {"points": ["blocks.*", "top"]}),
-    "one point": (lambda: nn.Sequential(Stack(), nn.Tanh(), Stack()), FLAT, {"points": ["1"]}),
-}
 MEMORIES = ["replay", 3000, 2**30]
 
 
@@ -53,57 +30,6 @@ class Clipped(Broadcast):
 
     def encode(self, error: Tensor, target: Tensor | None) -> Tensor:
         return error.clamp(-0.01, 0.01)
-
-
-def data(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator).to(dtype)
-    samples = shape[:-1] if len(shape) == 3 else shape[:1]
-    return x, torch.randint(0, 16, samples, generator=generator)
-
-
-def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return cross_entropy(model(x).float().flatten(0, -2), y.flatten())
-
-
-def train(
-    name: str,
-    memory: str | int | None,
-    steps: Callable[[nn.Module, Attachment, Tensor, Tensor], None] | None = None,
-    method: Any = "dfa",
-    dtype: torch.dtype = torch.float32,
-    prepare: Callable[[nn.Module], object] = lambda model: None,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], float]:
-    """Gradients, buffers and the generator's next number after some steps of a fresh model."""
-    make, shape, where = MODELS[name]
-    model = make().to(dtype)
-    prepare(model)
-    attachment = attach(model, method, memory=memory, **where)
-    x, y = data(shape, dtype)
-    torch.manual_seed(5)
-    (steps or two_passes)(model, attachment, x, y)
-    buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
-    return gradients_of(model), buffers, float(torch.rand(()))
-
-
-def two_passes(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
-    for _ in range(2):
-        attachment.target = y
-        loss_of(model, x, y).backward()
-
-
-def assert_same(found: Any, expected: Any, exactly: bool = True) -> None:
-    """Equal to the last bit: gradients, buffers, generators."""
-    for one, other in zip(found[:2], expected[:2], strict=True):
-        assert one.keys() == other.keys()
-        for key, tensor in other.items():
-            torch.testing.assert_close(
-                one[key],
-                tensor,
-                msg=lambda text, key=key: f"{key}: {text}",
-                **({"rtol": 0, "atol": 0} if exactly else {}),
-            )
-    assert found[2] == expected[2]
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -264,42 +190,6 @@ def test_a_copied_or_pickled_model_trains_in_the_same_way():
             assert torch.equal(gradient, expected[name]), name
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_drtp_in_the_forward_pass(name):
-    def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
-        for number in (8, 8, 8, 4, 4, 8):  # another shape is replayed once
-            attachment.target = y[:number]
-            loss_of(model, x[:number], y[:number]).backward()
-
-    exactly = name != "tied weights"
-    assert_same(train(name, "forward", steps, "drtp"), train(name, None, steps, "drtp"), exactly)
-
-
-def test_drtp_in_the_forward_pass_needs_no_error():
-    model, (x, y) = Stack(), data(FLAT)
-    attachment = attach(model, "drtp", points=["blocks.*"], memory="forward")
-    attachment.target = y
-    loss_of(model, x, y).backward()
-    expected = gradients_of(model)
-    model.zero_grad()
-    attachment.target = y
-    torch.manual_seed(5)
-    model(x)
-    assert set(gradients_of(model)) == {name for name in expected if name.startswith("blocks")}
-
-
-def test_drtp_in_the_forward_pass_under_autocast():
-    def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
-        for _ in range(2):
-            attachment.target = y
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(model, x, y)
-            loss.backward()
-
-    for name in ("perceptron", "batch norm", "transformer, points inside"):
-        assert_same(train(name, "forward", steps, "drtp"), train(name, None, steps, "drtp"))
-
-
 def test_the_whole_model_in_a_checkpoint():
     def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
         for _ in range(2):
@@ -442,20 +332,3 @@ def test_points_with_columns_of_their_own():
     x, y = data(FLAT)
     feedback = Feedback(shared=False)
     gradients(Stack, lambda model, _: cross_entropy(model(x), y), False, points=["blocks.*"], feedback=feedback)
-
-
-def test_drtp_in_the_forward_pass_after_something_changed():
-    def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
-        def step() -> None:
-            attachment.target = y
-            loss_of(model, x, y).backward()
-
-        step()
-        model.blocks[0].requires_grad_(False)
-        step()
-        model.blocks[0].requires_grad_(True)
-        step()
-        attachment.head.feedback_matrix = attachment.head.feedback_matrix * 2
-        step()
-
-    assert_same(train("perceptron", "forward", steps, "drtp"), train("perceptron", None, steps, "drtp"))
