@@ -31,7 +31,9 @@ def number_of(name: str, value: Any) -> float | int:
 class Measured(Protocol):
     """What `tinydfa.measure_alignment` finds at one place."""
 
-    mean: float
+    @property
+    def mean(self) -> float:
+        """The cosine."""
 
 
 def at_points(found: Mapping[str, Measured], points: Iterable[str]) -> dict[str, float]:
