@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.tinydfa.blocks import MICRO, PreNorm
-from tests.tinydfa.memory.test_replay import TOKENS, data, loss_of
+from tests.tinydfa.memory.small import TOKENS, data, loss_of
 from tests.tinydfa.nets import gradients_of
 from tinydfa import DFAError, attach, doctor, memory_needs
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tinydfa.blocks import Stack, Tied
-from tests.tinydfa.memory.test_replay import FLAT, data, loss_of
+from tests.tinydfa.memory.small import FLAT, data, loss_of
 from tinydfa import DFAError, attach
 
 
