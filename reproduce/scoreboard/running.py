@@ -105,7 +105,7 @@ def finished(column: Column, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def exact_share(method: str, passes: int = 1000) -> float:
-    """The share of training passes that are backpropagation's.
+    """The share of training passes that are backpropagation's; of a rule that adapts, the most that it may come to.
 
     Example:
         >>> exact_share("bp"), exact_share("dfa"), exact_share("fitted(exact_every=50)")
@@ -116,4 +116,6 @@ def exact_share(method: str, passes: int = 1000) -> float:
         return 1.0
     if not rule.looks:
         return 0.0
+    if rule.adapts:  # type: ignore[attr-defined]
+        return 1.0 / getattr(rule, "exact_between", (1,))[0]
     return sum(rule.is_exact(number) for number in range(passes)) / passes  # type: ignore[attr-defined]

@@ -67,11 +67,19 @@ def counted(head: Head, model: nn.Module, call: Call) -> Any:
     number = head.forwards
     if head.learner is not None:
         head.learner.number = number
-    output = exact(head, call) if rule.is_exact(number) else call()
+    output = exact(head, call) if is_exact(head, number) else call()
     if rule.probes(number):
         probed(head, model, call, rule.probe, number)
     head.forwards = number + 1
     return output
+
+
+def is_exact(head: Head, number: int) -> bool:
+    """Whether training pass `number` is not cut; a rule that adapts has said so at the end of the one before."""
+    rule, learner = head.link.rule, head.learner
+    if rule.adapts and learner is not None:  # type: ignore[attr-defined]
+        return number >= learner.exact.next
+    return rule.is_exact(number)  # type: ignore[attr-defined,no-any-return]
 
 
 class Look(Observation):
@@ -113,6 +121,8 @@ def exact(head: Head, call: Call) -> Any:
     fed = any([record.value is not None for record in records])  # noqa: C419
     if fed and any([found.requires_grad for found in outputs]):  # noqa: C419
         Gradients(head, outputs, records, target).wait()
+    if head.learner is not None:
+        head.learner.exact.passed(head.forwards)
     return output
 
 
@@ -163,7 +173,7 @@ class Gradients:
         learner = self.head.learner
         if self.head.link.rule.learns and learner is not None:
             with in_full(learner.matrix):
-                learner.look(self.shown(learner))
+                learner.look_at_exact(self.shown(learner), self.number)
         self.errors.clear()
         self.deltas.clear()
         self.task = -1

@@ -247,6 +247,8 @@ def looks_so_far(rule: Any, attachment: Attachment | None) -> str:
         return ""
     passes = range(attachment.head.forwards)
     exact, probed = sum(map(rule.is_exact, passes)), sum(map(rule.probes, passes))
+    if rule.adapts and attachment.head.learner is not None:
+        exact = attachment.head.learner.exact.count
     how = "as they are" if probed and rule.probe.times == 0 else "with noise"
     return f"of {len(passes)} training passes {exact} exact, {probed} probed {how}"
 

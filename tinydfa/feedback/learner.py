@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -27,6 +28,19 @@ _LEARNERS: WeakValueDictionary[int, Learner] = WeakValueDictionary()
 _HANDLES = itertools.count()
 
 
+@dataclass
+class ExactPasses:
+    """When the exact passes of a rule come that adapts (`tinydfa.rules.Learning.adapts`)."""
+
+    period: int  # training passes from one to the next, as things are
+    next: int = 0  # the number of the first training pass that may be exact
+    count: int = 0  # so far
+
+    def passed(self, number: int) -> None:
+        """Training pass `number` is exact; if it never comes to its backward pass, the period stays."""
+        self.next, self.count = number + self.period, self.count + 1
+
+
 class Learner:
     """The feedback of a rule that learns, ``[c, D]``, with columns of its own for every point."""
 
@@ -38,6 +52,7 @@ class Learner:
         self.columns = columns  # first column and width of each point
         self.memory: Moments = {name: {} for name in columns}
         self.number = 0  # of the training pass in progress, of a rule that looks
+        self.exact = ExactPasses(getattr(rule, "exact_every", 0))
         self.awaiting: tuple[int, dict[str, list[Probed]]] = (-1, {})  # a pass that was probed, and what it showed
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
@@ -84,6 +99,13 @@ class Learner:
             add(self.gathered.setdefault(name, {}), moments)
         self.step()
 
+    def look_at_exact(self, shown: Moments, number: int) -> None:
+        """As `look`, by the exact pass `number`; a rule that adapts then says when the next one is due."""
+        self.look(shown)
+        if self.rule.adapts:
+            self.exact.period = self.rule.period(self.exact.period, self.memory)
+            self.exact.next = number + self.exact.period
+
     @torch.no_grad()
     def step(self) -> None:
         """Let the rule change the feedback by the moments gathered."""
@@ -114,6 +136,7 @@ class Learner:
             "memory": copied(self.memory),
             "gathered": copied(self.gathered),
             "passes": self.passes,
+            "exact": asdict(self.exact),
         }
 
     @classmethod
@@ -130,6 +153,7 @@ class Learner:
         device = None if like is None else like.device
         learner.memory, learner.gathered = copied(state["memory"], device), copied(state["gathered"], device)
         learner.passes = state["passes"]
+        learner.exact = ExactPasses(**state["exact"]) if "exact" in state else learner.exact
         return learner
 
 

@@ -29,6 +29,11 @@ def trained_by(rule: Rule | type[Rule] | str, feedback: Feedback) -> Rule:
             f"{found} does not broadcast the error, so that stages would wait for one another. Use dfa, sdfa, tdfa, "
             "drtp or a rule of your own; for backpropagation torch.distributed.pipelining has Schedule1F1B."
         )
+    if found.learns and found.adapts:  # type: ignore[attr-defined]
+        raise DFAError(
+            f"{found} decides by the alignment of all points when backpropagation comes next, and a stage of a "
+            "pipeline knows its own points alone. Give a fixed time: exact_every=..., without adapt."
+        )
     if found.learns and feedback.projector is not None:
         raise DFAError(
             f"{found} changes a feedback matrix, and {spelled(feedback.projector)} stands in its place. Leave out "

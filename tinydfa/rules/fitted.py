@@ -5,18 +5,22 @@
 Here e ``[R, c]`` is the error that reaches each row of a point and δ ``[R, d]`` what backpropagation brings to it in
 an exact pass, which trains by it. In the sense of least squares, ``e @ F`` is the linear function of e that is nearest
 to δ. A factor on the loss cancels.
+
+Before F changes, an exact pass shows how well the old one has held: the cosine of e F with δ, over all rows at once, is
+known from the moments that are there anyway (`cosine`). With `adapt` the next exact pass comes sooner or later by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tinydfa.errors import ShapeError
-from tinydfa.rules.learned import Learning, Seen
+from tinydfa.errors import OptionError, ShapeError
+from tinydfa.rules.learned import Learning, Memory, Seen
 from tinydfa.rules.options import positive, share, whole
 
 WIDEST = 4096  # c of the largest C: two matrices of 128 MiB for each point, and a solve of some seconds
@@ -31,6 +35,10 @@ class Fitted(Learning):
         memory: What is left of the moments C and R of the passes before. 0: each fit is of one pass alone.
         ridge: Of the solve, as a share of the mean diagonal entry of C.
         rows: Most rows of a point that are looked at, drawn anew in each exact pass. 0: all.
+        adapt: The cosine that the old F is to have with backpropagation's signals when the next exact pass comes, mean
+            over points. Where it has more, the time between two exact passes is doubled, where it has less, halved.
+            None: the time is `exact_every`.
+        exact_between: With `adapt`, the fewest and the most training passes from one exact pass to the next.
 
     Raises:
         OptionError: an option makes no sense.
@@ -50,24 +58,82 @@ class Fitted(Learning):
     memory: float = 0.9
     ridge: float = 1e-3
     rows: int = 4096  # type: ignore[misc]
+    adapt: float | None = None
+    exact_between: tuple[int, int] = (10, 1000)
 
     def __post_init__(self) -> None:
         whole(self, "exact_every", self.exact_every, least=1)
+        if self.adapt is not None:
+            share(self, "adapt", self.adapt)
+            self._check_between()
         whole(self, "rows", self.rows, least=0)
         share(self, "memory", self.memory)
         positive(self, "ridge", self.ridge)
+
+    def _check_between(self) -> None:
+        """Refuse bounds that are none, or that the first time is not within."""
+        between = self.exact_between
+        if not isinstance(between, tuple | list) or len(between) != 2:
+            raise OptionError(f"Fitted: exact_between is two whole numbers, as in (10, 1000); got {between!r}.")
+        for bound in between:
+            whole(self, "exact_between", bound, least=1)
+        if not between[0] <= self.exact_every <= between[1]:
+            raise OptionError(
+                f"Fitted: exact_every={self.exact_every} is where the time between two exact passes begins, and "
+                f"exact_between={between!r} leaves it out. Widen the one or change the other."
+            )
+
+    @property
+    def adapts(self) -> bool:  # type: ignore[override]
+        return self.adapt is not None
+
+    def __repr__(self) -> str:
+        """As it was before there was `adapt`, where that is off: a pipeline's checkpoints know the rule by it."""
+        shown = {n: v for n, v in self.options.items() if self.adapts or n not in ("adapt", "exact_between")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def check_width(self, outputs: int) -> None:
         refuse_vocabulary(self, outputs)
 
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         assert seen.gradient is not None
-        error = seen.error.double()
-        return {"errors": error.T @ error, "both": error.T @ seen.gradient.double()}
+        error, gradient = seen.error.double(), seen.gradient.double()
+        moments = {"errors": error.T @ error, "both": error.T @ gradient}
+        return moments | {"power": gradient.square().sum()} if self.adapts else moments
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
-        remember(memory, moments, self.memory)
+        fit = {name: moments[name] for name in ("errors", "both")}
+        if self.adapts and memory:  # there is a fit that may have become stale
+            memory["cosine"] = cosine(feedback.double(), **fit, power=moments["power"])
+        remember(memory, fit, self.memory)
         solve_into(feedback, memory, self.ridge)
+
+    def period(self, before: int, memory: Memory) -> int:
+        found = [of_point.pop("cosine") for of_point in memory.values() if "cosine" in of_point]
+        known = [float(one) for one in found if one.isfinite()]
+        if self.adapt is None or not known:
+            return before
+        least, most = self.exact_between
+        return max(least, min(most, 2 * before if fmean(known) > self.adapt else before // 2))
+
+
+def cosine(feedback: Tensor, errors: Tensor, both: Tensor, power: Tensor) -> Tensor:
+    """The cosine of e F with δ over all rows of a pass, as two long vectors; not finite where either is 0.
+
+    Args:
+        feedback: F, ``[c, d]``.
+        errors: eᵀe, ``[c, c]``.
+        both: eᵀδ, ``[c, d]``.
+        power: The sum of the squares of δ.
+
+    Example:
+        >>> e, delta = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [-4.0]])
+        >>> found = cosine(torch.tensor([[2.0]]), e.T @ e, e.T @ delta, delta.square().sum())
+        >>> torch.allclose(found, torch.cosine_similarity(e.flatten(), delta.flatten(), dim=0))
+        True
+    """
+    sent = (feedback * (errors @ feedback)).sum()
+    return (feedback * both).sum() / (sent * power).sqrt()
 
 
 def refuse_vocabulary(rule: Learning, outputs: int) -> None:

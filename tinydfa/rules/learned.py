@@ -27,6 +27,8 @@ from torch import Tensor
 from tinydfa.rules.base import Broadcast
 from tinydfa.rules.options import positive, share, whole
 
+Memory = dict[str, dict[str, Tensor]]  # what a rule keeps of every point, by its name
+
 
 class Probed(NamedTuple):
     """One point in one pass with noise. The mean over rows of ``change.T @ noise`` estimates an ideal F.
@@ -82,6 +84,8 @@ class Learning(Broadcast):
     exact_every: ClassVar[int] = 0
     """The first and every so-manieth training pass is not cut: it trains by its exact gradient, and `moments` is given
     it. At its end the feedback changes. 0: none."""
+    adapts: ClassVar[bool] = False
+    """`exact_every` is the time from the first exact pass to the second alone; after that it is what `period` says."""
     probe_every: ClassVar[int] = 0
     """At the end of the first and of every so-manieth training pass the model is probed, see `probe_moments`. Then the
     feedback changes, before the backward pass. 0: never."""
@@ -104,6 +108,15 @@ class Learning(Broadcast):
     def probes(self, number: int) -> bool:
         """Whether the model is probed at the end of training pass `number`, from 0."""
         return due(self.probe_every, number)
+
+    def period(self, before: int, memory: Memory) -> int:
+        """Of a rule that adapts: training passes from the exact pass that has just been shown to the next one.
+
+        Args:
+            before: How many it would be as things were.
+            memory: What the rule keeps of every point, by name; `update` has been called for all of them.
+        """
+        return before
 
     def check_width(self, outputs: int) -> None:
         """Refuse a width of the error that the rule cannot deal with, before anything is learned."""

@@ -198,6 +198,7 @@ def test_a_model_that_no_method_is_at_work_on_is_refused():
     ("rule", "says"),
     [
         (Fitted(exact_every=2), "of 3 training passes 2 exact, 0 probed with noise"),
+        (Fitted(exact_every=1, adapt=0.5, exact_between=(1, 2)), "of 3 training passes 2 exact, 0 probed with noise"),
         (LAS(probe_every=2), "of 3 training passes 0 exact, 2 probed as they are"),
         (FDFA(probe_every=4, warm=2), "of 3 training passes 0 exact, 2 probed with noise"),
         (Calibrated("sdfa", exact_every=3), "of 3 training passes 1 exact, 0 probed with noise"),

@@ -41,6 +41,8 @@ def at_construction(rank, folder):
             ScheduleDFA(stage(rank, module), 4, mean, rule=rule, points=points)
     with pytest.raises(DFAError, match=r"fitted changes a feedback matrix, and .*NeverStored.* stands in its place"):
         ScheduleDFA(stage(rank, module), 4, mean, rule="fitted", feedback=NeverStored(seed=2), points=points)
+    with pytest.raises(DFAError, match=r"fitted decides by the alignment of all points.*without adapt"):
+        ScheduleDFA(stage(rank, module), 4, mean, rule="fitted(adapt=0.5)", points=points)
     alone = distributed.new_subgroups(1)[0]
     with pytest.raises(DFAError, match=r"has 1 of 2 processes: several pipelines side by side"):
         ScheduleDFA(PipelineStage(net(), 0, 1, torch.device("cpu"), group=alone), 4, mean, rule="dkp", points=["1"])
