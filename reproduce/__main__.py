@@ -22,14 +22,14 @@ import tyro
 from harness import cli
 from harness.data import data_root
 from harness.device import pick_device
-from harness.errors import UserError, writing
+from harness.errors import UserError
 from harness.files import write_whole
 from harness.report import Section
 from harness.tables import RunContext, Table, aggregate
 from reproduce import blocks, execute, layout, progress, readme, terminal
 from reproduce.report.page import write_report
 from reproduce.report.parts import your_parts
-from reproduce.runs import OUT, ROOT, Runs, is_ours, results
+from reproduce.runs import OUT, ROOT, Runs, is_ours, make_folder, results
 from reproduce.small import small
 from reproduce.tasks import TASKS, discover, task_sections
 
@@ -214,8 +214,7 @@ def check_places(config: Config) -> None:
         data_root(config.data_dir)
     if config.device != "auto":
         pick_device(config.device)
-    with writing(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
 
 
 def make_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,6 +155,14 @@ def sentence(table: Table, outcome: Outcome) -> str:
     value = outcome.result["metrics"].get(outcome.job.cell.metric)
     number = "not finite" if value is None else f"{value * table.scale:.{table.decimals}f} {table.unit}"
     return f"{outcome.job}: {number} ({outcome.result['seconds']:.1f} s)"
+
+
+def end(failures: Sequence[Outcome]) -> None:
+    """End a command whose runs failed: a line a reason, and status 2 if the user can mend them all, else 1."""
+    for line in explain(failures):
+        print(line, file=sys.stderr)
+    if failures:
+        sys.exit(2 if all(outcome.users_mistake for outcome in failures) else 1)
 
 
 def explain(failures: Iterable[Outcome]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.errors import writing
 from harness.tables import Table
 from harness.tables.aggregate import lines_of
 
@@ -34,6 +35,16 @@ def results() -> Path:
     """The folder of our runs, as short as it can be written."""
     near = os.path.relpath(ROOT / "results")
     return ROOT / "results" if near.startswith("..") else Path(near)
+
+
+def make_folder(out: Path) -> None:
+    """Make a folder for runs.
+
+    Raises:
+        UserError: it cannot be made, so that every run would be lost.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def is_ours(out: Path) -> bool:

@@ -18,7 +18,7 @@ from harness.tables.aggregate import lines_of, summarise
 from reproduce import execute, progress
 from reproduce.advice.tables import WHAT_TO_TRY
 from reproduce.render import remarks
-from reproduce.runs import OUT
+from reproduce.runs import OUT, make_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,17 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run what is missing, and write the table."""
+    """Run what is missing, and write the table; status 1 if a run failed, 2 if the user can mend that."""
     if config.seeds < 1:
         raise UserError(f"--seeds {config.seeds}: must be at least 1.")
+    make_folder(config.out)
     context = RunContext(scale=config.scale)
     jobs = execute.pending(WHAT_TO_TRY, config.seeds, config.out, context)
     failures = progress.run_jobs(jobs, {WHAT_TO_TRY.name: WHAT_TO_TRY}, config.out, config.jobs)
     path = WHAT_TO_TRY.path(config.out).with_suffix(".md")
     write_whole(path, markdown(WHAT_TO_TRY, lines_of(WHAT_TO_TRY, config.out, context.label)))
     print(path)
-    if complaints := progress.explain(failures):
-        raise RuntimeError("; ".join(complaints))
+    progress.end(failures)
 
 
 def markdown(table: Table, lines: Sequence[dict[str, Any]]) -> str:

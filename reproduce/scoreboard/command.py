@@ -9,7 +9,6 @@ are measured. Runs that are done are kept in <out>/scoreboard/*.jsonl and not re
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,10 +75,7 @@ def main(config: Config) -> None:
         failures += progress.run_jobs(jobs, tables, config.out, config.jobs, verbose=config.verbose)
     show(columns, None, config)
     print(write(config))
-    if complaints := progress.explain(failures):
-        for line in complaints:
-            print(line, file=sys.stderr)
-        sys.exit(2 if all(outcome.users_mistake for outcome in failures) else 1)
+    progress.end(failures)
 
 
 def chosen(config: Config) -> tuple[list[Column], list[str]]:

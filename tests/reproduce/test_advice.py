@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.errors import UserError
 from harness.tables import RunContext
+from reproduce import execute, progress
 from reproduce.advice.__main__ import Config, main, markdown
 from reproduce.advice.model import CharacterModel
 from reproduce.advice.tables import RATES, VARIANTS, WHAT_TO_TRY, run
+from reproduce.execute import Outcome
+from reproduce.runs import OUT
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +50,32 @@ def test_the_command_keeps_what_is_done(tmp_path, capsys):
     main(Config(out=tmp_path))
     assert "what-to-try.md" in capsys.readouterr().out
     assert (tmp_path / "advice" / "what-to-try.md").read_text() == committed.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(("mistakes", "status"), [((True, True), 2), ((True, False), 1)])
+def test_runs_that_fail_are_told_in_a_line_after_the_others_are_written(
+    mistakes, status, tmp_path, capsys, monkeypatch
+):
+    jobs = execute.pending(WHAT_TO_TRY, 1, tmp_path, RunContext(scale="quick"))
+    failed = [
+        Outcome(job, failure="no space left", users_mistake=mistake)
+        for job, mistake in zip(jobs, mistakes, strict=False)
+    ]
+    monkeypatch.setattr(progress, "run_jobs", lambda *args, **options: failed)
+    with pytest.raises(SystemExit) as ended:
+        main(Config(scale="quick", out=tmp_path))
+    assert ended.value.code == status
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("FAILED 2 x: no space left (first: ")
+    assert WHAT_TO_TRY.path(tmp_path).with_suffix(".md").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="it is there, and not a folder"):
+        main(Config(scale="quick", out=tmp_path / "file"))
+
+
+def test_runs_go_to_a_folder_of_their_own_unless_told_otherwise():
+    assert Config().out == OUT

@@ -9,10 +9,13 @@ import pytest
 from harness.errors import UserError
 from harness.methods import rule_of
 from harness.tables import RunContext
-from harness.tables.results import read
+from harness.tables.results import append, read
+from reproduce import execute, progress
+from reproduce.execute import Outcome
 from reproduce.learned import ablation, alignment
-from reproduce.learned.__main__ import Config, main, write
+from reproduce.learned.__main__ import Config, ends, main, write
 from reproduce.learned.tables import TABLES
+from reproduce.runs import OUT
 from reproduce.scoreboard.columns import COLUMNS
 from reproduce.scoreboard.summary import Score, best_rate
 
@@ -88,3 +91,41 @@ def test_the_committed_table_is_that_of_the_committed_runs(table, tmp_path):
     shutil.copytree(ROOT / "results" / "learned", folder / "learned")
     path = write(table.name, folder, "paper")
     assert path.read_text() == table.path(ROOT / "results").with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(("mistakes", "status"), [((True, True), 2), ((True, False), 1)])
+def test_runs_that_fail_are_told_in_a_line_after_the_others_are_written(
+    mistakes, status, tmp_path, capsys, monkeypatch
+):
+    jobs = execute.pending(alignment.ALIGNMENT, 1, tmp_path, RunContext(scale="quick"))
+    failed = [
+        Outcome(job, failure="no space left", users_mistake=mistake)
+        for job, mistake in zip(jobs, mistakes, strict=False)
+    ]
+    monkeypatch.setattr(progress, "run_jobs", lambda *args, **options: failed)
+    with pytest.raises(SystemExit) as ended:
+        main(Config(tables=("fitted-alignment",), scale="quick", out=tmp_path))
+    assert ended.value.code == status
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("FAILED 2 x: no space left (first: ")
+    assert alignment.ALIGNMENT.path(tmp_path).with_suffix(".md").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="it is there, and not a folder"):
+        main(Config(scale="quick", out=tmp_path / "file"))
+
+
+def test_runs_go_to_a_folder_of_their_own_unless_told_otherwise():
+    assert Config().out == OUT
+
+
+def test_a_board_of_yours_without_one_end_of_the_way_does_not_hide_ours(tmp_path):
+    lines = read(ROOT / "results" / "scoreboard" / "cora.jsonl")
+    (tmp_path / "scoreboard").mkdir()
+    for line in lines:
+        if line["method"] == "shallow":
+            append(tmp_path / "scoreboard" / "cora.jsonl", line)
+    assert ends(tmp_path, "paper") == ends(ROOT / "results", "paper")
