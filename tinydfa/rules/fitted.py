@@ -6,6 +6,12 @@ Here e ``[R, c]`` is the error that reaches each row of a point and δ ``[R, d]`
 an exact pass, which trains by it. In the sense of least squares, ``e @ F`` is the linear function of e that is nearest
 to δ. A factor on the loss cancels.
 
+Signals may shrink by orders of magnitude while a network trains. Then C and R are those of the first looks for long,
+and F hardly changes; where it does, so does the size of what the points receive. With `steady` every look counts the
+same, and each point's F has the length of its first fit (``|.|`` is the root of the sum of squares):
+
+    C <- memory C + eᵀe / |e|²,  R <- memory R + eᵀδ / (|e| |δ|),  F as above, times |F of the first fit| / |F|
+
 Before F changes, an exact pass shows how well the old one has held: the cosine of e F with δ, over all rows at once, is
 known from the moments that are there anyway (`cosine`). With `adapt` the next exact pass comes sooner or later by it.
 """
@@ -21,7 +27,7 @@ from torch import Tensor
 
 from tinydfa.errors import OptionError, ShapeError
 from tinydfa.rules.learned import Learning, Memory, Seen
-from tinydfa.rules.options import positive, share, whole
+from tinydfa.rules.options import positive, share, switch, whole
 
 WIDEST = 4096  # c of the largest C: two matrices of 128 MiB for each point, and a solve of some seconds
 
@@ -39,6 +45,8 @@ class Fitted(Learning):
             over points. Where it has more, the time between two exact passes is doubled, where it has less, halved.
             None: the time is `exact_every`.
         exact_between: With `adapt`, the fewest and the most training passes from one exact pass to the next.
+        steady: Every look counts the same, however large its errors and signals are, and F keeps its length. For
+            optimizers to which the size of a gradient means little, such as Adam.
 
     Raises:
         OptionError: an option makes no sense.
@@ -60,12 +68,14 @@ class Fitted(Learning):
     rows: int = 4096  # type: ignore[misc]
     adapt: float | None = None
     exact_between: tuple[int, int] = (10, 1000)
+    steady: bool = False
 
     def __post_init__(self) -> None:
         whole(self, "exact_every", self.exact_every, least=1)
         if self.adapt is not None:
             share(self, "adapt", self.adapt)
             self._check_between()
+        switch(self, "steady", self.steady)
         whole(self, "rows", self.rows, least=0)
         share(self, "memory", self.memory)
         positive(self, "ridge", self.ridge)
@@ -88,8 +98,9 @@ class Fitted(Learning):
         return self.adapt is not None
 
     def __repr__(self) -> str:
-        """As it was before there was `adapt`, where that is off: a pipeline's checkpoints know the rule by it."""
-        shown = {n: v for n, v in self.options.items() if self.adapts or n not in ("adapt", "exact_between")}
+        """As it was before there were `adapt` and `steady`, where they are off: checkpoints of pipelines hold it."""
+        unsaid = ([] if self.adapts else ["adapt", "exact_between"]) + ([] if self.steady else ["steady"])
+        shown = {name: value for name, value in self.options.items() if name not in unsaid}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def check_width(self, outputs: int) -> None:
@@ -99,14 +110,28 @@ class Fitted(Learning):
         assert seen.gradient is not None
         error, gradient = seen.error.double(), seen.gradient.double()
         moments = {"errors": error.T @ error, "both": error.T @ gradient}
-        return moments | {"power": gradient.square().sum()} if self.adapts else moments
+        return moments | {"power": gradient.square().sum()} if self.adapts or self.steady else moments
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         fit = {name: moments[name] for name in ("errors", "both")}
         if self.adapts and memory:  # there is a fit that may have become stale
             memory["cosine"] = cosine(feedback.double(), **fit, power=moments["power"])
-        remember(memory, fit, self.memory)
-        solve_into(feedback, memory, self.ridge)
+        if self.steady:
+            self._fit_steadily(feedback, fit, moments["power"], memory)
+        else:
+            remember(memory, fit, self.memory)
+            solve_into(feedback, memory, self.ridge)
+
+    def _fit_steadily(self, feedback: Tensor, fit: dict[str, Tensor], power: Tensor, memory: dict[str, Tensor]) -> None:
+        sent, came = fit["errors"].trace().sqrt(), power.sqrt()  # |e| and |δ|
+        if not (sent > 0 and came > 0):
+            return
+        remember(memory, {"errors": fit["errors"] / sent**2, "both": fit["both"] / (sent * came)}, self.memory)
+        solution = ridge_solution(memory["errors"], memory["both"], self.ridge)
+        if solution is None or not (length := solution.norm()) > 0:
+            return
+        memory.setdefault("length", length * came / sent)
+        feedback.copy_(solution * (memory["length"] / length))
 
     def period(self, before: int, memory: Memory) -> int:
         found = [of_point.pop("cosine") for of_point in memory.values() if "cosine" in of_point]

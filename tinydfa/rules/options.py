@@ -25,6 +25,12 @@ def positive(rule: object, name: str, value: object) -> None:
         raise OptionError(f"{_of(rule, name)} is a number above 0; got {value!r}.")
 
 
+def switch(rule: object, name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{_of(rule, name)} is True or False; got {value!r}.")
+
+
 def _of(rule: object, name: str) -> str:
     return f"{type(rule).__name__}: {name}"
 

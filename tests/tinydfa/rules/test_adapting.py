@@ -163,6 +163,7 @@ def test_an_option_that_makes_no_sense_is_refused(options, says):
         Fitted(**options)
 
 
-def test_a_rule_that_does_not_adapt_is_spelled_as_it_was_in_checkpoints_of_pipelines():
+def test_options_that_are_off_are_not_spelled_so_that_old_checkpoints_of_pipelines_know_the_rule():
     assert repr(Fitted()) == "Fitted(exact_every=100, memory=0.9, ridge=0.001, rows=4096)"
     assert repr(Fitted(adapt=0.5)).endswith("rows=4096, adapt=0.5, exact_between=(10, 1000))")
+    assert repr(Fitted(steady=True)).endswith("rows=4096, steady=True)")

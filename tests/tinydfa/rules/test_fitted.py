@@ -175,6 +175,7 @@ def test_an_error_of_zero_leaves_the_feedback_alone():
         ({"ridge": 0.0}, "ridge is a number above 0; got 0.0"),
         ({"ridge": math.nan}, "ridge is a number above 0; got nan"),
         ({"rows": -1}, "rows is a whole number, at least 0; got -1"),
+        ({"steady": 1}, "steady is True or False; got 1"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options, says):
@@ -230,3 +231,34 @@ def test_a_model_whose_last_point_is_the_output_is_scored_between_two_passes_and
             cross_entropy(net(x), y).backward()
         runs.append([parameter.grad for parameter in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_a_steady_fit_counts_every_look_the_same_and_keeps_the_length_of_the_first():
+    net, rule = Mlp().double(), Fitted(exact_every=1, memory=0.5, ridge=1e-3, steady=True)
+    attachment = attach(net, rule)
+    looks: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+    first: list[float] = []
+    for number, size in enumerate((1.0, 1e-4, 30.0)):  # of the loss, and so of error and signals
+        x, y = batch(seed=number)
+        error, found = deltas(net, x.double(), y)
+        for look, delta in zip(looks, found, strict=True):
+            look.insert(0, (error / error.norm(), delta / delta.norm()))
+        (size * cross_entropy(net(x.double()), y)).backward()
+        first = first or [
+            float(least_squares(look, 0.5, 1e-3).norm() * delta.norm() / error.norm())
+            for look, delta in zip(looks, found, strict=True)
+        ]
+        for own, look, length in zip(attachment.effective_feedback().split(WIDTHS, 1), looks, first, strict=True):
+            direction = least_squares(look, 0.5, 1e-3)
+            torch.testing.assert_close(own, direction * length / direction.norm(), rtol=1e-7, atol=1e-9)
+
+
+def test_a_steady_fit_leaves_the_feedback_alone_where_nothing_arrives():
+    model, (x, y) = LinearTop(), data()
+    attachment = attach(model, Fitted(exact_every=1, steady=True))
+    drawn = None
+    for target in (model(x).detach(), y):
+        loss_of(model(x), target).backward()
+        drawn = attachment.effective_feedback() if drawn is None else drawn
+    assert attachment.effective_feedback().isfinite().all()
+    assert not torch.equal(attachment.effective_feedback(), drawn)

@@ -87,6 +87,7 @@ def test_a_name_may_have_options_after_it(tmp_path):
         "rows": 0,
         "adapt": None,
         "exact_between": (10, 1000),
+        "steady": False,
     }
     assert str(find_rule("calibrated(rule='sdfa', exact_every=7)").rule) == "sdfa"
     (tmp_path / "mine.py").write_text(
