@@ -1,1 +1,1 @@
-"""The runs behind docs/learned-feedback.md: the options of `fitted` one at a time, and alignment during training."""
+"""The runs behind docs/learned-feedback.md: the options of `fitted` one at a time, its alignment, what bounds it."""

@@ -26,7 +26,7 @@ from reproduce.scoreboard.summary import Score
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The options of fitted one at a time, and the alignment of learned feedback while it trains."""
+    """The options of fitted one at a time, the alignment of learned feedback while it trains, and what bounds it."""
 
     tables: tuple[str, ...] = tuple(table.name for table in TABLES)
     """Which of them."""
@@ -80,7 +80,7 @@ def write(name: str, out: Path, scale: str) -> Path:
         write_whole(path, ablation.markdown(table, lines, ends(out, scale)))
         return path
     write_whole(path, layout.markdown(table, lines))
-    if lines:
+    if table is alignment.ALIGNMENT and lines:
         write_whole(path.with_suffix(".png"), alignment.picture(lines))
     return path
 
