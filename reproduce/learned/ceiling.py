@@ -203,8 +203,8 @@ CEILING = Table(
     source="ours: no paper has such a table",
     run=run,
     notes=(
-        "best F: the linear map from e to the signals of one exact pass, which no F can beat. And later tokens' errors: "
-        "if a token were sent their sum as well.",
+        "best F: the linear map from e to the signals of one exact pass, which no F can beat. "
+        "And later tokens' errors: if a token were sent their sum as well. "
         "F in force: the squared cosine of e F with the signals, before the pass changes F.",
         f"The scoreboard's runs by fitted, one exact pass in {EXACT_EVERY}: means over the points of a kind, and over "
         "all exact passes but the first.",
