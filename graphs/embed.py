@@ -119,7 +119,7 @@ def hidden_activations(config: train.Config) -> tuple[Tensor, Graph, float]:
     train.attach_method(model, preset, config.seed)
     optimizer = train.make_optimizer(model, preset)
     for _ in range(preset.epochs):
-        train.train_epoch(model, graph, optimizer)
+        train.train_epoch(model, graph, optimizer, preset)
     _, accuracy = train.evaluate(model, graph)
     with torch.no_grad():
         return model.hidden(graph), graph, accuracy

@@ -5,7 +5,8 @@ Rows are models as in `graphs.presets.MODELS`; "gae" is the graph auto-encoder. 
 
 from __future__ import annotations
 
-DATASETS = ("cora", "citeseer", "pubmed")
+DATASETS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
+FOLDS = "DNAConv alone uses five stratified folds (one to train on, one to validate, three to test), as in the paper."
 ACCURACY: dict[str, dict[str, tuple[float, float, float]]] = {  # Table 3; shallow: Table A.4
     "cheb": {"bp": (79.2, 69.5, 79.5), "dfa": (75.4, 67.6, 75.7), "shallow": (23.3, 27.4, 37.6)},
     "gcn": {"bp": (80.1, 71.6, 78.8), "dfa": (79.9, 69.4, 77.8), "shallow": (37.0, 33.8, 44.8)},
@@ -23,4 +24,4 @@ ALIGNMENT = {"cheb": 0.87, "gcn": 0.77, "spline": 0.56, "gat": 0.63, "dna": 0.92
 
 def accuracy(model: str, method: str, dataset: str) -> float:
     """Test accuracy in percent."""
-    return ACCURACY[model][method][DATASETS.index(dataset)]
+    return ACCURACY[model][method][list(DATASETS).index(dataset)]

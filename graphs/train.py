@@ -22,6 +22,7 @@ from graphs.data.load import load_graph
 from graphs.measurement import Alignment, check_alignment, check_classes
 from graphs.models.networks import build_model
 from graphs.presets import NEEDS, Preset, find_preset
+from graphs.pseudo_errors import output_gradient
 from harness.device import pick_device
 from harness.errors import UserError
 from harness.files import name_of
@@ -74,7 +75,7 @@ class Config(BaseConfig):
     def settings(self) -> dict[str, Any]:
         """All that decided the run: the preset, the data set and the seed; and what was measured."""
         measured = {} if self.alignment_every is None else {"alignment_every": self.alignment_every}
-        return vars(self.preset) | {"dataset": self.data_name, "seed": self.seed} | measured
+        return self.preset.settings() | {"dataset": self.data_name, "seed": self.seed} | measured
 
 
 @dataclass
@@ -129,7 +130,7 @@ def train(config: Config, run: Run | None = None, graph: Graph | None = None) ->
     done, target = run.resume(state | alignment.state()), training_target(graph)
     for epoch in run.track(range(done + 1, preset.epochs + 1), f"{preset.model}, {preset.method}"):
         attachment.target = target
-        loss = train_epoch(model, graph, optimizer)
+        loss = train_epoch(model, graph, optimizer, preset)
         val, test = evaluate(model, graph)
         history.add(loss, val, test)
         run.log(epoch, train_loss=loss, val_accuracy=val, test_accuracy=test, **alignment.after(epoch))
@@ -144,12 +145,16 @@ def attach_method(model: nn.Module, preset: Preset, seed: int) -> Attachment:
     return attach(model, preset.method, output=preset.error_at, seed=seed)
 
 
-def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer) -> float:
+def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer, preset: Preset) -> float:
     """One full-batch step; the loss before it, in nats per training node."""
     model.train()
     optimizer.zero_grad()
-    loss = F.cross_entropy(model(graph)[graph.train], graph.y[graph.train])
-    loss.backward()
+    logits = model(graph)
+    loss = F.cross_entropy(logits[graph.train], graph.y[graph.train])
+    if preset.pseudo_errors:
+        logits.backward(output_gradient(logits, graph, **preset.spreading))
+    else:
+        loss.backward()
     optimizer.step()
     return loss.item()
 

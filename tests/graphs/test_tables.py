@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphs import embed, tables
+from graphs import cells, embed, tables
 from graphs.presets import BEST, MODELS, PRESETS
 from graphs.report import sections
 from graphs.train import Config
@@ -33,8 +33,8 @@ def small(cell):
 
 
 def test_every_published_table_of_the_task_is_there_with_a_row_per_model():
-    names = ["table3", "tableA4", "tableA2", "table4", "figure2", "gap", "gap-grid", "dna-label", "graphs-seeds"]
-    assert [table.name for table in tables.TABLES] == names
+    assert [table.name for table in tables.PUBLISHED] == ["table3", "tableA4", "tableA2", "table4", "figure2"]
+    assert set(tables.PUBLISHED) < set(tables.TABLES)
     for name in ("table3", "tableA4", "tableA2"):
         assert list(dict.fromkeys(cell.row for cell in named(name).cells)) == list(MODELS.values())
 
@@ -47,7 +47,7 @@ def test_every_cell_carries_the_preset_of_its_name_and_its_method():
 
 
 def test_a_row_of_another_method_trains_by_it(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
+    monkeypatch.setattr(cells, "QUICK_EPOCHS", 2)
     cell = next(cell for cell in with_methods(named("table3"), ["drtp"]).cells if cell.row == "GraphConv")
     result = named("table3").run(small(cell), 0, QUICK)
     assert (result["method"], result["config"]["weight_decay"]) == ("drtp", PRESETS["gcn_dfa"].weight_decay)
@@ -72,8 +72,8 @@ def test_a_cell_runs_at_its_length():
     ],
 )
 def test_a_published_number_stands_at_its_place(table, place, number):
-    cells = {(cell.row, cell.method, cell.column): cell.published for cell in named(table).cells}
-    assert cells[place] == number
+    found = {(cell.row, cell.method, cell.column): cell.published for cell in named(table).cells}
+    assert found[place] == number
 
 
 def test_a_tuned_row_has_the_settings_with_the_best_mean_validation_accuracy_of_those_tried():
@@ -89,7 +89,7 @@ def test_a_tuned_row_has_the_settings_with_the_best_mean_validation_accuracy_of_
 
 
 def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
+    monkeypatch.setattr(cells, "QUICK_EPOCHS", 2)
     for name in ("table3", "tableA2", "table4"):
         cell = named(name).cells[1]
         result = named(name).run(small(cell), 0, QUICK)
@@ -99,7 +99,7 @@ def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
 
 
 def test_curves_are_kept_for_the_first_seeds_only(monkeypatch):
-    monkeypatch.setattr(tables, "QUICK_EPOCHS", 2)
+    monkeypatch.setattr(cells, "QUICK_EPOCHS", 2)
     cell = small(named("table3").cells[0])
     kept = ["curves" in named("table3").run(cell, seed, QUICK) for seed in (0, 2, 3)]
     assert kept == [True, True, False]
