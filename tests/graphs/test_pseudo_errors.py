@@ -112,9 +112,9 @@ def test_a_run_that_measures_alignment_is_prolonged_to_what_it_had_been_at_once(
     run_command("graphs", replace(config, preset=replace(config.preset, epochs=4)), train.load, train.train)
     found = run_command("graphs", replace(config, resume=True), train.load, train.train)
     assert (found["curves"], found["metrics"]) == (whole["curves"], whole["metrics"])
-    with pytest.raises(UserError, match="another configuration"):
-        other = replace(config.preset, pseudo_alpha=0.5)
-        run_command("graphs", replace(config, preset=other, resume=True), train.load, train.train)
+    other = replace(config, preset=replace(config.preset, pseudo_alpha=0.5), resume=True)
+    with pytest.raises(UserError, match=r"another configuration \(pseudo_alpha: 0.1 -> 0.5\)"):
+        run_command("graphs", other, train.load, train.train)
 
 
 def test_the_settings_of_a_run_without_them_are_those_of_a_run_made_before_there_were_any():
