@@ -10,7 +10,7 @@ import torch
 from harness.config import BaseConfig
 from harness.errors import UserError
 from harness.methods import check_compile, slug
-from harness.options import Flat, PresetName
+from harness.options import Fixed, Flat, PresetName
 from harness.run.memory import MemoryConfig
 from nerf.data.load import default_scene
 from nerf.presets import Preset, find_preset
@@ -42,6 +42,8 @@ class Config(BaseConfig, MemoryConfig):
     """Steps between measurements of the alignment with backpropagation; none if left out."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
+    typed: Fixed[frozenset[str]] = frozenset()
+    """Names of the options that stood on the command line."""
 
     @staticmethod
     def choose(preset: str | None = None, method: str | None = None, dataset: str = "synthetic") -> Preset:
@@ -60,6 +62,10 @@ class Config(BaseConfig, MemoryConfig):
         self.keeps(self.preset.method)  # refused now if it is impossible
         if self.compile:
             check_compile(self.preset.method)
+
+    def check(self, typed: frozenset[str]) -> None:
+        """Remember what was typed: a number of views that was is meant as it stands, unlike a preset's."""
+        object.__setattr__(self, "typed", typed)
 
     def chunk_on(self, device: torch.device) -> int:
         """Rays that are rendered at once on `device`."""

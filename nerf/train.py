@@ -147,11 +147,12 @@ def load(config: Config) -> Scene:
 
 
 def check_views(config: Config, scene: Scene) -> None:
-    """Raise `UserError` where more views are asked for than there are; a number of a preset stands for all of fewer."""
+    """Raise `UserError` where more views are asked for than there are; a preset's number that nobody typed means all."""
     for name, views in (("test_views", scene.test), ("val_views", scene.val)):
         asked = getattr(config.preset, name)
         usual = {getattr(preset, name) for preset in PRESETS.values()}
-        if asked not in usual and views is not None and asked > len(views):
+        meant = name in config.typed or asked not in usual
+        if meant and asked is not None and views is not None and asked > len(views):
             raise UserError(f"--{name.replace('_', '-')} {asked}: the scene has {len(views)}. Give fewer.")
 
 

@@ -71,6 +71,7 @@ def refused(command, arguments, capsys):
         (["--dataset", "blender", "--size", "21"], "--size 21: the pictures are 20 wide"),
         (["--dataset", "blender", "--size", "3"], "--size 3: .*height of 1.50"),
         (["--dataset", "blender", "--test-views", "3"], "--test-views 3: the scene has 2. Give fewer"),
+        (["--dataset", "blender", "--test-views", "8"], "--test-views 8: the scene has 2. Give fewer"),  # of a preset
         (["--dataset", "blender", "--val-views", "4"], "--val-views 4: mine has no validation views of its own"),
         (["--dataset", "blender", "--val-views", "0"], "val_views is 0; it must be above 0"),
         (["--dataset", "blender", "--background", "grey"], "grey"),
