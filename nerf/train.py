@@ -147,7 +147,7 @@ def load(config: Config) -> Scene:
 
 
 def check_views(config: Config, scene: Scene) -> None:
-    """Raise `UserError` where more views are asked for than there are; a preset's number that nobody typed means all."""
+    """Raise `UserError` where more views are asked for than there are; a number that nobody typed stands for all."""
     for name, views in (("test_views", scene.test), ("val_views", scene.val)):
         asked = getattr(config.preset, name)
         usual = {getattr(preset, name) for preset in PRESETS.values()}
