@@ -18,7 +18,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.allocations import peak_of
+from benchmarks.allocations import peak_bytes, peak_of
 from harness.device import pick_device
 from harness.tables import RunContext
 from harness.tables.results import make_result
@@ -149,6 +149,7 @@ def training(column: Column, method: str, context: RunContext) -> Callable[[], o
 
 def beside(reference: Callable[[], object], other: Callable[[], object], warm_up: int, steps: int) -> dict[str, float]:
     """The two in turns."""
+    peak_bytes(lambda: None)  # sets the profiler up in this thread: set up in another, it reports that as an error
     with Paused(reference) as bp, Paused(other) as rule:
         for paused in (bp, rule):
             for _ in range(warm_up):

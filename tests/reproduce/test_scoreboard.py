@@ -1,6 +1,8 @@
 """The scoreboard: what its cells say, and a whole board on embedded data."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -103,6 +105,24 @@ def test_a_training_stands_still_after_every_step_and_its_steps_are_as_many_as_w
         paused.step()
         with pytest.raises(RuntimeError, match="ended before"):
             paused.step()
+
+
+def test_measuring_costs_says_nothing_of_the_profiler():
+    program = """
+import torch
+from reproduce.scoreboard.cost import beside
+
+def train():
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    while True:
+        layer(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+
+print(beside(train, train, 1, 2)["memory_ratio"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
 
 
 def test_a_board_on_embedded_data_is_run_resumed_and_written(tmp_path, capsys, monkeypatch):
