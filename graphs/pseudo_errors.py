@@ -54,9 +54,9 @@ def output_gradient(logits: Tensor, graph: Graph, *, alpha: float, iterations: i
 
 def spread(error: Tensor, graph: Graph, alpha: float, iterations: int) -> Tensor:
     """Errors ``[N, K]`` mixed with those of neighbours: equation 8."""
-    adjacency, mixed = graph.operator(gcn_adjacency), error
+    adjacency, own, mixed = graph.operator(gcn_adjacency).matrix, (1 - alpha) * error, error
     for _ in range(iterations):
-        mixed = (1 - alpha) * error + alpha * (adjacency @ mixed)
+        mixed = torch.addmm(own, adjacency, mixed, alpha=alpha)
     return mixed
 
 
