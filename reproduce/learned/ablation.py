@@ -29,7 +29,7 @@ RATES = {  # the best of `fitted` on the scoreboard
 }
 USUAL = {"exact_every": EXACT_EVERY, "memory": 0.9, "ridge": 1e-3, "rows": 0}
 FEW = "docs-micro"  # has some rows alone:
-SOME = ({}, {"exact_every": 1000}, {"memory": 0.0}, {"steady": True}, {"adapt": 0.5})
+SOME: tuple[dict[str, float], ...] = ({}, {"exact_every": 1000}, {"memory": 0.0}, {"steady": True}, {"adapt": 0.5})
 OPTIONS: Mapping[str, tuple[float, ...]] = {
     "exact_every": (10, 20, 100, 200, 1000),
     "memory": (0.0, 0.5, 0.99),

@@ -108,7 +108,7 @@ class Ceiling(Fitted):
         rows, own = float(moments["count"]), {"errors": x[:c, :c], "both": with_delta[:c]}
         look = sum(share.point == name for share in self.found)
         force = float(cosine(feedback.double(), **own, power=power)) ** 2
-        best, context = explained(*own.values(), power, rows), explained(x, with_delta, power, rows)
+        best, context = explained(**own, power=power, rows=rows), explained(x, with_delta, power, rows)
         self.found.append(Share(name, look, best, context, force))
         super().update(feedback, own, memory)
 
@@ -124,16 +124,16 @@ def later(error: Tensor, tokens: int) -> Tensor:
     return (texts.sum(dim=1, keepdim=True) - texts.cumsum(dim=1)).flatten(0, 1)
 
 
-def explained(gram: Tensor, both: Tensor, power: Tensor, rows: float) -> float:
-    """The share of δ that the best linear map of the regressors explains, corrected for their number.
+def explained(errors: Tensor, both: Tensor, power: Tensor, rows: float) -> float:
+    """The share of δ that the best linear map of regressors x explains, corrected for their number.
 
     Args:
-        gram: xᵀx, ``[k, k]``.
+        errors: xᵀx, ``[k, k]``; x is e, or e and other errors.
         both: xᵀδ, ``[k, d]``.
         power: The sum of the squares of δ.
         rows: R.
     """
-    sizes, directions = torch.linalg.eigh(gram)
+    sizes, directions = torch.linalg.eigh(errors)
     kept = sizes > SMALLEST * sizes[-1]
     along = (directions[:, kept].T @ both).square().sum(dim=1) / sizes[kept]
     left = 1.0 - float(along.sum() / power)
@@ -150,14 +150,14 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     )
     kept = type(rule_of(method)).found  # type: ignore[attr-defined]
     kept.clear()
-    trained = run_column(column, method, network.rate, seed, context)
+    run_column(column, method, network.rate, seed, context)
     return make_result(
         task=FOLDER,
         model=column.model,
         dataset=cell.dataset,
         method=cell.method,
         seed=seed,
-        metrics=by_kind(network, kept) | {"score": trained["metrics"].get(column.metric)},
+        metrics=by_kind(network, kept),
         seconds=perf_counter() - start,
         config={"lr": network.rate, "length": column.length, "exact_every": EXACT_EVERY},
         device=pick_device(context.device),

@@ -79,7 +79,7 @@ def is_exact(head: Head, number: int) -> bool:
     rule, learner = head.link.rule, head.learner
     if rule.adapts and learner is not None:  # type: ignore[attr-defined]
         return number >= learner.exact.next
-    return rule.is_exact(number)  # type: ignore[attr-defined,no-any-return]
+    return rule.is_exact(number)  # type: ignore[attr-defined]
 
 
 class Look(Observation):
