@@ -24,6 +24,7 @@ A training that is to leave no folder, such as a cell of a table, is given a `Nu
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -126,6 +127,10 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is KeyboardInterrupt and self._processes.is_main:
+            saved = (self.folder / "checkpoint.pt").exists()
+            where = "its last checkpoint" if saved else "the beginning, as it has no checkpoint yet"
+            print(f"{self.folder}: --resume goes on from {where}", file=sys.stderr)
         self._board.close()
         self._trackers.close()
         if self._held is not None:

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,18 @@ def test_numbers_of_numpy_and_torch_are_logged_as_numbers(tmp_path: Path):
 def test_tensorboard_events_lie_beside_the_metrics(tmp_path: Path):
     started(tmp_path / "run")
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_an_interrupted_run_says_where_a_resume_begins(tmp_path: Path, capsys: pytest.CaptureFixture):
+    def interrupted(step: int, resume: bool = False) -> str:
+        run = Run("task", "name", Config(), tmp_path / "run", resume)
+        with suppress(KeyboardInterrupt), run:
+            run.restore()
+            run.log(step, loss=1.0)
+            if step > 1:
+                run.save(step)
+            raise KeyboardInterrupt
+        return capsys.readouterr().err
+
+    assert interrupted(1) == f"{tmp_path}/run: --resume goes on from the beginning, as it has no checkpoint yet\n"
+    assert interrupted(2, resume=True) == f"{tmp_path}/run: --resume goes on from its last checkpoint\n"
