@@ -178,9 +178,9 @@ PSEUDO_GRID = {
     for threshold in THRESHOLDS
 }
 PSEUDO_BEST = {  # alpha and threshold
-    "gcn_bp": (0.9, 0.5),
-    "gcn_dfa": (0.9, 0.5),
-    "gcn_dfa_spread": (0.9, 0.5),
+    "gcn_bp": (0.9, 0.3),
+    "gcn_dfa": (0.9, 0.3),
+    "gcn_dfa_spread": (0.9, 0.3),
 }
 PSEUDO = {
     f"{name}_pseudo": PSEUDO_GRID[f"{name}_alpha-{alpha:g}_threshold-{threshold:g}"]
