@@ -30,7 +30,7 @@ class ShapeError(DFAError):
 
 
 class MissingTargetError(DFAError):
-    """``drtp`` projects the targets, and none was given for this forward pass."""
+    """The rule reads the targets (``drtp``, ``les``), and none was given for this forward pass."""
 
 
 class ErrorSignalError(DFAError):

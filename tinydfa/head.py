@@ -19,7 +19,7 @@ from tinydfa.errors import PointError
 from tinydfa.feedback.drawn import Feedback
 from tinydfa.holder import Holder
 from tinydfa.node import Node
-from tinydfa.passes.checks import missing_target, refuse_half_precision
+from tinydfa.passes.checks import missing_target, refuse_half_precision, refuse_several_outputs
 from tinydfa.passes.forward_pass import (
     BatchDims,
     Fed,
@@ -34,7 +34,7 @@ from tinydfa.passes.forward_pass import (
 )
 from tinydfa.passes.known import Known
 from tinydfa.passes.shapes import Error, batch_first, error_of, sample_dims
-from tinydfa.planning import Columns, Planned, check_columns, columns_of, planned
+from tinydfa.planning import Columns, Planned, Taught, check_columns, columns_of, planned
 from tinydfa.points import DFALayer
 from tinydfa.rules import Rule
 from tinydfa.signals import has_numbers
@@ -220,14 +220,17 @@ class Head(Holder):
         error = error_of(settings.batch_dims, outputs)
         ways = None if torch.compiler.is_compiling() else around(self.link, settings, outputs, records)
         columns = self._columns(settings, error, outputs[0], records if ways is None else whole(records, ways))
-        shown = settings.rule.learns and settings.rule.every > 0 and not self.link.still  # type: ignore[attr-defined]
-        learner = self.learner.handle if shown and self.learner is not None else None
+        rule = settings.rule
+        if rule.local:
+            refuse_several_outputs(rule.name, len(error.widths))
+        learns = rule.learns and rule.every > 0 and not self.link.still  # type: ignore[attr-defined]
+        handle = self.learner.handle if (learns or rule.local) and self.learner is not None else None
         matrix = self.in_force(settings)
         if not has_numbers(outputs[0]) and settings.feedback.projector is None:
             matrix = outputs[0].new_empty(error.width, columns.total)  # what was drawn or loaded stays as it is
-        made = planned(settings, error, columns, matrix, learner, outputs, records, ways)
+        made = planned(settings, error, columns, matrix, Taught(handle, learns), outputs, records, ways)
         if made.plan.must_know_scale:
-            refuse_half_precision(settings.rule.name, outputs[0])
+            refuse_half_precision(rule.name, outputs[0])
         return made
 
     def _columns(self, settings: Settings, error: Error, output: Tensor, records: list[Record]) -> Columns:

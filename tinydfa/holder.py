@@ -123,7 +123,9 @@ def new_learner(settings: Settings, outputs: int, columns: Columns, like: Tensor
         )  # fmt: skip
     for start, width in places.values():
         matrix[:, start : start + width] *= settings.feedback.scale(outputs, columns.largest, width)
-    return Learner(settings.rule, matrix.to(like), places)
+    learner = Learner(settings.rule, matrix.to(like), places)
+    learner.begin(settings.feedback.seed)
+    return learner
 
 
 def draw(feedback: Feedback, outputs: int, columns: int) -> Tensor:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from tinydfa.feedback.learner import number_of, show
-from tinydfa.passes.checks import checked, missing_target, refuse_large_ids, refuse_strange_indices
+from tinydfa.feedback.local import local_signals
+from tinydfa.passes.checks import checked, missing_target, refuse_strange_indices, refuse_strange_target
 from tinydfa.passes.forward_pass import ForwardPass
 from tinydfa.passes.shapes import check_target
 from tinydfa.rules import Rule
-from tinydfa.signals import Slot, are_rows, cast, project, signals
+from tinydfa.signals import Slot, project, signals
 
 
 class Plan(NamedTuple):
@@ -37,7 +38,8 @@ class Plan(NamedTuple):
     dtype: torch.dtype  # of the product
     projector: Any  # None: the matrix
     carries_scale: bool  # twice the encoded error is projected to twice as much
-    learner: int | None  # the handle of what learns
+    learner: int | None  # the handle of what learns, or of what a local rule has learned
+    learns: bool  # the feedback may change
     indices: int  # how many tensors of them there are
     alike: bool  # the error is [B, c] as it comes, and every point receives the projection as it is
 
@@ -111,11 +113,22 @@ def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tenso
     indices = others[: plan.indices]
     if plan.check_finite and indices:
         refuse_strange_indices(plan.slots, indices, encoded.shape[0])
+    if plan.rule.local:
+        return at_points(plan, encoded, others[plan.indices :], indices, ctx.slots)
     if plan.learner is not None:
         encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots, ctx.number)
     feedback = matrix if plan.projector is None else plan.projector
     scale = plan.scale if plan.carries_scale else plan.scale * lost_factors(plan, encoded)
     return signals(encoded, feedback, ctx.slots, columns=plan.columns, scale=scale, dtype=plan.dtype, indices=indices)
+
+
+def at_points(
+    plan: Plan, encoded: Tensor, values: Sequence[Tensor], indices: Sequence[Tensor], slots: Sequence[Slot]
+) -> list[Tensor]:
+    """The signals of a rule that makes them at the points, from the targets."""
+    assert plan.learner is not None
+    factor = plan.scale * (plan.loss_scale or 1.0) * (encoded.shape[0] if plan.error_sum else 1)
+    return local_signals(plan.learner, encoded, values, indices, slots, factor, plan.learns)
 
 
 def fitted(slots: Sequence[Slot], values: Sequence[Tensor]) -> tuple[Slot, ...]:
@@ -146,9 +159,11 @@ def encode(plan: Plan, error: Tensor, target: Tensor | None) -> Tensor:
     if rule.needs_target:
         if target is None:
             raise missing_target(rule.name)
-        check_target(target, *error.shape)
-        if plan.check_finite and not torch.compiler.is_compiling() and not are_rows(target, *error.shape):
-            refuse_large_ids(cast(target, target.dtype, error.device), error.shape[1])
+        check_target(rule.name, target, *error.shape)
+        if plan.check_finite and not torch.compiler.is_compiling():
+            refuse_strange_target(rule, target, error)
+    if rule.local:
+        return rule.encode(error, target)  # type: ignore[attr-defined, no-any-return]
     if loss_scale is None or rule.carries_loss_scale:
         encoded = rule.encode(error, target)  # type: ignore[attr-defined]
     else:

@@ -22,6 +22,13 @@ from tinydfa.surroundings.sharded import Way, local, slots_here, told
 REDRAW = "set feedback_matrix = None on the head (attachment.head)"
 
 
+class Taught(NamedTuple):
+    """What has learned the feedback."""
+
+    handle: int | None  # of what is shown this pass; None: of nothing
+    goes_on: bool  # it may change the feedback
+
+
 class Columns(NamedTuple):
     """Where the points of a pass stand in the feedback."""
 
@@ -76,7 +83,7 @@ def planned(
     error: Error,
     columns: Columns,
     matrix: Tensor | None,
-    learner: int | None,
+    learner: Taught,
     outputs: Sequence[Tensor],
     records: Sequence[Record],
     ways: list[Way] | None = None,
@@ -88,7 +95,7 @@ def planned(
         error: What the error looks like.
         columns: Where the points stand.
         matrix: F; None where a projector stands in its place.
-        learner: The handle of what learns, if anything does.
+        learner: What has learned the feedback.
         outputs: Where the error is taken.
         records: Of all points that ran; those with a value are fed.
         ways: What is done to what came into these, in a model that is spread over processes.
@@ -109,7 +116,7 @@ def planned(
         values = [batch_first(local(r.value), own) for r, own in zip(fed, dims, strict=True)]  # type: ignore[arg-type]
         slots = list(fitted(slots, values))
     plan = plan_of(settings, error, columns.total, slots, autocast_type(outputs[0]), learner, len(indices))
-    if learner is None and error.dims == ((0,),) and outputs[0].dim() == 2:
+    if learner.handle is None and error.dims == ((0,),) and outputs[0].dim() == 2:
         plan = plan._replace(alike=all_alike(plan, error.samples, matrix))
     in_front = ways is None and all([own == tuple(range(len(own))) for own in [*error.dims, *dims]])  # noqa: C419
     return Planned(plan, matrix, indices, error.dims, dims, in_front, ways)
@@ -121,7 +128,7 @@ def plan_of(
     columns: int,
     slots: Sequence[Slot],
     dtype: torch.dtype | None,
-    learner: int | None,
+    learner: Taught,
     indices: int,
 ) -> Plan:
     """The plan itself; the factor that all slots share is applied to the error."""
@@ -143,7 +150,8 @@ def plan_of(
         dtype=product,
         projector=feedback.projector,
         carries_scale=getattr(feedback.projector, "carries_scale", True),
-        learner=learner,
+        learner=learner.handle,
+        learns=learner.goes_on,
         indices=indices,
         alike=False,
     )

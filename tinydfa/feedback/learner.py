@@ -7,6 +7,7 @@ float64 where the error is, and changes in place, so that graphs that hold it se
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,7 @@ Moments = dict[str, dict[str, Tensor]]  # by point
 
 _LEARNERS: WeakValueDictionary[int, Learner] = WeakValueDictionary()
 _HANDLES = itertools.count()
+NO_TASK = -1  # of the engine: no backward pass is running
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Learner:
         self.passes = 0  # backward passes since the feedback changed
         self.gathered: Moments = {}  # of those passes
         self.fresh: Moments = {}  # of the pass in progress
-        self.task = -1  # of the engine
+        self.task = NO_TASK  # of the engine
         self._register()
 
     def _register(self) -> None:
@@ -68,22 +70,49 @@ class Learner:
         vars(self).update(state)
         self._register()  # a copy learns for itself
 
+    def begin(self, seed: int, first: int = 0) -> None:
+        """Give every point what the rule's memory of it begins with.
+
+        Args:
+            seed: Of the feedback.
+            first: Column of the whole feedback at which these begin.
+        """
+        for name, (start, width) in self.columns.items():
+            words = f"memory {seed} {first + start}"
+            generator = torch.Generator().manual_seed(int(hashlib.sha256(words.encode()).hexdigest()[:14], 16))
+            self.memory[name] = {
+                what: tensor.to(self.matrix) for what, tensor in self.rule.begins(width, generator).items()
+            }
+
     def see(self, seen: Seen) -> None:
-        """Add to the moments of one point."""
+        """Show the rule one point, and note its moments."""
+        self.note(seen.name, self.rule.moments(seen))
+
+    def note(self, name: str, moments: dict[str, Tensor]) -> None:
+        """Add to the moments of one point; in a forward pass, whoever began it says when it ends."""
         task = torch._C._current_graph_task_id()
         if task != self.task:  # whatever is left is of a backward pass that raised
             self.task, self.fresh = task, {}
-            Variable._execution_engine.queue_callback(self.finish)
-        add(self.fresh.setdefault(seen.name, {}), self.rule.moments(seen))
+            if task != NO_TASK:
+                Variable._execution_engine.queue_callback(self.finish)
+        add(self.fresh.setdefault(name, {}), moments)
 
     def finish(self) -> None:
         """The end of a backward pass."""
-        fresh, self.fresh, self.task = self.fresh, {}, -1
-        for name, moments in fresh.items():
-            add(self.gathered.setdefault(name, {}), moments)
+        self.gather()
         self.passes += 1
         if self.passes >= self.rule.every:
             self.step()
+
+    def forget(self) -> None:
+        """Drop what is left of a forward pass that raised."""
+        self.fresh, self.task = {}, NO_TASK
+
+    def gather(self) -> None:
+        """Keep the moments of the pass in progress."""
+        fresh, self.fresh, self.task = self.fresh, {}, NO_TASK
+        for name, moments in fresh.items():
+            add(self.gathered.setdefault(name, {}), moments)
 
     def answers_of(self, number: int) -> dict[str, list[Probed]]:
         """What a pass's probe showed, by point; empty for a pass without one, or if it was asked for before."""
@@ -201,6 +230,10 @@ def show(
     return shown
 
 
+def learner_of(handle: int) -> Learner:
+    return _LEARNERS[handle]
+
+
 def number_of(handle: int | None) -> int:
     """Of the training pass in progress."""
     return 0 if handle is None or torch.compiler.is_compiling() else _LEARNERS[handle].number
@@ -269,4 +302,4 @@ def _(
     return torch.empty_like(encoded)
 
 
-__all__ = ["Learner", "Learning", "number_of", "show"]
+__all__ = ["Learner", "Learning", "learner_of", "number_of", "show"]

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from tinydfa.errors import ReplayError
+from tinydfa.feedback.learner import Learner, learner_of
 from tinydfa.memory.again import autocast_of
 from tinydfa.memory.first_pass import FirstPass
 from tinydfa.memory.kept import Kept
 from tinydfa.memory.second_run import AT_HEAD, Layout, Run
 from tinydfa.memory.supply import Supply
 from tinydfa.node import encode
-from tinydfa.passes.checks import refuse_large_ids
+from tinydfa.passes.checks import refuse_strange_target
 from tinydfa.passes.forward_pass import Link, Record, Rows, in_backward
 from tinydfa.passes.shapes import check_target
-from tinydfa.signals import are_rows, cast
 
 if TYPE_CHECKING:
     from tinydfa.head import Head
@@ -45,6 +45,12 @@ class AtOnce:
         self.target: Tensor | None = None
         self.run: AtOnceRun | None = None
         self.records: list[Record] = []
+
+    @property
+    def learner(self) -> Learner | None:
+        """What sees the points in this pass."""
+        handle = self.layout.plan.learner
+        return None if handle is None else learner_of(handle)
 
     def at_point(self, point: Any, input: Tensor, rows: Rows | None) -> Tensor | None:
         """Train what is below a point; returns what it passes on."""
@@ -68,13 +74,15 @@ class AtOnce:
         self.target = target = self.link.current.take_target()
         assert target is not None
         like = layout.like
-        check_target(target, *like.shape)
-        if plan.check_finite and not are_rows(target, *like.shape):
-            refuse_large_ids(cast(target, target.dtype, like.device), like.shape[1])
+        check_target(plan.rule.name, target, *like.shape)
+        if plan.check_finite:
+            refuse_strange_target(plan.rule, target, like)
         with torch.no_grad():
             encoded = encode(plan._replace(check_finite=False), like, target)
         matrix = plan.projector or layout.matrix
         supply = Supply(plan, encoded, matrix, [], layout.settings.own_columns)
+        if self.learner is not None:
+            self.learner.forget()
         parts = [
             known._replace(part=None) if known.part and layout.closing[known.part.group] == AT_HEAD else known
             for known in layout.expected
@@ -89,6 +97,9 @@ class AtOnce:
             return self.instead.join(head, outputs)
         head._note_skipped(self.link.current.take(), outputs)
         self.run.refuse_unfinished()
+        if self.learner is not None:
+            waits = any(record.value is not None for record in self.records)
+            self.learner.gather() if waits else self.learner.finish()
         outputs = head.feed(outputs, self.records, self.target)
         tied = {id(leaf) for leaf in self.layout.shared}
         trained = [leaf for leaf, _ in self.layout.versions if id(leaf) not in tied and not is_hooked(leaf)]

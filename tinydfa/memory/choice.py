@@ -104,7 +104,7 @@ def refuse_rule(choice: Choice, rule: Rule) -> None:
     if choice == FORWARD and rule.needs_error:
         raise DFAError(
             f"memory={FORWARD!r} trains each block in the forward pass, and {rule} needs the error, which is known "
-            f"after it. Use memory={REPLAY!r}, or a rule that reads the targets alone (drtp)."
+            f"after it. Use memory={REPLAY!r}, or a rule that reads the targets alone (drtp, les)."
         )
 
 

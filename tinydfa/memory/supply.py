@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from tinydfa.feedback.learner import show
-from tinydfa.node import Plan, lost_factors
+from tinydfa.node import Plan, at_points, lost_factors
 from tinydfa.signals import Slot, columns_of, project, to_rows
 
 CHEAP = 16  # a product with the feedback that is so many times narrower than the point costs less than keeping it
@@ -51,6 +51,8 @@ class Supply:
 
     def signal(self, slot: Slot, value: Tensor, leaf: bool = False) -> Tensor:
         """What `value`, its batch dimensions in front, receives; a leaf keeps it, so it gets memory of its own."""
+        if self.plan.rule.local:
+            return at_points(self.plan, self.encoded, [value], self.indices, [slot])[0]
         if self.plan.learner is not None:
             show(self.plan.learner, self.plan.loss_scale, self.encoded, [value], self.indices, [slot], self.number)
         part = columns_of(self._projection(slot), slot)

@@ -9,16 +9,27 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from tinydfa.errors import ErrorSignalError, MissingTargetError, ShapeError
-from tinydfa.signals import Slot, has_numbers
+from tinydfa.rules import Rule
+from tinydfa.signals import Slot, are_rows, has_numbers
 
+ROUNDED = 0.02  # what bfloat16 may leave of shares that add up to 1
 LARGEST_ERROR = 64.0  # mean over samples of the sum of |e|; a loss of ordinary scale stays below 2
 
 
 def missing_target(rule: str) -> MissingTargetError:
     return MissingTargetError(
-        f"{rule} projects the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
+        f"{rule} reads the targets, and this forward pass was given none. Set attachment.target = y (class ids, or "
         "rows as wide as the output) before calling the model."
     )
+
+
+def refuse_several_outputs(rule: str, outputs: int) -> None:
+    """A sample has one class, and a local rule reads it off every point."""
+    if outputs > 1:
+        raise ShapeError(
+            f"{rule} reads one class a sample off every point, and the error is taken at {outputs} outputs. Take it at "
+            "one: attach(..., output=...); or use a rule that sends the error (dfa, fitted, las)."
+        )
 
 
 def refuse_half_precision(rule: str, output: Tensor) -> None:
@@ -34,11 +45,37 @@ def refuse_half_precision(rule: str, output: Tensor) -> None:
         )
 
 
-def refuse_large_ids(ids: Tensor, outputs: int) -> None:
+def refuse_strange_target(rule: Rule, target: Tensor, error: Tensor) -> None:
+    """Refuse class ids that are no class of an output ``[B, c]``; under a local rule, rows that are no classes."""
+    samples, outputs = error.shape
+    if not are_rows(target, samples, outputs):
+        refuse_large_ids(rule.name, target.to(error.device), outputs)
+    elif rule.local and samples:
+        refuse_no_classes(rule.name, target, samples, outputs)
+
+
+def refuse_no_classes(rule: str, target: Tensor, samples: int, outputs: int) -> None:
+    rows = target.detach().reshape(samples, outputs).double()
+    total = rows.sum(dim=1)
+    apart = (total - 1).abs() if outputs > 1 else (total - 1).clamp_min(0)  # from shares of one class, or of several
+    strange = torch.maximum((-rows).amax(dim=1), torch.minimum(apart, total.abs())).amax()
+
+    def refuse(by: Tensor) -> None:
+        if not by <= ROUNDED:
+            shares = "shares of the classes, which add up to 1" if outputs > 1 else "0 or 1"
+            raise ShapeError(
+                f"{rule} reads class targets, and was given rows of numbers that are off by {float(by):.3g}. Pass "
+                f"class ids, or {shares}; for a regression use a rule that sends the error (dfa, fitted, las)."
+            )
+
+    when_known(strange, refuse)
+
+
+def refuse_large_ids(rule: str, ids: Tensor, outputs: int) -> None:
     def refuse(largest: Tensor) -> None:
         if largest >= outputs:
             raise ShapeError(
-                f"drtp was given class id {int(largest)} for an output of {outputs} classes: 0 to {outputs - 1}, or "
+                f"{rule} was given class id {int(largest)} for an output of {outputs} classes: 0 to {outputs - 1}, or "
                 "negative for no label."
             )
 
@@ -122,12 +159,12 @@ def refuse_broken(error: Tensor | None, samples: int, name: str) -> None:
 
 
 def when_known(number: Tensor, read: Callable[[Tensor], None]) -> None:
-    """Call `read` on `number`: at once on a CPU, else at the end of this backward pass.
+    """Call `read` on `number`: at once on a CPU and in a forward pass, else at the end of this backward pass.
 
     Reading a value from the GPU synchronises with everything queued there. So it is sent right away, and at the end
     nothing but its arrival is waited for: the GPU computes the layers' gradients meanwhile.
     """
-    if number.device.type == "cpu":
+    if number.device.type == "cpu" or torch._C._current_graph_task_id() == -1:
         read(number)
     elif number.is_cuda:
         sent = number.to("cpu", non_blocking=True)

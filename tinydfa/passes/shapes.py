@@ -237,10 +237,10 @@ def batch_first(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
     return tensor if dims == front else torch.movedim(tensor, dims, front)
 
 
-def check_target(target: Tensor, samples: int, outputs: int) -> None:
+def check_target(rule: str, target: Tensor, samples: int, outputs: int) -> None:
     """Refuse a target that is neither a class id for every sample nor a row for each."""
     if are_rows(target, samples, outputs) and target.numel() != samples * outputs:
         raise ShapeError(
-            f"drtp was given a target of shape {tuple(target.shape)} for an output of {samples} samples and "
+            f"{rule} was given a target of shape {tuple(target.shape)} for an output of {samples} samples and "
             f"{outputs} classes. Pass {samples} class ids, or rows of {outputs} numbers."
         )

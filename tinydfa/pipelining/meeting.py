@@ -107,7 +107,9 @@ def begun(
     for width in widths:
         matrix[:, start : start + width] *= feedback.scale(columns.outputs, columns.largest, width)
         start += width
-    return new_learner(rule, matrix.to(torch.promote_types(dtype, torch.float32)), names, widths)
+    learner = new_learner(rule, matrix.to(torch.promote_types(dtype, torch.float32)), names, widths)
+    learner.begin(feedback.seed, columns.first)
+    return learner
 
 
 def refuse_differences(stages: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from tinydfa.rules.fitted import Fitted
 from tinydfa.rules.imitating import LAS
 from tinydfa.rules.layerwise import BRSF, FA, FRSF, KP, USF, Layerwise
 from tinydfa.rules.learned import DKP, EBD, Learning, Probe, Probed, Seen
+from tinydfa.rules.local import LES, Here, Local
 from tinydfa.rules.registry import BY_NAME, find_rule, registered
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "FRSF",
     "KP",
     "LAS",
+    "LES",
     "USF",
     "Backprop",
     "Broadcast",
@@ -33,8 +35,10 @@ __all__ = [
     "Fitted",
     "ForwardFitted",
     "GrAPE",
+    "Here",
     "Layerwise",
     "Learning",
+    "Local",
     "Probe",
     "Probed",
     "Rule",
@@ -48,6 +52,6 @@ __all__ = [
 
 _LIBRARY: tuple[type[Rule], ...] = (
     Backprop, Shallow, DFA, SignDFA, TernaryDFA, DRTP, FA, USF, BRSF, FRSF, KP, DKP, EBD,
-    Fitted, FDFA, GrAPE, ForwardFitted, LAS, Calibrated
+    Fitted, FDFA, GrAPE, ForwardFitted, LAS, LES, Calibrated
 )  # fmt: skip
 BY_NAME.update({kind.name: kind for kind in _LIBRARY})

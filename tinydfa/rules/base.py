@@ -52,6 +52,8 @@ class Rule:
     """`encode` reads the targets: ``attachment.target = y`` before the model is called."""
     needs_error: ClassVar[bool] = True
     """`encode` reads the error, not its shape and type alone: False where the targets are enough."""
+    local: ClassVar[bool] = False
+    """The signal of a point comes from what passes it and the targets (`tinydfa.rules.local`)."""
     learns: ClassVar[bool] = False
     """The feedback changes in training."""
     feels_loss_scale: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from tinydfa.errors import OptionError
 from tinydfa.rules.broadcast import DFA
@@ -67,6 +67,10 @@ class Calibrated(Learning):
         return self.rule.needs_target
 
     @property
+    def local(self) -> bool:  # type: ignore[override]
+        return self.rule.local
+
+    @property
     def learns(self) -> bool:  # type: ignore[override]
         return self.rule.learns
 
@@ -99,6 +103,12 @@ class Calibrated(Learning):
 
     def check_width(self, outputs: int) -> None:
         self.rule.check_width(outputs)
+
+    def begins(self, width: int, generator: Generator) -> dict[str, Tensor]:
+        return self.rule.begins(width, generator) if self.rule.learns else {}
+
+    def at_point(self, here: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.rule.at_point(here)
 
     def encode(self, error: Tensor, target: Tensor | None) -> Tensor:
         return self.rule.encode(error, target)

@@ -76,10 +76,10 @@ class LAS(Learning):
             feedback.sub_(self.lr * adam(moments["gradient"] / moments["rows"], memory))
 
 
-def adam(gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-    """The direction of Adam's next step; `memory` keeps its means and the count of its steps."""
+def adam(gradient: Tensor, memory: dict[str, Tensor], of: str = "") -> Tensor:
+    """The direction of Adam's next step; `memory` keeps its means and how many steps it took, under names with `of`."""
     zero = gradient.new_zeros(())
-    steps = memory["steps"] = memory.get("steps", zero) + 1
-    mean = memory["mean"] = memory.get("mean", zero) * BETAS[0] + (1 - BETAS[0]) * gradient
-    square = memory["square"] = memory.get("square", zero) * BETAS[1] + (1 - BETAS[1]) * gradient.square()
+    steps = memory[f"{of}steps"] = memory.get(f"{of}steps", zero) + 1
+    mean = memory[f"{of}mean"] = memory.get(f"{of}mean", zero) * BETAS[0] + (1 - BETAS[0]) * gradient
+    square = memory[f"{of}square"] = memory.get(f"{of}square", zero) * BETAS[1] + (1 - BETAS[1]) * gradient.square()
     return mean / (1 - BETAS[0] ** steps) / ((square / (1 - BETAS[1] ** steps)).sqrt() + SMALLEST)

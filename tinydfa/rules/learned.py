@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from tinydfa.rules.base import Broadcast
 from tinydfa.rules.options import positive, share, whole
@@ -120,6 +120,10 @@ class Learning(Broadcast):
 
     def check_width(self, outputs: int) -> None:
         """Refuse a width of the error that the rule cannot deal with, before anything is learned."""
+
+    def begins(self, width: int, generator: Generator) -> dict[str, Tensor]:
+        """What the memory of a point of that width begins with."""
+        return {}
 
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         """What this pass adds to the moments of a point. They must add up over passes, and average over processes.
