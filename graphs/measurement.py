@@ -86,7 +86,7 @@ def check_alignment(every: int, method: str) -> None:
     if every < 1:
         raise UserError(f"--alignment-every {every}: give at least 1.")
     if rule_of(method).needs_target:
-        reason = "projects the classes of labelled nodes, and the alignment is of the loss over all nodes"
+        reason = "reads the classes of labelled nodes, and the alignment is of the loss over all nodes"
         raise UserError(f"--method {method} {reason}. Use dfa or sdfa.")
 
 

@@ -160,7 +160,7 @@ def train_epoch(model: nn.Module, graph: Graph, optimizer: torch.optim.Optimizer
 
 
 def training_target(graph: Graph) -> torch.Tensor:
-    """Class of each training node, -1 for every other node, ``[N]``: what drtp projects."""
+    """Class of each training node, -1 for every other node, ``[N]``: what drtp and les read."""
     return torch.full_like(graph.y, -1).index_put_((graph.train,), graph.y[graph.train])
 
 

@@ -99,7 +99,7 @@ class Preset:
             raise UserError(f"width is {self.width}; the layer that sees the direction has half of it. Use at least 2.")
         if rule_of(self.method).needs_target:
             raise UserError(
-                f"method {self.method} projects the class of a sample, and a point in space has none. Use dfa, sdfa, "
+                f"method {self.method} reads the class of a sample, and a point in space has none. Use dfa, sdfa, "
                 "tdfa, shallow, bp, or one of the layer-wise methods."
             )
 

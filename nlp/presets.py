@@ -104,7 +104,7 @@ class Preset:
         self._check_widths()
         if rule_of(self.method).needs_target and self.error_at == "hidden":
             raise UserError(
-                f"{self.method} projects the next token, which is as wide as the vocabulary, and the error is taken "
+                f"{self.method} reads the next token, which is as wide as the vocabulary, and the error is taken "
                 "below the vocabulary. Use --error-at logits, or another method."
             )
 

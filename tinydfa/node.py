@@ -82,7 +82,7 @@ class Node(torch.autograd.Function):
         encoded = encode(
             plan, rows_of(gradients, plan.widths), awaited(plan, ctx.current) if target is None else target
         )
-        return (*NOTHING, *gradients, *[None] * plan.indices, *fed(ctx, encoded, matrix, others))
+        return (*NOTHING, *gradients, *[None] * plan.indices, *fed(ctx, encoded, matrix, others, gradients[0]))
 
 
 NOTHING = (None, None, None, None)  # goes to what is no tensor of the graph
@@ -100,7 +100,7 @@ def alike_signal(plan: Plan, ctx: Any, error: Tensor) -> Tensor:
     return project(encoded, matrix, plan.columns, plan.scale, plan.dtype)
 
 
-def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tensor]) -> list[Tensor]:
+def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tensor], after: Tensor) -> list[Tensor]:
     """A signal for every point.
 
     Args:
@@ -108,13 +108,14 @@ def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tenso
         encoded: ``[B, c]``.
         matrix: F; None where a projector stands in its place.
         others: The index tensors and, where the feedback learns, what came into the points.
+        after: A gradient at the outputs.
     """
     plan: Plan = ctx.plan
     indices = others[: plan.indices]
     if plan.check_finite and indices:
         refuse_strange_indices(plan.slots, indices, encoded.shape[0])
     if plan.rule.local:
-        return at_points(plan, encoded, others[plan.indices :], indices, ctx.slots)
+        return at_points(plan, encoded, others[plan.indices :], indices, ctx.slots, after)
     if plan.learner is not None:
         encoded = show(plan.learner, plan.loss_scale, encoded, others[plan.indices :], indices, ctx.slots, ctx.number)
     feedback = matrix if plan.projector is None else plan.projector
@@ -123,12 +124,17 @@ def fed(ctx: Any, encoded: Tensor, matrix: Tensor | None, others: Sequence[Tenso
 
 
 def at_points(
-    plan: Plan, encoded: Tensor, values: Sequence[Tensor], indices: Sequence[Tensor], slots: Sequence[Slot]
+    plan: Plan,
+    encoded: Tensor,
+    values: Sequence[Tensor],
+    indices: Sequence[Tensor],
+    slots: Sequence[Slot],
+    after: Tensor,
 ) -> list[Tensor]:
     """The signals of a rule that makes them at the points, from the targets."""
     assert plan.learner is not None
     factor = plan.scale * (plan.loss_scale or 1.0) * (encoded.shape[0] if plan.error_sum else 1)
-    return local_signals(plan.learner, encoded, values, indices, slots, factor, plan.learns)
+    return local_signals(plan.learner, encoded, values, indices, slots, factor, plan.learns, after)
 
 
 def fitted(slots: Sequence[Slot], values: Sequence[Tensor]) -> tuple[Slot, ...]:

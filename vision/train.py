@@ -205,7 +205,7 @@ def check(preset: Preset, data: Data) -> None:
         return
     if rule_of(preset.method).needs_target:
         raise UserError(
-            f"--method {preset.method} projects one-hot targets, and {data.name} is a regression, which has none. Use "
+            f"--method {preset.method} reads class targets, and {data.name} is a regression, which has none. Use "
             "another method, or a data set with classes."
         )
     if preset.loss != "mse":

@@ -58,6 +58,7 @@ WHEN = {
     "grape": "As `fdfa`, where the size of F has no meaning but its direction has.",
     "fitted_forward": "To see whether it matters which errors go with which inputs.",
     "las": "Where the error becomes small early, or nothing but a layer and the output may be looked at.",
+    "les": "With class targets, where no layer is to hear of another one at all: nothing comes from the output.",
     "calibrated": "To see what rare passes of backpropagation bring by themselves, under any rule that cuts.",
 }
 

@@ -193,7 +193,7 @@ def test_measuring_alignment_of_drtp_is_refused_before_a_folder_is_made(config_c
     words = ["--method", "drtp", "--alignment-every", "5", "--out", str(tmp_path / "run"), *options]
     with pytest.raises(SystemExit, match="2"):
         command("graphs", config_class, train.load, train.train, alone=ALONE, argv=words)
-    assert "--method drtp projects the classes of labelled nodes" in capsys.readouterr().err
+    assert "--method drtp reads the classes of labelled nodes" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

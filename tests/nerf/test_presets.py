@@ -67,7 +67,7 @@ def test_the_data_set_decides_which_settings_are_taken():
     [
         ({"name": "lego"}, "--preset lego: no such preset. The nearest of"),
         ({"name": "small_bp", "method": Method.DFA}, "--preset small_bp trains by bp and --method says dfa"),
-        ({"method": Method.DRTP}, "drtp projects the class of a sample, and a point in space has none"),
+        ({"method": Method.DRTP}, "drtp reads the class of a sample, and a point in space has none"),
     ],
 )
 def test_impossible_choices_are_refused(arguments, message):

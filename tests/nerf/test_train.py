@@ -238,7 +238,7 @@ def test_a_compiled_run_learns_the_same(monkeypatch):
     [
         (["--dataset", "lego"], "--dataset lego: no such data set"),
         (["--preset", "lego"], "--preset lego: no such preset"),
-        (["--method", "drtp"], "drtp projects the class of a sample"),
+        (["--method", "drtp"], "drtp reads the class of a sample"),
         (["--steps", "0"], "steps is 0; it must be above 0"),
         (["--epochs", "3"], "--epochs"),
         (["--width", "0"], "width is 0; it must be above 0"),

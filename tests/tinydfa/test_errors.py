@@ -139,11 +139,11 @@ def test_a_model_that_returns_its_loss_is_told_to_name_the_output():
 def test_no_target_for_drtp():
     net, (x, y) = Mlp(), batch()
     attachment = attach(net, "drtp")
-    with says("drtp projects the targets", "attachment.target = y"):
+    with says("drtp reads the targets", "attachment.target = y"):
         run(net, x, y)
     attachment.target = y
     run(net, x, y)
-    with says("drtp projects the targets"):  # taken by the first pass, not used twice
+    with says("drtp reads the targets"):  # taken by the first pass, not used twice
         run(net, x, y)
 
 

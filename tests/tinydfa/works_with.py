@@ -17,13 +17,14 @@ from torch.nn.functional import cross_entropy
 from tests.draws import feedback_generator
 from tests.tinydfa.nets import Mlp, batch, error_of, gradients_of, mlp_rule, one_hot
 from tinydfa import DFA, Attachment, Feedback, Method, attach
-from tinydfa.rules import DKP, EBD
+from tinydfa.rules import DKP, EBD, LES
 
 LATE = "fitted_forward"  # changes F at the end of the backward pass, the other estimates before it
 NOISY = ["fdfa", "grape", LATE]
 ESTIMATED = [*NOISY, "las"]  # by passes without a graph
 LOOKING = ["fitted", *ESTIMATED, "calibrated"]
-LEARNING = {"dkp": DKP, "ebd": EBD}
+LEARNING = {"dkp": DKP, "ebd": EBD, "les": LES}
+UNSCALED = ("sdfa", "tdfa", "drtp", "les")  # a factor on the loss does not reach the hidden layers
 METHODS = [*[str(method) for method in Method], "kp", *LEARNING, *LOOKING]
 CONDITIONS = {
     "eager": "plain PyTorch",
@@ -49,6 +50,8 @@ WALKS_BACK = "refused: it walks back through the graphs that would be freed"
 CHANGES = "refused: it changes in every pass, which a pure function must not"
 REFUSALS = (REFUSED, WALKS_BACK, CHANGES)
 NOISE = "each process draws noise of its own, and the estimates are averaged"
+PARTS_LEARN = "the parts' hidden gradients add up, whatever the loss is divided by; `every=parts` is told how many"
+LOCAL = "once the model has run; `attachment.target` is set before the forward pass"
 EVERY_PART = "each part counts as a pass: looks may fall between two parts"
 NEEDS_TARGET = "`attachment.target` is set before the forward pass"
 NOTES: dict[tuple[str, str], str] = {
@@ -58,6 +61,8 @@ NOTES: dict[tuple[str, str], str] = {
     **{(method, "accumulation"): PARTS for method in ("sdfa", "tdfa", "drtp")},
     **{(method, "accumulation"): AS_MANY_PARTS for method in LEARNING},
     **{(method, "compiled"): AFTER_A_PASS for method in LEARNING},
+    ("les", "accumulation"): PARTS_LEARN,
+    ("les", "compiled"): LOCAL,
     **{(method, "compiled"): REFUSED for method in LOOKING},
     **{(method, "accumulation"): EVERY_PART for method in LOOKING},
     **{(method, "DDP"): NOISE for method in NOISY},
@@ -144,6 +149,8 @@ def by_hand(
 
     Rules that estimate F by noise are given it, `feedback`; what it ought to be, `test_estimated` says.
     """
+    if method == "les":
+        return by_local_errors(net, x, y, number)
     if method in LEARNING:
         return by_learned_feedback(method, net, x, y, number)
     if method in ("fitted", "calibrated") and number == 0:
@@ -180,6 +187,30 @@ def by_learned_feedback(method: str, net: Mlp, x: Tensor, y: Tensor, number: int
             for name, parameter in at.named_parameters():
                 parameter.sub_(0.1 * gradients[name])
     return by_feedback(net, x, y, feedback)[0]
+
+
+def by_local_errors(net: Mlp, x: Tensor, y: Tensor, number: int) -> dict[str, Tensor]:
+    """Gradients of step `number`, every layer trained alone under a reader of its own; steps before as above."""
+    drawn = (torch.rand(3, 16, generator=feedback_generator(SEED)) * 2 - 1) / 7**0.5
+    readers, at = [F.clone().requires_grad_() for F in drawn.split([5, 4, 7], dim=1)], Mlp()
+    adam = torch.optim.Adam(readers, lr=1e-3)
+    for step in range(number + 1):
+        model, h, loss = net if step == number else at, x, torch.zeros(())
+        for layer, reader in zip(model.hidden, readers, strict=True):
+            h = torch.tanh(layer(h.detach()))
+            loss = loss + cross_entropy(h @ reader.T, y)
+        loss = loss + cross_entropy(model.top(h.detach()), y)
+        parameters = dict(model.named_parameters())
+        *found, low, middle, high = torch.autograd.grad(loss, [*parameters.values(), *readers])
+        if step == number:
+            break
+        for reader, gradient in zip(readers, (low, middle, high), strict=True):
+            reader.grad = gradient
+        adam.step()
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters.values(), found, strict=True):
+                parameter.sub_(0.1 * gradient)
+    return dict(zip(parameters, found, strict=True))
 
 
 @torch.no_grad()

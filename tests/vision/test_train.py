@@ -193,7 +193,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(options, tmp_path, monkeyp
     ("options", "complaint"),
     [
         ({"method": "drtp", "preset": "drtp_regression_bp"}, "trains by bp and --method says drtp"),
-        ({"dataset": "drtp-regression", "method": "drtp"}, "drtp projects one-hot targets, and drtp-regression"),
+        ({"dataset": "drtp-regression", "method": "drtp"}, "drtp reads class targets, and drtp-regression"),
         ({"dataset": "drtp-regression", "method": "dfa"}, "--loss bce needs classes"),
         ({"model": "fcn"}, "--model fcn: no such model"),
         ({"preset": "drtp"}, "--preset drtp: no such preset"),

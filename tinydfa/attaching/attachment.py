@@ -110,7 +110,7 @@ class Attachment:
 
     @property
     def target(self) -> Tensor | None:
-        """For rules that project targets: class ids ``[B]`` (negative: no label) or rows ``[B, c]`` of the next pass.
+        """For rules that read targets: class ids ``[B]`` (negative: no label) or rows ``[B, c]`` of the next pass.
 
         Taken by that pass, so that a target is never used twice. Rules that do not read targets ignore it. Each thread
         has its own, as each runs its own passes.

@@ -72,8 +72,8 @@ def measure_alignment(model: nn.Module, loss_fn: Callable[[nn.Module], Tensor]) 
 
     Args:
         model: A model with a `DFA` head of its own, or one that `attach` was called on.
-        loss_fn: Calls the model once and returns the loss, a scalar. It is called twice. Under `drtp` it also sets
-            ``attachment.target``.
+        loss_fn: Calls the model once and returns the loss, a scalar. It is called twice. Under a rule that reads
+            targets it also sets ``attachment.target``.
 
     Returns:
         By name of the point or parameter. A sample whose two gradients are both zero (a node outside the loss) does

@@ -34,8 +34,8 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     Args:
         model: A model with a `DFA` head, or one that `attach` was called on; also after `torch.compile`.
         batch: Handed to `loss_fn` as it is.
-        loss_fn: ``loss_fn(model, batch)`` calls the model once and returns the loss, a scalar. Under `drtp` it also
-            sets ``attachment.target``.
+        loss_fn: ``loss_fn(model, batch)`` calls the model once and returns the loss, a scalar. Under a rule
+            that reads targets it also sets ``attachment.target``.
         compile: Also take a compiled step: of `model` itself if it is compiled, else of a freshly compiled one. A rule
             that looks at some passes is not compiled unless `model` is.
         autocast: Also take a step under bfloat16 autocast.

@@ -53,7 +53,7 @@ class Feedback:
         error_sum: Multiply the error by the number of samples, which turns a loss averaged over the batch into one
             that is summed, for the hidden layers alone (arXiv 1906.04554).
         check_finite: Look at every error before it is projected and refuse one that is not finite; so, too, class ids
-            (`drtp`) and the index of a point that are out of range. On a GPU each look waits for the device.
+            (`drtp`, `les`) and the index of a point that are out of range. On a GPU each look waits for the device.
         seed: Names the random numbers.
         projector: What projects in place of a matrix that is drawn, see `tinydfa.projectors`; distribution, density
             and seed then have no meaning.

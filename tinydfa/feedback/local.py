@@ -20,6 +20,7 @@ def local_signals(
     slots: Sequence[Slot],
     factor: float,
     learns: bool,
+    after: Tensor,
 ) -> list[Tensor]:
     """A signal for every point, like what passed it; the learner sees the pass. A compiler does not look into it.
 
@@ -31,12 +32,13 @@ def local_signals(
         slots: The points.
         factor: On every signal.
         learns: The rule may change its feedback at the end of this pass.
+        after: Part of the backward pass: else a compiler would move all of this into the forward pass.
     """
     names = "\n".join([slot.name for slot in slots])
     widths, sample, group = [s.width for s in slots], [s.sample for s in slots], [s.group for s in slots]
     make = _local if torch.compiler.is_compiling() else _made
     found: list[Tensor] = make(
-        target, list(values), list(indices), names, widths, sample, group, factor, handle, learns
+        target, list(values), list(indices), names, widths, sample, group, factor, handle, learns, after
     )
     return found
 
@@ -52,6 +54,7 @@ def _made(
     factor: float,
     handle: int,
     learns: bool,
+    after: Tensor,
 ) -> list[Tensor]:
     learner = learner_of(handle)
     found = []
@@ -97,8 +100,9 @@ def _local(
     factor: float,
     handle: int,
     learns: bool,
+    after: Tensor,
 ) -> list[Tensor]:
-    return _made(target, values, indices, names, widths, sample, group, factor, handle, learns)
+    return _made(target, values, indices, names, widths, sample, group, factor, handle, learns, after)
 
 
 @_local.register_fake
@@ -113,5 +117,6 @@ def _(
     factor: float,
     handle: int,
     learns: bool,
+    after: Tensor,
 ) -> list[Tensor]:
     return [value.new_empty(value.shape) for value in values]

@@ -52,7 +52,7 @@ class Supply:
     def signal(self, slot: Slot, value: Tensor, leaf: bool = False) -> Tensor:
         """What `value`, its batch dimensions in front, receives; a leaf keeps it, so it gets memory of its own."""
         if self.plan.rule.local:
-            return at_points(self.plan, self.encoded, [value], self.indices, [slot])[0]
+            return at_points(self.plan, self.encoded, [value], self.indices, [slot], self.encoded)[0]
         if self.plan.learner is not None:
             show(self.plan.learner, self.plan.loss_scale, self.encoded, [value], self.indices, [slot], self.number)
         part = columns_of(self._projection(slot), slot)

@@ -264,7 +264,7 @@ class ScheduleDFA(PipelineScheduleSingle):
             return
         if self.local:
             raise DFAError(
-                f"{self.rule} projects the targets, and stage {self._stage.stage_index} was given none. Call "
+                f"{self.rule} reads the targets, and stage {self._stage.stage_index} was given none. Call "
                 "schedule.step(..., target=y) on every stage."
             )
         if self._stage.is_last:

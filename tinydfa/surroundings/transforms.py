@@ -43,7 +43,7 @@ class FunctionalNode(torch.autograd.Function):
             )
         if plan.rule.needs_target and target is None:
             raise DFAError(
-                f"{plan.rule.name} projects the targets: inside torch.func set attachment.target before the model is "
+                f"{plan.rule.name} reads the targets: inside torch.func set attachment.target before the model is "
                 "called."
             )
         return FunctionalNode.apply(plan._replace(check_finite=False), matrix, target, *tensors)

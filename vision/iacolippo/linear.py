@@ -74,7 +74,7 @@ class LinearPreset:
         object.__setattr__(self, "method", named(self.method))
         if rule_of(self.method).needs_target:
             raise UserError(
-                f"--method {self.method} projects one-hot targets, and a linear map has none. Use another method."
+                f"--method {self.method} reads class targets, and a linear map has none. Use another method."
             )
         if not 0 <= self.init_std < math.inf:
             raise UserError(f"--init-std {self.init_std}: a standard deviation is 0 or more, and finite.")

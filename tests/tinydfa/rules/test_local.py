@@ -401,7 +401,7 @@ def test_several_outputs_are_refused():
     model = Two()
     attachment = attach(model, "les", points=["low"], output=["[one]", "[two]"])
     attachment.target = torch.zeros(4, dtype=torch.long)
-    with pytest.raises(ShapeError, match="les reads one class a sample off every point.* at 2 outputs"):
+    with pytest.raises(ShapeError, match=r"les reads one class a sample off every point.* at 2 outputs"):
         model(torch.randn(4, 6))
 
 
