@@ -96,7 +96,8 @@ def check_shares(method: str, processes: int) -> None:
         raise UserError(
             f"--method {method} makes something else of a sample's error when other samples stand beside it, and "
             f"{processes} processes have a share of the batch each. Give tdfa a threshold, as in "
-            "--method 'tdfa(threshold=0.001)', or start it without accelerate or torchrun."
+            "--method 'tdfa(threshold=0.001)', leave out the similarity of les, or start it without accelerate or "
+            "torchrun."
         )
     if rule.feels_loss_scale and not rule.carries_loss_scale:
         raise UserError(

@@ -169,7 +169,7 @@ def encode(plan: Plan, error: Tensor, target: Tensor | None) -> Tensor:
         if plan.check_finite and not torch.compiler.is_compiling():
             refuse_strange_target(rule, target, error)
     if rule.local:
-        return rule.encode(error, target)  # type: ignore[attr-defined, no-any-return]
+        return rule.encode(error, target)  # type: ignore[attr-defined]
     if loss_scale is None or rule.carries_loss_scale:
         encoded = rule.encode(error, target)  # type: ignore[attr-defined]
     else:

@@ -135,11 +135,11 @@ class Signs(tinydfa.rules.DKP):
 def test_a_rule_that_looks_at_the_whole_batch_is_refused_on_several_processes(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     own = {name: f"{tmp_path}/own.py:{name}" for name in ("Centred", "Clipped", "Seven", "Signs")}
-    for method in (own["Centred"], "tdfa", "calibrated(rule='tdfa')"):
+    for method in (own["Centred"], "tdfa", "calibrated(rule='tdfa')", "les(similarity=0.99)"):
         methods.check_shares(method, 1)
         with pytest.raises(UserError, match="2 processes have a share of the batch each"):
             methods.check_shares(method, 2)
     with pytest.raises(UserError, match="2 processes would not learn what one does"):
         methods.check_shares(own["Signs"], 2)
-    for method in (own["Clipped"], own["Seven"], "dfa", "drtp", "tdfa(threshold=0.1)", "usf", "bp"):
+    for method in (own["Clipped"], own["Seven"], "dfa", "drtp", "tdfa(threshold=0.1)", "les", "usf", "bp"):
         methods.check_shares(method, 2)

@@ -34,6 +34,11 @@ def trained_by(rule: Rule | type[Rule] | str, feedback: Feedback) -> Rule:
             f"{found} decides by the alignment of all points when backpropagation comes next, and a stage of a "
             "pipeline knows its own points alone. Give a fixed time: exact_every=..., without adapt."
         )
+    if found.local and found.looks:
+        raise DFAError(
+            f"{found!r} has exact passes among those in which stages make their own signals. Use the rule that it "
+            "calibrates, or train in one process."
+        )
     if found.learns and feedback.projector is not None:
         raise DFAError(
             f"{found} changes a feedback matrix, and {spelled(feedback.projector)} stands in its place. Leave out "
@@ -69,6 +74,8 @@ def refuse_wrapped(module: nn.Module) -> None:
 
 def mixes_samples(rule: Any, error: Tensor) -> bool:
     """Whether what a rule makes of a sample's error ``[B, c]`` depends on the other samples: tried on the first one."""
+    if rule.local:
+        return not rule.alone
     if rule.needs_target or error.shape[0] < 2:
         return False
     with torch.no_grad():

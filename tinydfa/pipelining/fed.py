@@ -36,6 +36,9 @@ class Trained(NamedTuple):
     slot: Slot
 
 
+Signal = Callable[[Trained, Tensor], Tensor]  # of a point and what passed it, batch dimensions in front
+
+
 class Held(NamedTuple):
     """A microbatch between its F and its W."""
 

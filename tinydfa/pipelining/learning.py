@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tinydfa.errors import DFAError
 from tinydfa.feedback.learner import Learner, add, in_full
-from tinydfa.rules import Learning, Probed, Seen
+from tinydfa.feedback.local import classes_at_rows
+from tinydfa.rules import Here, Learning, Probed, Seen
 from tinydfa.signals import spread
 
 State = dict[str, Any]  # of a learner
@@ -46,6 +47,28 @@ class StageLearner(Learner):
                 add(self.fresh.setdefault(name, {}), rule.moments(seen))
 
         return see
+
+    def maker(self, target: Tensor, factor: float) -> Callable[[str, Tensor], Tensor]:
+        """What makes the signals of one microbatch under a local rule, by name and rows ``[rows, d]``.
+
+        Args:
+            target: The classes of the samples as shares, ``[B, c]``.
+            factor: On every signal.
+        """
+        rule: Any = self.rule
+        target = target.detach().to(self.matrix)
+
+        def make(name: str, rows: Tensor) -> Tensor:
+            with torch.no_grad(), in_full(self.matrix):
+                own = classes_at_rows(target, len(rows), -1, -1, ())
+                here = Here(name, rows.to(self.matrix), own, self.feedback_of(name), self.memory[name])
+                signal, moments = rule.at_point(here)
+                if rule.every > 0:
+                    add(self.fresh.setdefault(name, {}), moments)
+                made: Tensor = signal * factor
+                return made
+
+        return make
 
     def end_step(self) -> None:
         """All microbatches of a step are done."""

@@ -61,8 +61,8 @@ def agree(stages: Sequence[dict[str, Any]], mine: int, feedback: Feedback, devic
     if stages[-1]["mixes"]:
         raise DFAError(
             f"{rule!r} makes something else of a sample's error when other samples stand beside it, and a pipeline "
-            "shows it one microbatch at a time. Give tdfa a threshold: TernaryDFA(threshold=...); or use one "
-            "microbatch."
+            "shows it one microbatch at a time. Give tdfa a threshold: TernaryDFA(threshold=...); leave out the "
+            "similarity of les; or use one microbatch."
         )
     samples, outputs, dims, dtype = stages[-1]["output"]
     shapes = [stage["points"] for stage in stages]

@@ -43,7 +43,7 @@ def order(stages: int, microbatches: int, stage: int, *, overlap: bool = True, l
         microbatches: M.
         stage: Its number, from 0.
         overlap: Without a flush.
-        local: The rule knows the signal in the forward pass (drtp), so that nothing is kept: W follows F.
+        local: The rule knows the signal in the forward pass (drtp, les), so that nothing is kept: W follows F.
 
     Example:
         >>> " ".join(f"{kind}{microbatch}" for kind, microbatch in order(3, 4, stage=1, overlap=False))

@@ -9,7 +9,7 @@ Points whose graphs hang together (a residual stream around a point) are backpro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from tinydfa.memory.probe import differ, probe
 from tinydfa.memory.second_run import Replayed
 from tinydfa.memory.tangles import Tangles
 from tinydfa.passes.shapes import batch_first
-from tinydfa.pipelining.fed import Trained
+from tinydfa.pipelining.fed import Signal, Trained
 from tinydfa.pipelining.points import BatchDims, Cut, Passed, StagePoints, like
 
 UNKNOWN = -2
@@ -81,15 +81,12 @@ class Second:
     Args:
         first: The first.
         found: The points that are trained.
-        fed: Their signals.
-        show: Called with the name and what passed each of them.
+        signal: What makes their signals.
     """
 
-    def __init__(
-        self, first: Forgetting, found: Sequence[Trained], fed: Sequence[Tensor], show: Callable[[str, Tensor], None]
-    ) -> None:
-        self.first, self.show = first, show
-        self.fed = {point.place: (point, signal) for point, signal in zip(found, fed, strict=True)}
+    def __init__(self, first: Forgetting, found: Sequence[Trained], signal: Signal) -> None:
+        self.first, self.signal = first, signal
+        self.fed = {point.place: point for point in found}
         self.closing = first.closing(found)
         self.left = len(self.fed)
         self.place = 0
@@ -99,9 +96,9 @@ class Second:
         place, self.place = self.place, self.place + 1
         self._compare(place, name, value)
         if place in self.fed:
-            point, signal = self.fed[place]
+            point = self.fed[place]
             turned = batch_first(value, point.dims)
-            self.show(name, turned.detach().reshape(-1, point.slot.width))
+            signal = self.signal(point, turned.detach())
             values, signals = self._open.setdefault(self.closing[place], ([], []))
             values.append(turned)
             signals.append(signal)
@@ -164,17 +161,11 @@ class Replays:
             self._changing = again.changed()
             again.keep(self._changing)
 
-    def run(
-        self,
-        first: Forgetting,
-        found: Sequence[Trained],
-        fed: Sequence[Tensor],
-        show: Callable[[str, Tensor], None],
-    ) -> None:
+    def run(self, first: Forgetting, found: Sequence[Trained], signal: Signal) -> None:
         """Run forward again, and backpropagate each block as soon as it has run."""
         if not found:
             return
-        second = Second(first, found, fed, show)
+        second = Second(first, found, signal)
         again = first.again
         assert again is not None
         with self.points.watched(second):

@@ -22,7 +22,7 @@ from tinydfa.passes.shapes import batch_first
 from tinydfa.passes.undisturbed import state_kept
 from tinydfa.pipelining.checks import mixes_samples, refuse_side_by_side, refuse_wrapped, spelled, trained_by
 from tinydfa.pipelining.exchange import Exchange
-from tinydfa.pipelining.fed import Held, backward, signals_for, trained
+from tinydfa.pipelining.fed import Held, Signal, Trained, backward, signals_for, trained
 from tinydfa.pipelining.learning import StageLearner, State, part_of
 from tinydfa.pipelining.looks.probing import Answers
 from tinydfa.pipelining.looks.steps import Looks
@@ -41,8 +41,8 @@ class ScheduleDFA(PipelineScheduleSingle):
     """Train a pipeline by a rule that broadcasts the error; used as torch's own schedules are.
 
     Each process makes its stage and this schedule, and calls ``schedule.step(...)``: with the input on the first stage,
-    with ``target=`` on the last (under drtp on all), with neither elsewhere. Gradients are those of one process with
-    `tinydfa.attach` that accumulates the same microbatches, for the same seed of the feedback. The optimiser stays
+    with ``target=`` on the last (under drtp and les on all), with neither elsewhere. Gradients are those of one process
+    with `tinydfa.attach` that accumulates the same microbatches, for the same seed of the feedback. The optimiser stays
     outside, as usual.
 
     Args:
@@ -51,7 +51,7 @@ class ScheduleDFA(PipelineScheduleSingle):
         n_microbatches: M, which divides the batch.
         loss_fn: Of the last stage's return value and the target, to one number; not needed elsewhere.
         rule: A broadcasting rule, or its name: dfa, sdfa, tdfa with a threshold, drtp, one that learns its feedback (a
-            step counts as one pass of it, with the whole batch), or one of your own.
+            step counts as one pass of it, with the whole batch; les without similarity), or one of your own.
         points: The stage's own feedback points: names or patterns of submodules; None: its `DFALayer`s.
         output: The last stage's submodule whose output takes the error; None: its head, else its return value.
         feedback: As for `tinydfa.attach`; the same at every stage.
@@ -124,7 +124,7 @@ class ScheduleDFA(PipelineScheduleSingle):
     @property
     def local(self) -> bool:
         """Whether the signal is known in the forward pass, so that no microbatch is kept."""
-        return isinstance(self.rule, DRTP) and type(self.rule).encode is DRTP.encode
+        return self.rule.local or (isinstance(self.rule, DRTP) and type(self.rule).encode is DRTP.encode)
 
     def step(self, *args: Any, target: Any = None, losses: list[Any] | None = None, **kwargs: Any) -> Any:
         """Run a step on a whole batch, as `PipelineScheduleSingle.step`; gradients are added to ``.grad``.
@@ -364,21 +364,41 @@ class ScheduleDFA(PipelineScheduleSingle):
     def _add_gradients(self, held: Held, encoded: Tensor, probed: Answers) -> None:
         agreed = self.agreed
         assert agreed is not None
-        show = _unseen if agreed.learner is None else agreed.learner.seer(encoded, probed)
         found = trained(held.passed.points, agreed.columns, encoded.shape[0])
-        fed = signals_for(found, encoded, agreed.matrix, agreed.columns)
+        signal = self._signals(agreed, found, encoded, probed)
         if self.replays is not None and isinstance(held.first, Forgetting):
-            self.replays.run(held.first, found, fed, show)
+            self.replays.run(held.first, found, signal)
             return
-        for place, dims, slot in found:
-            value = held.passed.points[place].value
+        fed = []
+        for point in found:
+            value = held.passed.points[point.place].value
             assert value is not None
-            show(slot.name, batch_first(value.detach(), dims).reshape(-1, slot.width))
+            fed.append(signal(point, batch_first(value.detach(), point.dims)))
         backward(held.passed.points, found, fed, held.passed.output, held.error)
 
+    def _signals(self, agreed: Agreed, found: Sequence[Trained], encoded: Tensor, probed: Answers) -> Signal:
+        """What makes the signals of a microbatch, and shows what passed to a rule that learns."""
+        learner, number = agreed.learner, self._n_microbatches
+        if self.rule.local:
+            assert learner is not None
+            of_sum = encoded.shape[0] * number if self.feedback.error_sum else 1
+            make = learner.maker(encoded, of_sum / number)
+            return lambda point, value: make(point.slot.name, in_rows(point, value)).to(value).reshape(value.shape)
+        fed = signals_for(found, encoded, agreed.matrix, agreed.columns)
+        ready = {point.place: signal for point, signal in zip(found, fed, strict=True)}
+        show = None if learner is None else learner.seer(encoded, probed)
 
-def _unseen(name: str, rows: Tensor) -> None:
-    """What passed a point whose feedback does not learn."""
+        def signal(point: Trained, value: Tensor) -> Tensor:
+            if show is not None:
+                show(point.slot.name, in_rows(point, value))
+            return ready[point.place]
+
+        return signal
+
+
+def in_rows(point: Trained, value: Tensor) -> Tensor:
+    """What passed a point, ``[rows, d]``."""
+    return value.reshape(-1, point.slot.width)
 
 
 def detached(output: Any) -> Any:

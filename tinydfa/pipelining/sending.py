@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinydfa.errors import PointError
 from tinydfa.feedback.drawn import Feedback
-from tinydfa.passes.checks import checked
+from tinydfa.passes.checks import checked, refuse_strange_target
 from tinydfa.passes.shapes import batch_first, check_target, error_of
 from tinydfa.pipelining.points import Pass
 
@@ -51,8 +51,12 @@ class Sender:
         if self.feedback.check_finite:
             error = checked(error, "of the pipeline", rule.name, not rule.carries_loss_scale)
         if rule.needs_target:
-            check_target(target, *error.shape)
+            check_target(rule.name, target, *error.shape)
+            if self.feedback.check_finite:
+                refuse_strange_target(rule, target, error)
         with torch.no_grad():
             encoded = rule.encode(error, target).to(error.dtype)  # which the other stages expect
+        if rule.local:
+            return encoded
         found: Tensor = encoded * (error.shape[0] * self.microbatches) if self.feedback.error_sum else encoded
         return found

@@ -71,6 +71,10 @@ class Calibrated(Learning):
         return self.rule.local
 
     @property
+    def alone(self) -> bool:
+        return getattr(self.rule, "alone", True)
+
+    @property
     def learns(self) -> bool:  # type: ignore[override]
         return self.rule.learns
 

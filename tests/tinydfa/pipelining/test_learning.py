@@ -8,7 +8,7 @@ from tests.processes import saved_by
 from tests.tinydfa.pipelining.nets import POINTS, data, mean, net, points_of, stage_of, total
 from tinydfa import Feedback, attach
 from tinydfa.pipelining import ScheduleDFA
-from tinydfa.rules import DKP, EBD, FDFA, LAS, Calibrated, Fitted, ForwardFitted, GrAPE
+from tinydfa.rules import DKP, EBD, FDFA, LAS, LES, Calibrated, Fitted, ForwardFitted, GrAPE
 
 STEPS = data(steps=5)
 CASES = {
@@ -30,6 +30,12 @@ CASES = {
     "fitted_forward, with exact steps": {"rule": ForwardFitted(probe_every=2, warm=1, exact_every=2, times=2)},
     "las": {"rule": LAS(lr=0.01, probe_every=2)},
     "las, with exact steps, overlapped": {"rule": LAS(exact_every=3), "overlap": True},
+    "les": {"rule": LES(lr=0.01)},
+    "les, every other step, overlapped": {"rule": LES(lr=0.01, every=2), "overlap": True},
+    "les, replayed": {"rule": LES(lr=0.01), "memory": "replay"},
+    "les, sum of errors": {"rule": LES(lr=0.01), "feedback": Feedback(error_sum=True, seed=4)},
+    "les, sum of losses": {"rule": LES(lr=0.01), "scale_grads": False},
+    "les, with similarity, one microbatch": {"rule": LES(lr=0.01, similarity=0.9, width=3), "microbatches": 1},
     "calibrated": {"rule": Calibrated("sdfa", exact_every=2)},
     "calibrated, of a rule that learns": {"rule": Calibrated(DKP(lr=0.5), exact_every=3)},
 }
@@ -49,7 +55,8 @@ def train_as_stages(rank, folder, stages):
         for x, y in STEPS:
             optimizer.zero_grad()
             of_step = []
-            give = {"target": y, "losses": of_step} if stage.is_last else {}
+            give = {"target": y} if stage.is_last or schedule.rule.local else {}
+            give |= {"losses": of_step} if stage.is_last else {}
             schedule.step(*([x] if stage.is_first else []), **give)
             grads.append({key: weight.grad.clone() for key, weight in module.named_parameters()})
             losses.append([loss.item() for loss in of_step])
@@ -76,6 +83,7 @@ def one_process(case):
     grads, losses = [], []
     for x, y in STEPS:
         optimizer.zero_grad()
+        attachment.target = y
         loss = loss_of(model(x), y)
         loss.backward()
         grads.append({key: weight.grad.clone() for key, weight in model.named_parameters()})

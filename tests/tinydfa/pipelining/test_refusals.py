@@ -12,6 +12,7 @@ from tests.tinydfa.pipelining.nets import data, mean, net, points_of, stage_of
 from tinydfa import DFAError, NeverStored, attach
 from tinydfa.errors import PointError, ShapeError
 from tinydfa.pipelining import ScheduleDFA, StageLostError
+from tinydfa.rules import LES, Calibrated
 
 X, Y = data(steps=1)[0]
 
@@ -26,7 +27,8 @@ def apart(rank, module):
 
 
 def step(schedule, rank, x=X, y=Y):
-    schedule.step(*([x] if rank == 0 else []), **({"target": y} if rank == 1 else {}))
+    tells = rank == 1 or schedule.rule.needs_target
+    schedule.step(*([x] if rank == 0 else []), **({"target": y} if tells else {}))
 
 
 def at_construction(rank, folder):
@@ -36,6 +38,7 @@ def at_construction(rank, folder):
         ("fa", "does not broadcast"),
         ("bp", "Schedule1F1B"),
         ("shallow", "does not broadcast"),
+        (Calibrated("les"), r"rule=LES\(.* has exact passes among those"),
     ):
         with pytest.raises(DFAError, match=message):
             ScheduleDFA(stage(rank, module), 4, mean, rule=rule, points=points)
@@ -100,6 +103,7 @@ def in_the_first_step(rank, folder):
         ({"overlap": rank == 1}, "stage 1 was made with overlap True"),
         ({"memory": ("replay", None)[rank]}, "stage 1 was made with memory None"),
         ({"rule": "tdfa"}, "one microbatch at a time. Give tdfa a threshold"),
+        ({"rule": LES(similarity=0.5)}, "one microbatch at a time.* leave out the similarity of les"),
     ):
         module = stage_of(net(), 2, rank)
         with pytest.raises(DFAError, match=message):
