@@ -4,17 +4,21 @@ period    one exact pass in so many             ridge    of the solve
 memory    what is left of the moments           rows     most that an exact pass shows of a point
 steady    every look counts the same            adapt    the cosine aimed at, in place of the period
 
+The last row has several at once: exact passes come often at first, and ever more rarely while the old fit holds.
+
 A run of the Transformer takes as long as ten of the others, so that it has the rows alone that say most about it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.tables import Cell, RunContext, Table
 from harness.tables.aggregate import summarise
+from reproduce.learned import channels
 from reproduce.render import NOTHING, remarks
 from reproduce.scoreboard.columns import COLUMNS, EXACT_EVERY, Column
 from reproduce.scoreboard.running import train
@@ -28,8 +32,11 @@ RATES = {  # the best of `fitted` on the scoreboard
     "docs-micro": 0.002,
 }
 USUAL = {"exact_every": EXACT_EVERY, "memory": 0.9, "ridge": 1e-3, "rows": 0}
+TOGETHER: dict[str, Any] = {"exact_every": 5, "adapt": 0.5, "exact_between": (5, 1000), "steady": True}
+PER_CHANNEL: dict[str, Any] = {"channels": ((32 * 15 * 15, 32), (64 * 6 * 6, 64))}  # of the network's two feature maps
+ONLY = {"channels": "lenet-cifar"}  # a row of one column
 FEW = "docs-micro"  # has some rows alone:
-SOME: tuple[dict[str, float], ...] = ({}, {"exact_every": 1000}, {"memory": 0.0}, {"steady": True}, {"adapt": 0.5})
+SOME: tuple[dict[str, Any], ...] = ({}, {"exact_every": 1000}, {"memory": 0.0}, {"steady": True}, TOGETHER)
 OPTIONS: Mapping[str, tuple[float, ...]] = {
     "exact_every": (10, 20, 100, 200, 1000),
     "memory": (0.0, 0.5, 0.99),
@@ -49,16 +56,25 @@ SAID = {
 }
 
 
-def variants() -> dict[str, dict[str, float]]:
+def variants() -> dict[str, dict[str, Any]]:
     """The options of every row, by what the row is called."""
     first = "as on the scoreboard: one exact pass in {exact_every}, memory {memory}, ridge {ridge}, all rows"
-    rows = {first.format_map(USUAL): dict(USUAL)}
+    rows: dict[str, dict[str, Any]] = {first.format_map(USUAL): dict(USUAL)}
     for option, values in OPTIONS.items():
         rows |= {SAID[option].format(value): USUAL | {option: value} for value in values}
+    rows["one signal a channel, the same at all its positions"] = USUAL | PER_CHANNEL
+    rows["steady, that cosine, and 5 passes from the first exact one to the second"] = USUAL | TOGETHER
     return rows
 
 
-def rule(options: Mapping[str, float]) -> str:
+def has(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether a column has a row of these options."""
+    if name == FEW:
+        return options in [USUAL | some for some in SOME]
+    return all(ONLY.get(option, name) == name for option in options)
+
+
+def rule(options: Mapping[str, Any]) -> str:
     """The rule with its options, as commands take it.
 
     Example:
@@ -70,8 +86,10 @@ def rule(options: Mapping[str, float]) -> str:
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train a column of the scoreboard by `fitted` with the cell's options."""
-    name, _, options = cell.key.partition("+")
-    return train(COLUMNS[name], options, RATES[name], seed, context)
+    name, _, method = cell.key.partition("+")
+    if "channels=" in method:
+        method = method.replace("fitted", f"{os.path.relpath(channels.__file__)}:{channels.PerChannel.__name__}", 1)
+    return train(COLUMNS[name], method, RATES[name], seed, context)
 
 
 def markdown(table: Table, lines: Sequence[dict[str, Any]], ends: Mapping[str, tuple[Score, Score]]) -> str:
@@ -135,7 +153,7 @@ ABLATION = Table(
         )
         for row, options in variants().items()
         for name in RATES
-        if name != FEW or options in [USUAL | some for some in SOME]
+        if has(name, options)
     ),
     source="ours: no paper has such a table",
     run=run,

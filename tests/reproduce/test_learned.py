@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from harness.errors import UserError
 from harness.methods import rule_of
@@ -14,10 +16,14 @@ from reproduce import execute, progress
 from reproduce.execute import Outcome
 from reproduce.learned import ablation, alignment
 from reproduce.learned.__main__ import Config, ends, main, write
+from reproduce.learned.channels import PerChannel
 from reproduce.learned.tables import TABLES
 from reproduce.runs import OUT
 from reproduce.scoreboard.columns import COLUMNS
 from reproduce.scoreboard.summary import Score, best_rate
+from tests.tinydfa.nets import ConvNet, batch
+from tinydfa import attach
+from tinydfa.rules import Fitted
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,10 +34,32 @@ def line(cell, seed, value):
 
 
 def test_every_row_differs_from_the_first_in_one_option():
-    first, *others = ablation.variants().values()
+    first, *others, together = ablation.variants().values()
+    assert together == first | ablation.TOGETHER
     assert rule_of(COLUMNS["cora"].rule("fitted")).options | {"rows": 0} == rule_of(ablation.rule(first)).options
     for options in others:
         assert len(options.items() - first.items()) == 1
+
+
+def test_a_signal_a_channel_is_the_mean_of_the_fit_over_its_positions():
+    net, other = ConvNet().double(), ConvNet().double()
+    x, y = batch(6, 2, 8, 8)
+    plain = attach(net, Fitted())
+    shared = attach(other, PerChannel(channels=((3 * 6 * 6, 3), (2 * 4 * 4, 2))))
+    for model in (net, other):
+        cross_entropy(model(x.double()), y).backward()
+    fits, means = (attachment.effective_feedback().split([108, 32, 5], dim=1) for attachment in (plain, shared))
+    assert torch.equal(fits[2], means[2])
+    for fit, mean, channels in zip(fits[:2], means[:2], (3, 2), strict=True):
+        by_hand = torch.stack([part.mean(dim=1) for part in fit.chunk(channels, dim=1)], dim=1)
+        torch.testing.assert_close(mean, by_hand.repeat_interleave(mean.shape[1] // channels, dim=1))
+
+
+def test_a_row_of_feature_maps_stands_in_the_column_that_has_them():
+    row = [cell for cell in ablation.ABLATION.cells if "channels=" in cell.key]
+    assert [cell.column for cell in row] == ["lenet-cifar"]
+    result = ablation.run(row[0], 0, RunContext(scale="quick"))
+    assert 0 < result["metrics"]["test_error"] <= 1
 
 
 def test_every_column_has_the_rate_that_is_best_for_fitted_on_the_committed_board():
