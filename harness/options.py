@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -131,11 +132,17 @@ def _tyro(target: Callable[..., Any], words: Sequence[str], **how: Any) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(target, args=words, config=MARKS, **how)
+            return tyro.cli(target, args=words, config=MARKS, prog=_typed_as(), **how)
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
     raise UserError(_unboxed(complaint.getvalue()))
+
+
+def _typed_as() -> str | None:
+    """What the user typed to start this command, such as ``python -m vision.train``; None for a script."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return None if spec is None else "python -m " + spec.name.removesuffix(".__main__")
 
 
 def _unboxed(panel: str) -> str:

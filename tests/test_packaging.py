@@ -31,6 +31,8 @@ def test_every_file_that_names_pythons_names_those_that_the_package_takes():
     least, below = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["project"]["requires-python"]).groups()
     first, last = int(least), int(below) - 1
     assert f"Python 3.{first} to 3.{last} " in text("README.md")
+    classified = {f"Programming Language :: Python :: 3.{minor}" for minor in range(first, last + 1)}
+    assert classified == {it for it in PROJECT["project"]["classifiers"] if ":: Python :: 3." in it}
     assert f"need Python 3.{first} to 3.{last} " in text("Makefile")
     assert PROJECT["tool"]["mypy"]["python_version"] == f"3.{first}"
     assert PROJECT["tool"]["ruff"]["target-version"] == f"py3{first}"

@@ -103,5 +103,5 @@ def _not_found(what: str, missing: Sequence[RemoteFile], roots: Sequence[Path], 
     return (
         f"{what} is not there: looked for {names} below {places}, and could not download it ({'; '.join(failures)}). "
         f"Get the files from these addresses on another day or machine, put them below a folder and give that as "
-        f"--data-dir, or use --dataset synthetic, which needs nothing."
+        f"--data-dir, or use --dataset synthetic (of reproduce: --scale quick), which needs nothing."
     )

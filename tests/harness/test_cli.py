@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,20 @@ def test_a_config_that_refuses_its_values_is_status_2(capsys: pytest.CaptureFixt
 def test_help_is_status_0(capsys: pytest.CaptureFixture):
     assert leave(print, "--help") == 0
     assert "How hidden layers are trained." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["vision.train", "reproduce.__main__"])
+def test_help_names_the_command_as_it_was_typed(module: str, monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(module, None))
+    assert leave(print, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module.removesuffix('.__main__')} [-h]")
+
+
+def test_help_of_a_script_names_its_file(monkeypatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["mine.py"])
+    assert leave(print, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: mine.py [-h]")
 
 
 def test_a_real_process_leaves_with_status_2_and_no_traceback(tmp_path: Path):
