@@ -12,7 +12,7 @@ export MPLBACKEND := Agg
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@echo "make TARGET; each makes .venv first, and installs what it needs into it."
+	@echo "make TARGET; each makes .venv first and installs into it. For other commands: source .venv/bin/activate"
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
 reproduce: .venv/installed  ## tables, small, on embedded data, and results/quick/report.html; it names what it leaves out

@@ -66,7 +66,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = points_of(attachment, examined)
-    diagnosis.advice = ADVICE if rule.broadcasts and not rule.learns else ()
+    diagnosis.advice = advice_for(rule, eager)
     if around is not None:
         diagnosis.crossed, diagnosis.shared = around.crossed, around.shared
     projector = link.settings.feedback.projector
@@ -89,6 +89,14 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
         compare_autocast(diagnosis, examined, ours)
     diagnosis.findings += ranks(feedback_of(eager, attachment))
     return diagnosis
+
+
+def advice_for(rule: Rule, model: nn.Module) -> tuple[str, ...]:
+    """What may help by a rule of fixed feedback; its first line is for models whose norms can be moved."""
+    if not rule.broadcasts or rule.learns:
+        return ()
+    has_norms = any(type(part).__name__.endswith(("LayerNorm", "RMSNorm")) for part in model.modules())
+    return ADVICE if has_norms else ADVICE[1:]
 
 
 def points_of(attachment: Attachment | None, examined: Examination) -> dict[str, int | None]:

@@ -223,9 +223,17 @@ def test_the_doctor_says_what_the_page_says_where_the_feedback_is_fixed():
     said = [page.index(f"**{advice}**") for advice in ADVICE]
     assert said == sorted(said)
     for rule, told in (("dfa", True), ("sdfa", True), ("fitted", False), ("bp", False), ("shallow", False)):
-        net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
         attach(net, rule, points=["1"])
         report = doctor(net, torch.randn(5, 4), lambda net, x: net(x).square().mean(), compile=False, autocast=False)
         assert report.advice == (ADVICE if told else ())
         assert all((f"- {advice}" in str(report)) is told for advice in ADVICE)
         assert report.healthy
+
+
+def test_the_doctor_gives_no_advice_on_norms_to_a_model_without_them():
+    net = mlp()
+    attach(net, "dfa", points=["1", "3"])
+    report = doctor(net, batch(), loss, compile=False, autocast=False)
+    assert report.advice
+    assert "norm" not in " ".join(report.advice)
