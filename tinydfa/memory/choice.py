@@ -10,6 +10,7 @@ A block here is what hangs below one feedback point.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -29,12 +30,14 @@ WHOLE = (
     "memory= runs the model's blocks one by one, so the model cannot be compiled as a whole. Compile its blocks: "
     "for block in model.blocks: block.compile()"
 )
+# torch 2.6 takes no reason: a compiler that comes here stops there without one.
+SAID = {"reason": WHOLE} if "reason" in signature(torch.compiler.disable).parameters else {}
 
 
 class Memory(Kept):
     """What decides, pass by pass, which graphs are kept."""
 
-    @torch.compiler.disable(reason=WHOLE)
+    @torch.compiler.disable(**SAID)
     def begin(
         self, link: Link, model: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
