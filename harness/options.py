@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ PresetName = Annotated[
 ]
 MARKS = (tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff)
 FILE = "--config"
+# What Python says of a word that is no number, and what an option wants in its place.
+NUMBERS = {"invalid literal for int() with base 10": "a whole number", "could not convert string to float": "a number"}
 
 
 def parse(config_class: type[T], words: Sequence[str]) -> T:
@@ -148,8 +151,13 @@ def _typed_as() -> str | None:
 def _unboxed(panel: str) -> str:
     """The sentences of tyro's framed message, without frame, rules and its pointer to --help."""
     lines = [line.strip("│ ") for line in panel.splitlines()]
-    words = [line for line in lines if line and line[0] not in "╭╰─" and not line.startswith("For full helptext")]
-    return " ".join(words).replace(" .", ".") + " (--help lists the options)"
+    words = [line for line in lines if line.strip("-") and line[0] not in "╭╰─"]
+    words = words if "╭" in panel else words[1:]  # where the terminal knows no frames, the title is a line
+    text = " ".join(line for line in words if not line.startswith("For full helptext")).replace(" .", ".")
+    wrong = re.match(r"Error parsing ([^\s/:]+)\S*: (.+): ('.*') Argument helptext: ", text)
+    if wrong and wrong[2] in NUMBERS:
+        text = f"{wrong[1]} {wrong[3]}: give {NUMBERS[wrong[2]]}."
+    return text + " (--help lists the options)"
 
 
 def _file_named(words: Sequence[str]) -> Path | None:

@@ -24,6 +24,7 @@ class Config:
     method: Method = Method.DFA
     """How hidden layers are trained."""
     epochs: int = 3
+    lr: float = 0.1
     data_dir: Path | None = None
     resume: bool = False
 
@@ -106,6 +107,14 @@ def test_a_config_that_refuses_its_values_is_status_2(capsys: pytest.CaptureFixt
         cli.run(Checked, print, ["--epochs", "0"])
     assert exit_.value.code == 2
     assert one_line(capsys) == "error: --epochs 0: give at least 1."
+
+
+@pytest.mark.parametrize(
+    ("option", "says"), [("--epochs", "--epochs 'ten': give a whole number."), ("--lr", "--lr 'ten': give a number.")]
+)
+def test_a_word_in_place_of_a_number_is_told_without_pythons_words(option: str, says: str, capsys):
+    assert leave(print, option, "ten") == 2
+    assert one_line(capsys) == f"error: {says} (--help lists the options)"
 
 
 def test_help_is_status_0(capsys: pytest.CaptureFixture):
