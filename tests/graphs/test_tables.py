@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from graphs import cells, embed, tables
-from graphs.presets import BEST, MODELS, PRESETS
+from graphs.presets import BEST, MODELS, PRESETS, PSEUDO_BEST
 from graphs.report import sections
 from graphs.train import Config
 from harness import cli
@@ -76,16 +77,24 @@ def test_a_published_number_stands_at_its_place(table, place, number):
     assert found[place] == number
 
 
-def test_a_tuned_row_has_the_settings_with_the_best_mean_validation_accuracy_of_those_tried():
+@pytest.mark.parametrize(
+    ("table", "fields", "chosen"),
+    [
+        ("gap-grid", ("weight_decay", "dropout"), BEST),
+        ("pseudo-errors-grid", ("pseudo_alpha", "pseudo_threshold"), PSEUDO_BEST),
+    ],
+)
+def test_a_tuned_row_has_the_settings_with_the_best_mean_validation_accuracy_of_those_tried(table, fields, chosen):
     runs = {}
-    for line in read(named("gap-grid").path(RESULTS)):
+    for line in read(named(table).path(RESULTS)):
         runs.setdefault(line["preset"], []).append(line["result"]["metrics"]["val_accuracy"])
+    assert runs.keys() == {cell.key for cell in named(table).cells}
     assert {len(found) for found in runs.values()} == {3}
     tried = {}
     for name, found in runs.items():
-        settings = PRESETS[name].weight_decay, PRESETS[name].dropout
-        tried.setdefault(name.partition("_decay-")[0], []).append((sum(found) / 3, settings))
-    assert {name: max(pairs)[1] for name, pairs in tried.items()} == BEST
+        settings = tuple(getattr(PRESETS[name], field) for field in fields)
+        tried.setdefault(re.split("_(?:decay|alpha)-", name)[0], []).append((sum(found) / 3, settings))
+    assert {name: max(pairs)[1] for name, pairs in tried.items()} == chosen
 
 
 def test_a_cell_runs_small_on_the_synthetic_graph(monkeypatch):
