@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from tests.tinydfa.nets import Mlp, batch
 from tests.tinydfa.surroundings.foreign import Transformer
 from tinydfa import DFA, DFAError, DFALayer, Feedback, Method, Scaling, attach
-from tinydfa.rules import TernaryDFA
+from tinydfa.rules import LES, TernaryDFA
 
 
 def says(*parts: str):
@@ -183,10 +183,11 @@ def test_checking_can_be_switched_off():
     assert not net.hidden[0].weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("method", ["sdfa", "tdfa", "drtp"])
+@pytest.mark.parametrize("method", ["sdfa", "tdfa", "drtp", "les"])
 def test_a_loss_scale_that_would_be_lost_is_refused_until_it_is_told(method):
     net, (x, y) = Mlp(), batch()
-    attachment = attach(net, TernaryDFA(threshold=0.03) if method == "tdfa" else method)
+    rules = {"tdfa": TernaryDFA(threshold=0.03), "les": LES(lr=1e-9)}  # it learns between the two
+    attachment = attach(net, rules.get(method, method))
     attachment.target = y
     run(net, x, y)
     plain = [p.grad.clone() for p in net.parameters()]
@@ -201,7 +202,7 @@ def test_a_loss_scale_that_would_be_lost_is_refused_until_it_is_told(method):
         torch.testing.assert_close(parameter.grad / 2.0**16, gradient)
 
 
-@pytest.mark.parametrize("method", ["sdfa", "tdfa", "drtp"])
+@pytest.mark.parametrize("method", ["sdfa", "tdfa", "drtp", "les"])
 def test_float16_autocast_asks_for_the_loss_scale(method):
     net, (x, y) = Mlp(), batch()
     attachment = attach(net, method)

@@ -15,14 +15,15 @@ from tinydfa import Attachment, attach
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_drtp_in_the_forward_pass(name):
+@pytest.mark.parametrize("method", ["drtp", "les"])
+def test_a_rule_that_reads_targets_alone_in_the_forward_pass(method, name):
     def steps(model: nn.Module, attachment: Attachment, x: Tensor, y: Tensor) -> None:
         for number in (8, 8, 8, 4, 4, 8):  # another shape is replayed once
             attachment.target = y[:number]
             loss_of(model, x[:number], y[:number]).backward()
 
     exactly = name != "tied weights"
-    assert_same(train(name, "forward", steps, "drtp"), train(name, None, steps, "drtp"), exactly)
+    assert_same(train(name, "forward", steps, method), train(name, None, steps, method), exactly)
 
 
 def test_drtp_in_the_forward_pass_needs_no_error():
