@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -416,6 +417,26 @@ def test_a_state_goes_on_with_the_options_it_was_saved_with(other):
     going.target = y
     with pytest.raises(DFAError, match="Go on with the options of then, or attach anew"):
         going.model(x).sum().backward()
+
+
+def test_a_run_that_was_saved_goes_on_as_if_it_had_not_been():
+    x, y = data()
+    model, other = Tanh(), Tanh()
+    one, two = attach(model, SIM), attach(other, SIM, seed=9)
+
+    def step(net: Tanh, attachment: Attachment) -> None:
+        net.zero_grad()
+        attachment.target = y
+        cross_entropy(net(x), y).backward()
+
+    step(model, one)
+    file = io.BytesIO()
+    torch.save(one.state_dict(), file)
+    file.seek(0)
+    two.load_state_dict(torch.load(file, weights_only=True))
+    for _ in range(3):
+        step(model, one), step(other, two)
+        assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), other.parameters(), strict=True))
 
 
 def test_the_map_is_drawn_by_the_seed_of_the_feedback():
