@@ -165,7 +165,7 @@ def unlike(mapped: Tensor, target: Tensor, there: Tensor) -> Tensor:
     x, length = directions(mapped)
     x, y = x * there, directions(target)[0] * there
     at_x = 4 * (x @ (x.T @ x) - y @ (y.T @ x)) / there.sum().clamp_min(1) ** 2
-    at_mapped = (at_x - x * (x * at_x).sum(dim=1, keepdim=True)) / length  # sums of rows of X: without a mean already
+    at_mapped = (at_x - x * (x * at_x).sum(dim=1, keepdim=True)) / length  # its rows, sums of rows of X, have no mean
     return torch.where(length > SHORTEST, at_mapped, 0.0)
 
 
