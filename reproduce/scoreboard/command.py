@@ -72,6 +72,7 @@ def main(config: Config) -> None:
         jobs = [job for column in columns for job in stage(column, methods, config, context)]
         print(forecast(jobs, config), flush=True)
         tables = {column.name: table_of(column, methods) for column in columns}
+        tables = {name: in_ratios(table) for name, table in tables.items()} if stage is costs else tables
         failures += progress.run_jobs(jobs, tables, config.out, config.jobs, verbose=config.verbose)
     show(columns, None, config)
     print(write(config))
@@ -114,6 +115,11 @@ def seeds(column: Column, methods: Sequence[str], config: Config, context: RunCo
 def costs(column: Column, methods: Sequence[str], config: Config, context: RunContext) -> list[Job]:
     """The measurements of steps that are missing."""
     return pending(table_of(column, methods), lambda filed: filed.endswith(f"_{COST}"), 1, config, context)
+
+
+def in_ratios(table: Table) -> Table:
+    """A column whose numbers are those of `costs`, for the lines that are printed of its runs."""
+    return replace(table, unit="times a step of backpropagation", scale=1.0, decimals=2)
 
 
 def pending(table: Table, wanted: Callable[[str], bool], count: int, config: Config, context: RunContext) -> list[Job]:

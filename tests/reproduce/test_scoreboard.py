@@ -1,6 +1,7 @@
 """The scoreboard: what its cells say, and a whole board on embedded data."""
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -137,9 +138,13 @@ def test_a_board_on_embedded_data_is_run_resumed_and_written(tmp_path, capsys, m
         scale="quick",
         jobs=1,
         out=tmp_path / "results",
+        verbose=True,
     )
     command.main(config)
-    assert "12 runs, about" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "12 runs, about" in said.out
+    assert len(re.findall(r"\d\.\d\d times a step of backpropagation \(", said.err)) == 3
+    assert len(re.findall(r"\d\.\d % accuracy \(", said.err)) == 12 + 4
     text = (tmp_path / "results" / "scoreboard.md").read_text()
     assert text.count("| BP |") == text.count("| Half |") == text.count("| Fitted, ours |") == 2
     assert (tmp_path / "results" / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
