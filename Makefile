@@ -49,7 +49,7 @@ readme: .venv/installed  ## write the tables of all READMEs from results/
 
 docs: .venv/installed  ## the site, in site/index.html: guides, a page a rule, results, API
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
-	@echo site/index.html
+	@echo "site/index.html; from a server, such as python3 -m http.server -d site, its search works too"
 
 clean:  ## remove .venv, the peers' environments and the small results
 	rm -rf .venv .peers results/quick
