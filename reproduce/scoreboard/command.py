@@ -68,9 +68,10 @@ def main(config: Config) -> None:
     if config.data_dir or config.scale == "paper":
         data_root(config.data_dir)
     failures: list[Outcome] = []
-    for stage in (rates, seeds, costs) if config.cost else (rates, seeds):
+    stages = {"learning rates": rates, "seeds of the best": seeds, "cost of a step": costs}
+    for name, stage in stages.items() if config.cost else list(stages.items())[:2]:
         jobs = [job for column in columns for job in stage(column, methods, config, context)]
-        print(forecast(jobs, config), flush=True)
+        print(f"{name}: {forecast(jobs, config)}", flush=True)
         tables = {column.name: table_of(column, methods) for column in columns}
         tables = {name: in_ratios(table) for name, table in tables.items()} if stage is costs else tables
         failures += progress.run_jobs(jobs, tables, config.out, config.jobs, verbose=config.verbose)
