@@ -164,11 +164,12 @@ def draw_apart() -> None:
 def tell_scale(attachment: "Attachment") -> None:
     """Set the attachment's loss scale for rules that do not carry a factor on the loss, such as sdfa.
 
-    The factor is `Processes.size`. Other rules carry it to the hidden layers themselves.
+    The factor is `Processes.size`; for a rule of local losses, which are means over all processes, there is none. Other
+    rules carry it to the hidden layers themselves.
     """
     size = current().size
     if size > 1 and not attachment.rule.carries_loss_scale:
-        attachment.loss_scale = size
+        attachment.loss_scale = 1 if attachment.rule.local else size
 
 
 def started() -> int:

@@ -205,11 +205,17 @@ def copied(moments: Moments, device: torch.device | None = None) -> Moments:
 
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace tensors by their mean over all processes, in place; nothing where there is one process."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    number = processes()
+    if number == 1:
         return
     for tensor in tensors:
         distributed.all_reduce(tensor)
-        tensor.div_(distributed.get_world_size())
+        tensor.div_(number)
+
+
+def processes() -> int:
+    """How many train the model."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def show(

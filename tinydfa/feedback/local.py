@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinydfa.feedback.learner import in_full, learner_of
+from tinydfa.feedback.learner import average, in_full, learner_of, processes
 from tinydfa.rules import Here
 from tinydfa.signals import Slot
+
+SOME = 1e-6  # rows a process, where none has any
 
 
 def local_signals(
@@ -57,7 +59,7 @@ def _made(
     after: Tensor,
 ) -> list[Tensor]:
     learner = learner_of(handle)
-    found = []
+    found, counts = [], []
     with torch.no_grad(), in_full(learner.matrix):
         target = target.detach().to(learner.matrix)
         for place, (name, value) in enumerate(zip(names.split("\n"), values, strict=True)):
@@ -67,8 +69,23 @@ def _made(
             signal, moments = learner.rule.at_point(here)
             if learns:
                 learner.note(name, moments)
-            found.append((signal * factor).to(value).reshape(value.shape))
-    return found
+            found.append(signal * factor)
+            counts.append((own.sum(dim=1) > 0).sum())
+        if learns and processes() > 1:
+            found = of_all(found, torch.stack(counts).to(learner.matrix))
+        return [signal.to(value).reshape(value.shape) for signal, value in zip(found, values, strict=True)]
+
+
+def of_all(signals: Sequence[Tensor], counts: Tensor) -> list[Tensor]:
+    """Signals whose mean over processes is that of the rows of all, which may not have as many each.
+
+    Args:
+        signals: Gradients of the mean over this process's rows with a target.
+        counts: How many of them there are, for each signal.
+    """
+    everywhere = counts.clone()
+    average([everywhere])
+    return [signal * share for signal, share in zip(signals, counts / everywhere.clamp_min(SOME), strict=True)]
 
 
 def classes_at_rows(target: Tensor, rows: int, sample: int, group: int, indices: Sequence[Tensor]) -> Tensor:

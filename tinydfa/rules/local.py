@@ -6,7 +6,8 @@ Here h ``[R, d]`` is what passes a point, y its rows' targets, one-hot; F ``[c, 
 ``[d, k]`` a map of it, which learn; cos the ``[R, R]`` cosines between rows, each less its own mean; a the weight of
 the second loss. A point receives the gradient at h and no more, so that no layer learns for another one.
 
-A loss here is a mean over those R rows that have a target. Of a sample with k rows each has the sample's target.
+A loss here is a mean over those R rows that have a target, in all processes together. Of a sample with k rows each
+has the sample's target.
 """
 
 from __future__ import annotations
