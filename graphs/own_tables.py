@@ -161,7 +161,7 @@ PSEUDO_ERRORS = Table(
     ),
     in_quick=False,
     needs="Cora, CiteSeer, PubMed (Planetoid)",
-    time="2 to 4 s a run, 20 s on PubMed (1 core)",
+    time="2 s a run, 8 s on PubMed (1 core)",
 )
 
 PSEUDO_ERRORS_GRID = Table(
@@ -189,5 +189,5 @@ PSEUDO_ERRORS_GRID = Table(
     notes=("Columns: alpha, threshold. Best validation accuracy of a run, mean over seeds.",),
     in_quick=False,
     needs="Cora (Planetoid)",
-    time="2 to 4 s a run (1 core)",
+    time="2 s a run (1 core)",
 )
