@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,35 +106,9 @@ def mean_of_groups(target: Tensor, group: Tensor) -> Tensor:
     return torch.where(shares > 0, total / shares, 0.0)
 
 
-@torch.library.custom_op("tinydfa::local", mutates_args=())
-def _local(
-    target: Tensor,
-    values: Sequence[Tensor],
-    indices: Sequence[Tensor],
-    names: str,
-    widths: Sequence[int],
-    sample: Sequence[int],
-    group: Sequence[int],
-    factor: float,
-    handle: int,
-    learns: bool,
-    after: Tensor,
-) -> list[Tensor]:
-    return _made(target, values, indices, names, widths, sample, group, factor, handle, learns, after)
+_local = torch.library.custom_op("tinydfa::local", _made, mutates_args=())
 
 
 @_local.register_fake
-def _(
-    target: Tensor,
-    values: Sequence[Tensor],
-    indices: Sequence[Tensor],
-    names: str,
-    widths: Sequence[int],
-    sample: Sequence[int],
-    group: Sequence[int],
-    factor: float,
-    handle: int,
-    learns: bool,
-    after: Tensor,
-) -> list[Tensor]:
+def _(target: Tensor, values: Sequence[Tensor], *others: Any) -> list[Tensor]:
     return [value.new_empty(value.shape) for value in values]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, cross_entropy, mse_loss, one_hot
 
+from tests.tinydfa.attaching.test_looks import Tokens
 from tests.tinydfa.nets import fill
 from tinydfa import Attachment, DFALayer, Feedback, attach, doctor, measure_alignment
 from tinydfa.errors import DFAError, MissingTargetError, OptionError, ShapeError
@@ -32,19 +33,6 @@ class Tanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.top(self.points[1](torch.tanh(self.middle(self.points[0](torch.tanh(self.low(x)))))))
-
-
-class Rows(nn.Module):
-    """Four rows a sample at the point."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.low, self.point, self.top = nn.Linear(6, 5), DFALayer(batch_dims=(0, 1)), nn.Linear(5, C)
-        fill(self, torch.Generator().manual_seed(0))
-        self.double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.top(self.point(torch.tanh(self.low(x))).mean(dim=1))
 
 
 def data(*shape: int, samples: int = B, classes: int = C) -> tuple[Tensor, Tensor]:
@@ -173,8 +161,8 @@ def test_the_first_step_sends_a_signal_and_feedback_begins_as_that_of_dfa():
 @pytest.mark.parametrize("rule", [PRED, SIM], ids=["pred", "predsim"])
 def test_every_row_of_a_sample_has_its_target(rule):
     x, y = data(4)
-    model, twin = Rows(), Rows()
-    read, maps = begun(Rows(), x, rule)
+    model, twin = Tokens(), Tokens()
+    read, maps = begun(Tokens(), x, rule)
     attachment = attach(model, rule)
     for index in (None, torch.tensor([0, 0, -1, 5] * B), torch.arange(4 * B) % B):
         sample = torch.arange(B).repeat_interleave(4) if index is None else index
@@ -201,8 +189,8 @@ def unmoved(attachment: Attachment, index: Tensor | None) -> ExitStack:
 def test_a_row_that_stands_for_a_group_of_samples_has_their_shares():
     x, y = data(4)
     y = torch.where(torch.arange(B) == 2, -1, y)
-    model, twin = Rows(), Rows()
-    read, _ = begun(Rows(), x, PRED)
+    model, twin = Tokens(), Tokens()
+    read, _ = begun(Tokens(), x, PRED)
     rows, group = torch.arange(4 * B) % 3, torch.arange(B) % 3
     attachment = attach(model, PRED)
     attachment.target = y
