@@ -29,7 +29,7 @@ def markdown(columns: Sequence[Column], methods: Sequence[str], found: Scores) -
     """The best rules as rows, kinds of models as columns."""
     order = ranked(columns, methods, found)
     header, rows = grid(columns, order[:ROWS], found)
-    return "\n".join([*piped(header, rows, named=1), "", note(columns, found, len(rows), len(order))]) + "\n"
+    return "\n".join([*piped(header, rows, named=1), "", note(columns, found, order[:ROWS], len(order))]) + "\n"
 
 
 def grid(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> tuple[list[str], list[list[str]]]:
@@ -78,14 +78,21 @@ def costs(columns: Sequence[Column], found: Scores, method: str) -> list[str]:
     return [*texts, f"{statistics.median(score.exact for score in scores):.2g}" if scores else NOTHING]
 
 
-def note(columns: Sequence[Column], found: Scores, shown: int, there: int) -> str:
+def note(columns: Sequence[Column], found: Scores, shown: Sequence[str], there: int) -> str:
     """What the numbers are."""
     shallow = costs(columns, found, "shallow")
-    rules = f"{there} rules" if shown == there else f"The best {shown} of {there} rules"
+    rules = f"{there} rules" if len(shown) == there else f"The best {len(shown)} of {there} rules"
+    once = [label(method) for method in shown if fewest_seeds(columns, found, method) == 1]
+    few = f" One seed: {', '.join(once)}." if once else ""
     return (
         f"{rules} by median share. Shares are means over the models of a kind; costs are medians, as ratios to BP "
-        f"(shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them."
+        f"(shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them.{few}"
     )
+
+
+def fewest_seeds(columns: Sequence[Column], found: Scores, method: str) -> int:
+    """Of any column that the rule has a number on; 0 if there is none."""
+    return min((score.seeds for column in columns if (score := found[column.name][method]).seeds), default=0)
 
 
 def sentence(columns: Sequence[Column], found: Scores) -> str:
