@@ -99,7 +99,7 @@ def our_epoch(graph: Graph, method: str) -> Callable[[], float]:
     model, optimizer = prepare(graph, method)
 
     def epoch() -> float:
-        train_epoch(model, graph, optimizer)
+        train_epoch(model, graph, optimizer, PRESETS["gcn_bp"])
         return evaluate(model, graph)[1]
 
     return epoch
