@@ -101,7 +101,7 @@ def refuse_rule(choice: Choice, rule: Rule) -> None:
         )
     if getattr(rule, "exact_every", 0) > 0:
         raise DFAError(
-            f"memory={choice!r} frees the graphs that {rule} walks back through in every {rule.exact_every}th pass. "  # type: ignore[attr-defined]
+            f"memory={choice!r} frees the graphs that {rule} walks back through in its exact passes. "
             "Let it look at noise alone (exact_every=0, probe_every=...), or leave memory= out."
         )
     if choice == FORWARD and rule.needs_error:
