@@ -83,7 +83,7 @@ def note(columns: Sequence[Column], found: Scores, shown: Sequence[str], there: 
     shallow = costs(columns, found, "shallow")
     rules = f"{there} rules" if len(shown) == there else f"The best {len(shown)} of {there} rules"
     once = [label(method) for method in shown if fewest_seeds(columns, found, method) == 1]
-    few = f" One seed: {', '.join(once)}." if once else ""
+    few = f" One seed: {'; '.join(once)}." if once else ""
     return (
         f"{rules} by median share. Shares are means over the models of a kind; costs are medians, as ratios to BP "
         f"(shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them.{few}"

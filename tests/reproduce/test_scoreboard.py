@@ -225,7 +225,7 @@ def test_the_short_board_names_the_rules_of_one_seed():
     ends = {"bp": scored(1.0, seeds=3), "shallow": scored(0.0, seeds=3)}
     lego = {"dfa": scored(0.5, seeds=3), "fa": scored(0.4, seeds=3), "usf": scored(0.3, seeds=1)}
     found = {"lego": ends | lego, "fern": ends | lego | {"fa": scored(0.4, seeds=1)}}
-    assert short.markdown(columns, list(lego), found).endswith(" One seed: FA, uSF.\n")
+    assert short.markdown(columns, list(lego), found).endswith(" One seed: FA; uSF.\n")
     some = {name: {method: of[method] for method in ("bp", "shallow", "dfa")} for name, of in found.items()}
     assert "One seed" not in short.markdown(columns, ["dfa"], some)
 
