@@ -18,15 +18,18 @@ LINE = 0.055  # of the height: what a label needs
 LEFT, RIGHT, BELOW, ABOVE = 0.09, 0.81, 0.12, 0.97  # of the picture: where the axes are; to their right the labels
 
 
-def points(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> dict[str, tuple[float, float, int]]:
-    """By rule: time of a step as a ratio to backpropagation's, share of the way, and the columns that have both."""
+def points(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> dict[str, tuple[float, float]]:
+    """By rule: time of a step as a ratio to backpropagation's, and share of the way, each over the columns that have it.
+
+    Steps are not timed on every column for every rule; their ratios vary little from column to column, shares a lot.
+    """
     medians = {}
     for method in methods:
         cells = [found[column.name][method] for column in columns]
-        pairs = [(cell.step_ratio, cell.share) for cell in cells if None not in (cell.step_ratio, cell.share)]
-        if pairs:
-            ratios, shares = zip(*pairs, strict=True)
-            medians[method] = statistics.median(ratios), statistics.median(shares), len(pairs)
+        ratios = [cell.step_ratio for cell in cells if cell.step_ratio is not None]
+        shares = [cell.share for cell in cells if cell.share is not None]
+        if ratios and shares:
+            medians[method] = statistics.median(ratios), statistics.median(shares)
     return medians
 
 
@@ -36,7 +39,7 @@ def picture(columns: Sequence[Column], methods: Sequence[str], found: Scores) ->
     figure.set_layout_engine("none")
     axes = figure.add_axes((LEFT, BELOW, RIGHT - LEFT, ABOVE - BELOW))
     places = sorted(points(columns, methods, found).items(), key=lambda item: item[1][1])
-    for method, (ratio, share, _) in places:
+    for method, (ratio, share) in places:
         axes.plot(ratio, 100 * share, "o", color=colour(method), markersize=7)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.axhline(100, color="#444444", linewidth=0.8)
@@ -45,8 +48,8 @@ def picture(columns: Sequence[Column], methods: Sequence[str], found: Scores) ->
         ylabel="way from shallow training to backpropagation, %",
     )
     lowest, highest = axes.get_ylim()
-    heights = [(100 * share - lowest) / (highest - lowest) for _, (_, share, _) in places]
-    for (method, (ratio, share, _)), height in zip(places, apart(heights, LINE), strict=True):
+    heights = [(100 * share - lowest) / (highest - lowest) for _, (_, share) in places]
+    for (method, (ratio, share)), height in zip(places, apart(heights, LINE), strict=True):
         axes.annotate(
             label(method),
             (ratio, 100 * share),

@@ -230,6 +230,13 @@ def test_the_short_board_names_the_rules_of_one_seed():
     assert "One seed" not in short.markdown(columns, ["dfa"], some)
 
 
+def test_the_picture_has_the_shares_of_all_columns_also_where_no_step_was_timed():
+    columns = [COLUMNS[name] for name in ("lego", "fern", "cora")]
+    untimed = replace(scored(0.9), step_ratio=None)
+    found = {"lego": {"dfa": scored(0.1)}, "fern": {"dfa": untimed}, "cora": {"dfa": untimed}}
+    assert picture.points(columns, ["dfa"], found) == {"dfa": (2.0, 0.9)}
+
+
 def test_the_sentence_says_the_median_and_what_part_of_the_passes_is_exact():
     columns = [COLUMNS[name] for name in ("lego", "fern", "cora")]
     found = {
