@@ -216,6 +216,11 @@ OURS: dict[str, Preset] = {
     "small_fdfa_ours": replace(OURS_MACRO, method="fdfa"),
     "small_micro_fitted_ours": replace(OURS_MACRO, granularity="micro", method=FITTED),
 }
+# Looks that follow one another closely at first and then come as rarely as the old fit allows; all else as above.
+SELDOM = "fitted(exact_every=5,adapt=0.5,exact_between=(5,1000),steady=True)"
+SELDOM_FITTED: dict[str, Preset] = {
+    "small_micro_seldom": replace(OURS["small_micro_fitted_ours"], method=SELDOM),
+}
 # Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
     "projected": {"last_block": "projected"},
@@ -255,7 +260,7 @@ def _rates() -> dict[str, dict[str, Preset]]:
 
 
 TRIED: dict[str, dict[str, Preset]] = _rates()
-PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | GAP
+PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | SELDOM_FITTED | GAP
 PRESETS |= {tried: preset for presets in TRIED.values() for tried, preset in presets.items()}
 
 
