@@ -19,7 +19,7 @@ LEFT, RIGHT, BELOW, ABOVE = 0.09, 0.81, 0.12, 0.97  # of the picture: where the 
 
 
 def points(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> dict[str, tuple[float, float]]:
-    """By rule: time of a step as a ratio to backpropagation's, and share of the way, each over the columns that have it.
+    """By rule: time of a step as a ratio to backpropagation's, and share of the way; medians over the columns with it.
 
     Steps are not timed on every column for every rule; their ratios vary little from column to column, shares a lot.
     """
