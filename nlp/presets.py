@@ -219,6 +219,7 @@ OURS: dict[str, Preset] = {
 # Looks that follow one another closely at first and then come as rarely as the old fit allows; all else as above.
 SELDOM = "fitted(exact_every=5,adapt=0.5,exact_between=(5,1000),steady=True)"
 SELDOM_FITTED: dict[str, Preset] = {
+    "small_macro_seldom": replace(OURS["small_fitted_ours"], method=SELDOM),
     "small_micro_seldom": replace(OURS["small_micro_fitted_ours"], method=SELDOM),
 }
 # Ablations of ours: one change taken back at a time.
