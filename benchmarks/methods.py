@@ -18,6 +18,7 @@ from benchmarks.contest import Contest
 from benchmarks.scale import Scale
 from benchmarks.timing import Step
 from graphs.data.load import load_graph
+from graphs.presets import gcn_bp
 from graphs.train import train_epoch as train_graph
 from harness.methods import rule_of
 from harness.run.allocator import keep_freed_memory
@@ -81,7 +82,7 @@ def graphs(scale: Scale) -> Iterator[Contest]:
     steps: dict[str, Step] = {}
     for method in EVERYWHERE:
         model, optimizer = graphs_gcn.prepare(graph, method)
-        steps[method.value] = partial(train_graph, model, graph, optimizer)
+        steps[method.value] = partial(train_graph, model, graph, optimizer, gcn_bp)
     yield Contest(
         task="graphs",
         model=f"GCN, {len(graph.y)} nodes",

@@ -219,11 +219,10 @@ SMALL_RATES = {
     "small_dfa_2x128": 1e-2,
 }
 PRESETS |= {name: replace(PRESETS[name], lr=rate) for name, rate in SMALL_RATES.items()}
-FORWARD = {  # what feedback from forward passes lacks on lego: steps of another size, looks, passes a look, the error
+FORWARD = {  # what feedback from forward passes lacks on lego: steps of another size, looks, passes a look
     "small_fdfa_fast": replace(PRESETS["small_fdfa"], lr=1e-2),
     "small_fdfa_often": replace(PRESETS["small_fdfa"], method="fdfa(probe_every=25)"),
     "small_fdfa_passes": replace(PRESETS["small_fdfa"], method="fdfa(times=4)"),
-    "small_fitted_forward": replace(PRESETS["small_fdfa"], method="fitted_forward"),
 }
 PRESETS |= FORWARD
 TRIED_LENGTH: dict[str, Any] = {"steps": 400, "test_views": 1, "val_views": 4}

@@ -287,7 +287,6 @@ FORWARD_ROWS = {
     "small_fdfa_fast": "FDFA, learning rate 0.01",
     "small_fdfa_often": "FDFA, one look in 25 passes",
     "small_fdfa_passes": "FDFA, one look in 100, four passes with noise each",
-    "small_fitted_forward": "Fitted, forward, one look in 100",
 }
 NERF_FORWARD = Table(
     name="nerf-forward",

@@ -175,7 +175,7 @@ def test_offline_is_one_error_that_says_what_where_and_what_else(root: Path, cac
     for part in ("the set of the test", "set/file.bin, set/second.bin", str(root), str(cache), url, "refused"):
         assert part in message
     assert "--data-dir" in message
-    assert "--dataset synthetic, which needs nothing" in message
+    assert "--dataset synthetic (of reproduce: --scale quick), which needs nothing" in message
     assert "\n" not in message
     assert files_below(cache) == []
 

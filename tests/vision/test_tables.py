@@ -100,7 +100,7 @@ def test_the_length_of_a_table_is_overruled_by_the_commands(monkeypatch):
     cell = next(cell for cell in BY_NAME["drtp-mnist"].cells if cell.row == "CONV random")
     for context in (RunContext(), RunContext(epochs=100)):
         BY_NAME["drtp-mnist"].run(cell, 0, context)
-    assert [preset.epochs for preset in asked] == [1, 100]
+    assert [preset.epochs for preset in asked] == [20, 100]
 
 
 def test_zero_weights_start_every_method_but_backpropagation_and_shallow():

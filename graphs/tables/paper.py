@@ -1,4 +1,4 @@
-"""The published graph tables as data: which run answers each cell; and the list of all tables, ours among them.
+"""The published graph tables as data: which run answers each cell.
 
 Figure 2 has no numbers; we add the silhouette score of its maps.
 """
@@ -6,10 +6,9 @@ Figure 2 has no numbers; we add the silhouette score of its maps.
 from __future__ import annotations
 
 from graphs import published
-from graphs.cells import run_alignment, run_autoencoder, run_classifier, run_embedding, run_scores
-from graphs.own_tables import DNA_LABEL, GAP, GAP_GRID, PSEUDO_ERRORS, PSEUDO_ERRORS_GRID
 from graphs.presets import MODELS, PRESETS, find_autoencoder_preset
 from graphs.published import DATASETS, FOLDS
+from graphs.tables.cells import run_alignment, run_autoencoder, run_classifier, run_embedding, run_scores
 from harness.tables import Cell, Table
 
 SOURCE = "arXiv 2006.12878"
@@ -191,6 +190,3 @@ FIGURE2 = Table(
     needs="Cora (Planetoid)",
     time="40 s a seed and method (1 core)",
 )
-
-PUBLISHED = (TABLE3, TABLEA4, TABLEA2, TABLE4, FIGURE2)
-TABLES: tuple[Table, ...] = (*PUBLISHED, GAP, GAP_GRID, PSEUDO_ERRORS, PSEUDO_ERRORS_GRID, DNA_LABEL, SEEDS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphs.cells import run_classifier, run_scores
 from graphs.presets import GRID, PRESETS, PSEUDO_GRID
 from graphs.published import DATASETS, FOLDS
+from graphs.tables.cells import run_classifier, run_scores
 from harness.methods import named
 from harness.tables import Cell, Table
 
