@@ -127,9 +127,15 @@ def test_trained_hidden_layers_separate_the_classes_better_than_shallow_ones(map
     assert dfa > shallow + 0.05
 
 
-def test_a_map_is_the_same_for_the_same_seed(maps):
-    again = embed.embed(make(Config, method=Method.DFA, epochs=60), iterations=100)
-    assert again["curves"] == maps[1]["curves"]
+def test_a_map_is_that_of_its_seed(maps):
+    """Up to rounding errors: sums of float32 may differ in their last bits with the place of a tensor in memory."""
+    again, other = (
+        embed.embed(make(Config, method=Method.DFA, epochs=60, seed=seed), iterations=100)["curves"] for seed in (0, 1)
+    )
+    for axis in ("x", "y"):
+        first = np.array(maps[1]["curves"][axis])
+        assert np.abs(np.array(again[axis]) - first).max() < 0.1
+        assert np.abs(np.array(other[axis]) - first).max() > 1.0
 
 
 def test_the_picture_is_a_png_of_three_maps(maps):
