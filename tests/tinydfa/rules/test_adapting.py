@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.processes import in_two_processes
-from tests.tinydfa.attaching.test_looks import LinearTop, backprop, data, gradients, loss_of, same
+from tests.tinydfa.learning import LinearTop, backprop, data, gradients, loss_of, same
 from tinydfa import attach
 from tinydfa.errors import OptionError
 from tinydfa.rules import Fitted, Seen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from tests.processes import in_two_processes
-from tests.tinydfa.attaching.test_looks import backprop, data, gradients, loss_of, same
+from tests.tinydfa.learning import backprop, data, gradients, loss_of, same
 from tests.tinydfa.nets import Mlp, batch, descend, error_of
 from tinydfa import DFALayer, attach
 from tinydfa.errors import OptionError

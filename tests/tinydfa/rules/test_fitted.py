@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tests.processes import in_two_processes
-from tests.tinydfa.attaching.test_looks import LinearTop, Tokens, backprop, data, gradients, loss_of, same
+from tests.tinydfa.learning import LinearTop, Tokens, backprop, data, gradients, loss_of, same
 from tests.tinydfa.nets import ConvNet, Mlp, batch, error_of, gradients_of
 from tinydfa import attach
 from tinydfa.errors import OptionError, ShapeError

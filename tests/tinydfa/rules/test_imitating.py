@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from tests.tinydfa.attaching.test_looks import backprop, data, gradients, same
+from tests.tinydfa.learning import backprop, data, gradients, same
 from tests.tinydfa.rules.test_estimated import C, Tanh
 from tinydfa import DFALayer, attach
 from tinydfa.errors import OptionError

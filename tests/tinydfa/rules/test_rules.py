@@ -15,7 +15,7 @@ from tests.processes import in_two_processes
 from tests.tinydfa.nets import Mlp, assert_gradients, batch, error_of, mlp_rule
 from tinydfa import Broadcast, DFAError, Feedback, Method, attach, attachment_of, doctor, find_rule, measure_alignment
 from tinydfa.errors import OptionError
-from tinydfa.rules import DFA, DKP, EBD, Learning, registered
+from tinydfa.rules import DFA, DKP, EBD, Learning, Local, registered
 
 SOURCE = """
 import tinydfa
@@ -350,4 +350,14 @@ def test_what_a_rule_that_learns_does_not_define_is_named(options, methods, mess
     attach(net, half())
     x, y = batch()
     with pytest.raises(NotImplementedError, match=message):
+        cross_entropy(net(x), y).backward()
+
+
+def test_what_a_local_rule_does_not_define_is_named():
+    half = type("Half", (Local,), {})
+    net = Mlp()
+    attachment = attach(net, half())
+    x, y = batch()
+    attachment.target = y
+    with pytest.raises(NotImplementedError, match=r"Half makes its signals .* no at_point\(here\): see .*rules\.Local"):
         cross_entropy(net(x), y).backward()
