@@ -9,7 +9,6 @@ Only training passes look, and only they count: those of a model in training mod
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
+from tinydfa.feedback.drawn import generator_named
 from tinydfa.feedback.learner import Learner, Moments, add, at_rows, in_full
 from tinydfa.head import Head
 from tinydfa.node import encode, rows_of
@@ -312,8 +312,7 @@ def generator_of(*name: str | int, rank: int | None = None) -> torch.Generator:
     if rank is None:
         there = distributed.is_available() and distributed.is_initialized()
         rank = distributed.get_rank() if there else 0
-    words = " ".join([str(part) for part in (*name, rank)])
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big"))
+    return generator_named(*name, rank)
 
 
 def drawn(generator: torch.Generator, size: float, value: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ float64 where the error is, and changes in place, so that graphs that hold it se
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ from torch import Tensor, distributed
 from torch.autograd import Variable
 
 from tinydfa.errors import DFAError
+from tinydfa.feedback.drawn import generator_named
 from tinydfa.rules import Learning, Probed, Rule, Seen
 from tinydfa.signals import Slot, gather, spread
 
@@ -78,11 +78,8 @@ class Learner:
             first: Column of the whole feedback at which these begin.
         """
         for name, (start, width) in self.columns.items():
-            words = f"memory {seed} {first + start}"
-            generator = torch.Generator().manual_seed(int(hashlib.sha256(words.encode()).hexdigest()[:14], 16))
-            self.memory[name] = {
-                what: tensor.to(self.matrix) for what, tensor in self.rule.begins(width, generator).items()
-            }
+            begun = self.rule.begins(width, generator_named("memory", seed, first + start))
+            self.memory[name] = {what: tensor.to(self.matrix) for what, tensor in begun.items()}
 
     def see(self, seen: Seen) -> None:
         """Show the rule one point, and note its moments."""

@@ -59,7 +59,7 @@ def _made(
     learns: bool,
     after: Tensor,
 ) -> list[Tensor]:
-    learner = learner_of(handle)
+    learner, several = learner_of(handle), learns and processes() > 1
     found, counts = [], []
     with torch.no_grad(), in_full(learner.matrix):
         target = target.detach().to(learner.matrix)
@@ -71,8 +71,9 @@ def _made(
             if learns:
                 learner.note(name, moments)
             found.append(signal * factor)
-            counts.append((own.sum(dim=1) > 0).sum())
-        if learns and processes() > 1:
+            if several:
+                counts.append((own.sum(dim=1) > 0).sum())
+        if several:
             found = of_all(found, torch.stack(counts).to(learner.matrix))
         return [signal.to(value).reshape(value.shape) for signal, value in zip(found, values, strict=True)]
 

@@ -115,6 +115,23 @@ def signals_for(found: Sequence[Trained], encoded: Tensor, matrix: object, colum
     return signals(encoded, matrix, slots, columns=width, scale=scale)
 
 
+def shown(found: Sequence[Trained], fed: Sequence[Tensor], show: Callable[[str, Tensor], None] | None) -> Signal:
+    """What gives the points their signals; `show`, if there is one, is called with the name and rows of each."""
+    ready = {point.place: signal for point, signal in zip(found, fed, strict=True)}
+
+    def signal(point: Trained, value: Tensor) -> Tensor:
+        if show is not None:
+            show(point.slot.name, in_rows(point, value))
+        return ready[point.place]
+
+    return signal
+
+
+def in_rows(point: Trained, value: Tensor) -> Tensor:
+    """What passed a point, ``[rows, d]``."""
+    return value.reshape(-1, point.slot.width)
+
+
 def backward(
     points: Sequence[Passed],
     found: Sequence[Trained],

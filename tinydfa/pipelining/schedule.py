@@ -22,7 +22,7 @@ from tinydfa.passes.shapes import batch_first
 from tinydfa.passes.undisturbed import state_kept
 from tinydfa.pipelining.checks import mixes_samples, refuse_side_by_side, refuse_wrapped, spelled, trained_by
 from tinydfa.pipelining.exchange import Exchange
-from tinydfa.pipelining.fed import Held, Signal, Trained, backward, signals_for, trained
+from tinydfa.pipelining.fed import Held, Signal, Trained, backward, in_rows, shown, signals_for, trained
 from tinydfa.pipelining.learning import StageLearner, State, part_of
 from tinydfa.pipelining.looks.probing import Answers
 from tinydfa.pipelining.looks.steps import Looks
@@ -384,21 +384,8 @@ class ScheduleDFA(PipelineScheduleSingle):
             of_sum = encoded.shape[0] * number if self.feedback.error_sum else 1
             make = learner.maker(encoded, of_sum / number)
             return lambda point, value: make(point.slot.name, in_rows(point, value)).to(value).reshape(value.shape)
-        fed = signals_for(found, encoded, agreed.matrix, agreed.columns)
-        ready = {point.place: signal for point, signal in zip(found, fed, strict=True)}
         show = None if learner is None else learner.seer(encoded, probed)
-
-        def signal(point: Trained, value: Tensor) -> Tensor:
-            if show is not None:
-                show(point.slot.name, in_rows(point, value))
-            return ready[point.place]
-
-        return signal
-
-
-def in_rows(point: Trained, value: Tensor) -> Tensor:
-    """What passed a point, ``[rows, d]``."""
-    return value.reshape(-1, point.slot.width)
+        return shown(found, signals_for(found, encoded, agreed.matrix, agreed.columns), show)
 
 
 def detached(output: Any) -> Any:

@@ -130,19 +130,20 @@ class Learning(Broadcast):
 
         An empty dictionary shows nothing, and the feedback of the point is left as it is.
         """
-        raise _lacks(self, "moments(seen)", "is shown training passes")
+        raise lacks(self, "moments(seen)", "is shown training passes")
 
     def probe_moments(self, probed: Probed) -> dict[str, Tensor]:
         """As `moments`, of a pass with noise at the points."""
-        raise _lacks(self, "probe_moments(probed)", "probes the model and does not await the error")
+        raise lacks(self, "probe_moments(probed)", "probes the model and does not await the error")
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
         """Change `feedback` ``[c, d]`` in place. `memory` keeps what the rule puts there until the next time."""
-        raise _lacks(self, "update(feedback, moments, memory)", "learns")
+        raise lacks(self, "update(feedback, moments, memory)", "learns")
 
 
-def _lacks(rule: Learning, method: str, why: str) -> NotImplementedError:
-    return NotImplementedError(f"{rule.name} {why}, and its class has no {method}: see tinydfa.rules.Learning.")
+def lacks(rule: Learning, method: str, why: str, base: str = "Learning") -> NotImplementedError:
+    """What a rule of a user's must define and does not, and where to read on."""
+    return NotImplementedError(f"{rule.name} {why}, and its class has no {method}: see tinydfa.rules.{base}.")
 
 
 def due(every: int, number: int) -> bool:

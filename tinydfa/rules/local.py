@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from tinydfa.errors import DFAError
 from tinydfa.rules.imitating import adam
-from tinydfa.rules.learned import Learning, Seen
+from tinydfa.rules.learned import Learning, Seen, lacks
 from tinydfa.rules.options import positive, share, whole
 from tinydfa.signals import one_hot_rows
 
@@ -50,7 +50,7 @@ class Local(Learning):
 
     def at_point(self, here: Here) -> tuple[Tensor, dict[str, Tensor]]:
         """The signal ``[R, d]``, the gradient of a mean over rows; and the moments, as `Learning.moments` has them."""
-        raise NotImplementedError(f"{self.name} makes its signals at the points, and its class has no at_point(here).")
+        raise lacks(self, "at_point(here)", "makes its signals at the points", "Local")
 
     def encode(self, error: Tensor, target: Tensor | None) -> Tensor:
         """The classes of the samples as shares, ``[B, c]``; of one output ``[B, 2]``, the other class first."""
