@@ -10,6 +10,8 @@ from reproduce.scoreboard.columns import COLUMNS, FACTORS, FINER, Column
 from reproduce.scoreboard.summary import Line, Score
 
 NOTHING = "–"
+AT_EDGE = "†"  # behind a score
+EDGE_NOTE = f"{AT_EDGE}: the best rate is the first or the last of the grid, so that another may be better."
 COSTS = "time, memory, each as a ratio to backpropagation; passes of backpropagation, where there are any."
 Scores = Mapping[str, Mapping[str, Score]]  # by column, by rule
 
@@ -61,7 +63,7 @@ def quality(column: Column, score: Score) -> str:
     if score.mean is None:
         return NOTHING if score.why in ("", "not run") else ("refused" if "diverged" not in score.why else "diverged")
     spread = "" if score.std is None else f" ± {score.std * column.scale:.{column.decimals}f}"
-    number = f"{score.mean * column.scale:.{column.decimals}f}{spread} ({score.seeds})"
+    number = f"{score.mean * column.scale:.{column.decimals}f}{spread} ({score.seeds}){AT_EDGE if score.edge else ''}"
     return number if score.share is None else f"**{percent(score.share)}**<br>{number}"
 
 
@@ -96,14 +98,8 @@ def notes(columns: Sequence[Column], rows: Sequence[str], found: Scores) -> list
         "the gradient of the first hidden layers.",
         "No share where backpropagation and shallow training differ by less than three standard deviations.",
     ]
-    edges = [
-        f"{label(row)} on {column.title}, {column.model}"
-        for column in columns
-        for row in rows
-        if found[column.name][row].edge
-    ]
-    if edges:
-        said.append(f"The best rate is at the edge of the grid, so that another may be better: {'; '.join(edges)}.")
+    if any(found[column.name][row].edge for column in columns for row in rows):
+        said.append(EDGE_NOTE)
     return said + refusals(columns, rows, found)
 
 

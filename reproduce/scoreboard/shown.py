@@ -40,7 +40,8 @@ def show(boards: Mapping[str, Board], columns: Sequence[Column], methods: Sequen
     tables = {column.name for column in columns}
     lines = {owner: [line for line in board[3] if line["table"] in tables] for owner, board in boards.items()}
     remarks = [page.provenance(some, owner) for owner, some in lines.items() if some]
-    terminal.show_grid(TITLE, ["", *heads], rows, 1, [SMALL, *remarks] if small else remarks)
+    edge = [page.EDGE_NOTE] if any(page.AT_EDGE in text for row in rows for text in row) else []
+    terminal.show_grid(TITLE, ["", *heads], rows, 1, [*edge, *([SMALL] if small else []), *remarks])
 
 
 def _cell(column: Column, rule: str, board: Board) -> str:

@@ -49,6 +49,8 @@ def test_a_rate_that_diverges_is_passed_over_and_a_rule_that_always_does_says_so
     some = [*diverged[:2], line(CORA, "dfa", 0.03, 0, 0.5, 0.5)]
     found = summary.score(CORA, "dfa", some)
     assert (found.mean, found.rate, found.edge) == (0.5, 0.03, True)
+    assert page.quality(CORA, found) == "50.0 (1)†"
+    assert page.EDGE_NOTE in page.notes([CORA], ["dfa"], {"cora": {"dfa": found}})
 
 
 def test_a_share_is_the_part_of_the_way_from_shallow_training_to_backpropagation():
