@@ -41,14 +41,14 @@ class Stage(LanguageModel):
     def __init__(self, whole: LanguageModel, start: int, stop: int) -> None:
         nn.Module.__init__(self)
         self.length, self.dropout = whole.length, whole.dropout
-        self.error_at, self.projects_last = whole.error_at, whole.projects_last
+        self.error_at = whole.error_at
         self.is_first, self.is_last = start == 0, stop == len(whole.blocks)
         if self.is_first:
             self.embedding, self.point = whole.embedding, whole.point
             self.register_buffer("positions", whole.positions, persistent=False)
         self.parts = nn.ModuleDict({str(number): whole.blocks[number] for number in range(start, stop)})
         if self.is_last:
-            self.decoder, self.head = whole.decoder, whole.head
+            self.decoder, self.head, self.top = whole.decoder, whole.head, whole.top
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens, or what the stage below returns, to what the stage above reads, or logits."""

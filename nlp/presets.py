@@ -32,8 +32,8 @@ class Preset:
     """A feedback point after each block (macro), or three a block (micro)."""
     points_embedding: bool = False
     """One more feedback point after the embedding."""
-    error_at: Literal["hidden", "logits"] = "hidden"
-    """Take the error below the vocabulary projection (hidden, as published) or above it."""
+    error_at: Literal["hidden", "norm", "logits"] = "hidden"
+    """Take the error below the vocabulary projection (hidden, as published), below the last norm, or above both."""
     last_block: Literal["projected", "error"] = "projected"
     """What the last block gets where the error is taken right above it: its projection, as published, or itself."""
     feedback: Fixed[Feedback] = field(default_factory=Feedback)  # its seed is the run's
@@ -102,7 +102,7 @@ class Preset:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas are {self.betas}; give two numbers from 0 to below 1, such as 0.9 0.999.")
         self._check_widths()
-        if rule_of(self.method).needs_target and self.error_at == "hidden":
+        if rule_of(self.method).needs_target and self.error_at != "logits":
             raise UserError(
                 f"{self.method} reads the next token, which is as wide as the vocabulary, and the error is taken "
                 "below the vocabulary. Use --error-at logits, or another method."
@@ -151,7 +151,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "warmup": ("schedule", ("noam",)),
     "plateau_factor": ("schedule", ("plateau",)),
     "plateau_patience": ("schedule", ("plateau",)),
-    "last_block": ("error_at", ("hidden",)),
+    "last_block": ("error_at", ("hidden", "norm")),
 }
 
 bp = Preset(method=Method.BP)
@@ -222,6 +222,16 @@ SELDOM_FITTED: dict[str, Preset] = {
     "small_macro_seldom": replace(OURS["small_fitted_ours"], method=SELDOM),
     "small_micro_seldom": replace(OURS["small_micro_fitted_ours"], method=SELDOM),
 }
+# The error is taken below the last norm, whose backward pass is then exact for all; else as in the rows called ours.
+BELOW_NORM: dict[str, Preset] = {
+    "small_norm": OURS_MACRO,
+    "small_fitted_norm": OURS["small_fitted_ours"],
+    "small_fdfa_norm": OURS["small_fdfa_ours"],
+    "small_micro_norm": OURS["small_micro_ours"],
+    "small_micro_fitted_norm": OURS["small_micro_fitted_ours"],
+    "small_micro_fdfa_norm": replace(OURS["small_micro_fitted_ours"], method="fdfa"),
+}
+BELOW_NORM = {name: replace(preset, error_at="norm") for name, preset in BELOW_NORM.items()}
 # Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
     "projected": {"last_block": "projected"},
@@ -261,7 +271,7 @@ def _rates() -> dict[str, dict[str, Preset]]:
 
 
 TRIED: dict[str, dict[str, Preset]] = _rates()
-PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | SELDOM_FITTED | GAP
+PRESETS: dict[str, Preset] = PUBLISHED | SMALL | OURS | SELDOM_FITTED | BELOW_NORM | GAP
 PRESETS |= {tried: preset for presets in TRIED.values() for tried, preset in presets.items()}
 
 

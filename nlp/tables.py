@@ -40,6 +40,12 @@ ROWS = {  # preset: row
     "fdfa_ours": "macro, FDFA, ours",
     "micro_fitted_ours": "micro, fitted, ours",
     "micro_seldom": "micro, fitted, steady and adapting, ours",
+    "norm": "macro, below the last norm, ours",
+    "fitted_norm": "macro, fitted, below the last norm, ours",
+    "fdfa_norm": "macro, FDFA, below the last norm, ours",
+    "micro_norm": "micro, below the last norm, ours",
+    "micro_fitted_norm": "micro, fitted, below the last norm, ours",
+    "micro_fdfa_norm": "micro, FDFA, below the last norm, ours",
 }
 SAMPLE = 80  # tokens of text that a run of seed 0 generates for the report
 QUICK: dict[str, Any] = {
@@ -134,7 +140,9 @@ TABLE5 = Table(
         "longer falls, which 1,000 steps do not come to.",
         "Ours: one cycle of the learning rate, no dropout and, for DFA, the error itself in place of its projection at "
         "the last block, which it is taken right above. Every row has its best rate of one grid (table `nlp-rates`), "
-        "but for steady and adapting, which has that of the row above it.",
+        "but for steady and adapting, and below the last norm, which have those of the same rule above.",
+        "Below the last norm: the error is taken there and not right below the vocabulary, so that the norm's own "
+        "backward pass is exact in what every block gets. For FDFA with three points a block at the rate of fitted.",
         "Perplexity a word: over the same text, the total divided by its whitespace-separated words.",
     ),
     needs="WikiText-103; docs: any folder of text as `text/docs/{train,valid,test}.txt`",

@@ -6,8 +6,10 @@
     logits = decoder(x)
 
 `macro` has one feedback point a block, after it; `micro` three: after norm1, after up with its ReLU, after norm2. The
-error is taken below the decoder (`hidden`: each token's gradient ``[d]``) or above it (`logits`: ``[vocabulary]``).
-The training method is chosen by `tinydfa.attach`; without it, and under backpropagation, points and head do nothing.
+error is taken below the decoder (`hidden`: each token's gradient ``[d]``), below the last block's norm2 (`norm`:
+``[d]`` as well; that block's last point then stands below its norm2, too) or above the decoder (`logits`:
+``[vocabulary]``). The training method is chosen by `tinydfa.attach`; without it, and under backpropagation, points and
+head do nothing.
 
 Letters: B sequences of T tokens, d width, V tokens in the vocabulary.
 """
@@ -41,12 +43,14 @@ class Block(nn.Module):
         self.point1 = DFALayer() if micro else nn.Identity()
         self.point2 = DFALayer() if micro else nn.Identity()
         self.point = DFALayer()
+        self.head: nn.Module | None = None  # the model's, where it takes the error below this block's last norm
 
     def forward(self, x: Tensor) -> Tensor:
         rate, training = self.dropout, self.training
         x = self.point1(self.norm1(add_dropped(x, self.attention(x), rate, training)))
         hidden = self.point2(relu_dropout(self.up(x), rate, training))
-        out: Tensor = self.point(self.norm2(add_dropped(x, self.down(hidden), rate, training)))
+        added = add_dropped(x, self.down(hidden), rate, training)
+        out: Tensor = self.point(self.norm2(added)) if self.head is None else self.norm2(self.head(self.point(added)))
         return out
 
 
@@ -69,7 +73,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         width = preset.d_model
         self.length, self.dropout = preset.chunk, preset.dropout
-        self.error_at, self.projects_last = preset.error_at, preset.last_block == "projected"
+        self.error_at = preset.error_at
         self.embedding = nn.Embedding(vocabulary, width)
         self.register_buffer("positions", sinusoids(preset.chunk, width), persistent=False)
         self.point = DFALayer() if preset.points_embedding else nn.Identity()
@@ -77,6 +81,10 @@ class LanguageModel(nn.Module):
         self.decoder = nn.Linear(width, vocabulary, bias=not preset.tied)
         points = [module for module in self.modules() if isinstance(module, DFALayer)]  # from below to above
         self.head = Head(points)
+        projects = preset.last_block == "projected" and self.error_at != "logits"
+        self.top = nn.Sequential(Apart(), self.head) if projects else self.head  # where the error is taken
+        if self.error_at == "norm":
+            self.blocks[-1].head = self.top
         nn.init.uniform_(self.embedding.weight, -INITIAL, INITIAL)
         if preset.tied:
             self.decoder.weight = self.embedding.weight
@@ -106,11 +114,16 @@ class LanguageModel(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``[B, T, V]``, from the output of the last block."""
         if self.error_at == "hidden":
-            x = x.view_as(x) if self.projects_last else x  # a point at the head's input gets the error itself
-            logits: Tensor = self.decoder(self.head(x))
-            return logits
-        logits = self.head(self.decoder(x))
-        return logits
+            x = self.top(x)
+        logits: Tensor = self.decoder(x)
+        return self.top(logits) if self.error_at == "logits" else logits
+
+
+class Apart(nn.Module):
+    """Below a head: a point right at the head's input gets the error itself, and one below this its projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view_as(x)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -118,7 +118,7 @@ def _clicks(model: str, dataset: str, title: str, epochs: int, seconds: float) -
 
 def _docs(granularity: str, steps: int, seconds: float) -> Column:
     base = NLP["small_ours" if granularity == "macro" else "small_micro_ours"]
-    preset = replace(base, method=Method.BP, lr=2e-3, steps=steps, validate_every=steps)
+    preset = replace(base, method=Method.BP, error_at="norm", lr=2e-3, steps=steps, validate_every=steps)
     return Column(
         name=f"docs-{granularity}",
         task="nlp",

@@ -94,8 +94,8 @@ def notes(columns: Sequence[Column], rows: Sequence[str], found: Scores) -> list
         "validation score of seed 0.",
         "Short runs, for many rules to be compared at equal steps; the length is in the head of each column. "
         "Published lengths and settings are in the tables of the tasks.",
-        "Graphs: the error is taken before the last aggregation, by every rule. Click models: the embeddings learn by "
-        "the gradient of the first hidden layers.",
+        "Graphs: the error is taken before the last aggregation, by every rule. Transformers: below the last norm, by "
+        "every rule. Click models: the embeddings learn by the gradient of the first hidden layers.",
         "No share where backpropagation and shallow training differ by less than three standard deviations.",
     ]
     if any(found[column.name][row].edge for column in columns for row in rows):

@@ -23,6 +23,8 @@ CASES = {
     "overlapped": {"method": "dfa", "clip_norm": float("inf"), "overlap": True},
     "targets": {"method": "drtp", "error_at": "logits", "clip_norm": float("inf"), "overlap": True},
     "logits": {"method": "dfa", "error_at": "logits", "microbatches": 8},
+    "below the last norm": {"method": "fitted", "error_at": "norm", "granularity": "micro"},
+    "below the last norm, replayed": {"method": "dfa", "error_at": "norm", "memory": "replay"},
     "backpropagation by 1F1B": {"method": "bp"},
     "replayed": {"method": "dfa", "memory": "replay"},
     "feedback that learns": {"method": "dkp"},

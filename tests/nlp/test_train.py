@@ -207,6 +207,7 @@ def test_an_option_that_another_leaves_without_effect_is_refused(words, message)
         ("--last-block error", {"last_block": "error"}),
         ("--attention fixed", {"attention": "fixed"}),
         ("--error-at logits", {"error_at": "logits"}),
+        ("--error-at norm --last-block error", {"error_at": "norm", "last_block": "error"}),
         ("--no-lower --tied --betas 0.8 0.9", {"lower": False, "tied": True, "betas": (0.8, 0.9)}),
     ],
 )

@@ -99,18 +99,19 @@ def test_outputs_and_backpropagated_gradients_are_those_of_torchs_transformer(gr
     torch.testing.assert_close(model.decoder.weight.grad, top.grad)
 
 
-def segments(layer, x, micro):
-    """What one of torch's layers passes on at each feedback point, cut there."""
-    if not micro:
+def segments(layer, x, micro, norm=True):
+    """What one of torch's layers passes on at each feedback point, cut there; without `norm`, the last norm's input."""
+    if not micro and norm:
         return [layer(x, src_mask=mask())]
     attended = layer.norm1(x + layer.self_attn(x, x, x, attn_mask=mask(), need_weights=False)[0])
-    below = attended.detach()
+    below = attended.detach() if micro else attended
     wide = F.relu(layer.linear1(below))
-    return [attended, wide, layer.norm2(below + layer.linear2(wide.detach()))]
+    added = below + layer.linear2(wide.detach() if micro else wide)
+    return [*([attended, wide] if micro else []), layer.norm2(added) if norm else added]
 
 
 @pytest.mark.parametrize("last", ["projected", "error"])
-@pytest.mark.parametrize("error_at", ["hidden", "logits"])
+@pytest.mark.parametrize("error_at", ["hidden", "norm", "logits"])
 @pytest.mark.parametrize("granularity", ["macro", "micro"])
 @pytest.mark.parametrize("points_embedding", [False, True])
 def test_dfa_gradients_are_the_rule_written_by_hand(granularity, points_embedding, error_at, last, batch):
@@ -126,17 +127,24 @@ def test_dfa_gradients_are_the_rule_written_by_hand(granularity, points_embeddin
     h = embedded(weight, x)
     points = [scaled] if points_embedding else []
     for layer, _ in layers:
-        passed = segments(layer, h.detach() if points_embedding or layer is not layers[0][0] else h, micro)
+        below = h.detach() if points_embedding or layer is not layers[0][0] else h
+        passed = segments(layer, below, micro, norm=layer is not layers[-1][0] or error_at != "norm")
         points += passed
         h = passed[-1].detach()
+    if error_at == "norm":
+        top, unnormalised = layers[-1][0].norm2, h.requires_grad_()
+        h = top(unnormalised)
     probabilities = (h @ model.decoder.weight.T + model.decoder.bias).softmax(dim=2)
     error = (probabilities - F.one_hot(y, V)) / y.numel()
     hidden_error = error @ model.decoder.weight
-    e = hidden_error if error_at == "hidden" else error
+    e = error if error_at == "logits" else hidden_error
+    if error_at == "norm":
+        h.backward(hidden_error.detach())
+        e = unnormalised.grad
     largest = FF if micro else D
     feedback = torch.rand(e.shape[2], largest, generator=feedback_generator(7)) * 2 - 1
     signals = [e @ feedback[:, : point.shape[2]] / largest**0.5 for point in points]
-    if last == "error" and error_at == "hidden":
+    if last == "error" and error_at != "logits":
         signals[-1] = e
     torch.autograd.backward(points, [signal.detach() for signal in signals])
 
@@ -157,6 +165,7 @@ def test_shallow_trains_the_decoder_alone(batch):
         ({}, 3, {D}),
         ({"granularity": "micro"}, 9, {D, FF}),
         ({"granularity": "micro", "points_embedding": True}, 10, {D, FF}),
+        ({"granularity": "micro", "error_at": "norm"}, 9, {D, FF}),
     ],
 )
 def test_macro_has_one_point_a_block_and_micro_three(options, number, widths, batch):
@@ -196,14 +205,19 @@ def test_every_method_lowers_the_loss(method, batch):
 
 
 @pytest.mark.parametrize(
-    ("method", "dropout", "precision"),
-    [("bp", 0.0, "fp32"), ("dfa", 0.1, "fp32"), ("drtp", 0.0, "fp32"), ("dfa", 0.0, "bf16")],
+    ("method", "dropout", "precision", "error_at"),
+    [
+        ("bp", 0.0, "fp32", "hidden"),
+        ("dfa", 0.1, "fp32", "hidden"),
+        ("dfa", 0.1, "fp32", "norm"),
+        ("drtp", 0.0, "fp32", "logits"),
+        ("dfa", 0.0, "bf16", "hidden"),
+    ],
 )
-def test_compiled_in_one_graph_the_gradients_stay(method, dropout, precision, batch):
+def test_compiled_in_one_graph_the_gradients_stay(method, dropout, precision, error_at, batch):
     x, y = batch
     found = []
     for compiled in (False, True):
-        error_at = "logits" if method == "drtp" else "hidden"
         preset = tiny(method=method, granularity="micro", error_at=error_at, layers=2, dropout=dropout)
         model, attachment = model_of(preset)
         net = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
@@ -217,8 +231,23 @@ def test_compiled_in_one_graph_the_gradients_stay(method, dropout, precision, ba
         torch.testing.assert_close(found[1][name], gradient, **tolerance)
 
 
-def test_the_doctor_finds_nothing_wrong(batch):
-    model, _ = model_of(tiny(method="dfa", granularity="micro"))
+@pytest.mark.parametrize("granularity", ["macro", "micro"])
+def test_replayed_below_the_last_norm_the_gradients_stay(granularity, batch):
+    x, y = batch
+    found = []
+    for memory in (None, "replay"):
+        torch.manual_seed(0)
+        model = LanguageModel(V, tiny(method="dfa", granularity=granularity, error_at="norm")).double()
+        attach(model, "dfa", feedback=Feedback(seed=7), memory=memory)
+        cross_entropy(model(x), y).backward()
+        found.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)
+
+
+@pytest.mark.parametrize("error_at", ["hidden", "norm"])
+def test_the_doctor_finds_nothing_wrong(error_at, batch):
+    model, _ = model_of(tiny(method="dfa", granularity="micro", error_at=error_at))
     diagnosis = doctor(model, batch, lambda model, batch: cross_entropy(model(batch[0]), batch[1]))
     assert diagnosis.healthy, diagnosis
 
