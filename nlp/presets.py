@@ -229,6 +229,8 @@ BELOW_NORM: dict[str, Preset] = {
     "small_fdfa_norm": OURS["small_fdfa_ours"],
     "small_micro_norm": OURS["small_micro_ours"],
     "small_micro_fitted_norm": OURS["small_micro_fitted_ours"],
+    "small_macro_seldom_norm": SELDOM_FITTED["small_macro_seldom"],
+    "small_micro_seldom_norm": SELDOM_FITTED["small_micro_seldom"],
     "small_micro_fdfa_norm": replace(OURS["small_micro_fitted_ours"], method="fdfa"),
 }
 BELOW_NORM = {name: replace(preset, error_at="norm") for name, preset in BELOW_NORM.items()}

@@ -42,9 +42,11 @@ ROWS = {  # preset: row
     "micro_seldom": "micro, fitted, steady and adapting, ours",
     "norm": "macro, below the last norm, ours",
     "fitted_norm": "macro, fitted, below the last norm, ours",
+    "macro_seldom_norm": "macro, fitted, steady and adapting, below the last norm, ours",
     "fdfa_norm": "macro, FDFA, below the last norm, ours",
     "micro_norm": "micro, below the last norm, ours",
     "micro_fitted_norm": "micro, fitted, below the last norm, ours",
+    "micro_seldom_norm": "micro, fitted, steady and adapting, below the last norm, ours",
     "micro_fdfa_norm": "micro, FDFA, below the last norm, ours",
 }
 SAMPLE = 80  # tokens of text that a run of seed 0 generates for the report

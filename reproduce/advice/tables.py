@@ -43,6 +43,7 @@ class Variant:
 
 
 LOWER: dict[str, Any] = {"output": "norm"}
+BELOW_NORM: dict[str, Any] = {"output": "blocks.2"}
 WITHOUT_LAST = ("blocks.0", "blocks.1")
 VARIANTS = {
     "bp": Variant(row="backpropagation", rule="bp"),
@@ -54,6 +55,9 @@ VARIANTS = {
     "lower": Variant(row="error taken before the last layer", **LOWER),
     "lower_no_last": Variant(
         row="error taken before the last layer, no point at the last block", points=WITHOUT_LAST, **LOWER
+    ),
+    "below_norm": Variant(
+        row="error taken before the last norm, no point at the last block", points=WITHOUT_LAST, **BELOW_NORM
     ),
     "post_norm": Variant(row="norms after the sums", post_norm=True),
     "post_norm_lower_no_last": Variant(
@@ -69,7 +73,19 @@ VARIANTS = {
         points=WITHOUT_LAST,
         **LOWER,
     ),
+    "fitted_below_norm": Variant(
+        row="fitted, error before the last norm, no point at the last block",
+        rule="fitted(exact_every=50)",
+        points=WITHOUT_LAST,
+        **BELOW_NORM,
+    ),
     "fdfa": Variant(row="fdfa: no backpropagation anywhere", rule="fdfa"),
+    "fdfa_below_norm": Variant(
+        row="fdfa, error before the last norm, no point at the last block",
+        rule="fdfa",
+        points=WITHOUT_LAST,
+        **BELOW_NORM,
+    ),
     "bp_post_norm": Variant(row="backpropagation, norms after the sums", rule="bp", post_norm=True),
 }
 
