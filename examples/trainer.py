@@ -1,6 +1,6 @@
 """Under transformers' Trainer: python examples/trainer.py
 
-A small GPT-2 on sequences that count. Points stand where a pre-norm block's matrices read (docs/how-it-works.md).
+A small GPT-2 on sequences that count. The error is taken below the last norm (docs/what-to-try.md), at the last block.
 Checkpoints hold the attachment's state; resume with trainer.train(resume_from_checkpoint=True).
 """
 
@@ -27,8 +27,8 @@ class Counting(Dataset):
 
 torch.manual_seed(0)
 model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=64, n_layer=2, n_head=2))
-points = ["transformer.h.*.ln_1", "transformer.h.*.ln_2", "transformer.h.*"]
-tinydfa.attach(model, Fitted(exact_every=25), points=points, output="lm_head")  # feedback that learns; "dfa" is fixed
+points = ["transformer.h.*"]  # after every block
+tinydfa.attach(model, Fitted(exact_every=25), points, output="transformer.h.1")  # feedback that learns; "dfa" is fixed
 with tempfile.TemporaryDirectory() as folder:
     arguments = TrainingArguments(
         folder, max_steps=150, learning_rate=3e-3, logging_steps=25, report_to=[], use_cpu=True

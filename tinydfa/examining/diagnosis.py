@@ -8,9 +8,12 @@ from enum import StrEnum
 from tinydfa.examining.needs import Needs
 
 # What docs/what-to-try.md says and measures, in its order.
+BELOW_NORM = "take the error below the last norm, by output=, and put no point above it: no matrix stands for a norm"
+POST_NORM = "place the norms after the sums (post-norm): signals keep their size from block to block"
 ADVICE = (
-    "place the norms after the sums (post-norm): signals keep their size from block to block",
-    "let the feedback learn: fdfa, or fitted with the error taken before the last layer",
+    BELOW_NORM,
+    "let the feedback learn: fitted, or fdfa without any backpropagation",
+    POST_NORM,
     "use fewer points: one after the first block leaves the blocks above it to backpropagation",
     "try a third of the learning rate and three times it",
 )

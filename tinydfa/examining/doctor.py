@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinydfa.attaching.attachment import Attachment
 from tinydfa.examining.alignment import method_of
-from tinydfa.examining.diagnosis import ADVICE, Diagnosis, Fault, Finding, Status
+from tinydfa.examining.diagnosis import ADVICE, BELOW_NORM, POST_NORM, Diagnosis, Fault, Finding, Status
 from tinydfa.examining.examination import Around, Examination, Gradients, LossFn
 from tinydfa.examining.needs import memory_needs
 from tinydfa.head import Head
@@ -92,11 +92,11 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
 
 
 def advice_for(rule: Rule, model: nn.Module) -> tuple[str, ...]:
-    """What may help by a rule of fixed feedback; its first line is for models whose norms can be moved."""
+    """What may help by a rule of fixed feedback; two of its lines are for models that have norms."""
     if not rule.broadcasts or rule.learns:
         return ()
     has_norms = any(type(part).__name__.endswith(("LayerNorm", "RMSNorm")) for part in model.modules())
-    return ADVICE if has_norms else ADVICE[1:]
+    return tuple(line for line in ADVICE if has_norms or line not in (BELOW_NORM, POST_NORM))
 
 
 def points_of(attachment: Attachment | None, examined: Examination) -> dict[str, int | None]:
