@@ -91,13 +91,15 @@ def rule(options: Mapping[str, Any]) -> str:
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train a column of the scoreboard by `fitted` with the cell's options."""
     name, _, method = cell.key.partition("+")
-    column = COLUMNS[name]
     method, _, error_at = method.partition("@")
-    if error_at:
-        column = replace(column, preset=replace(column.preset, error_at=error_at))
     if "channels=" in method:
         method = method.replace("fitted", f"{os.path.relpath(channels.__file__)}:{channels.PerChannel.__name__}", 1)
-    return train(column, method, RATES[name], seed, context)
+    return train(elsewhere(COLUMNS[name], error_at), method, RATES[name], seed, context)
+
+
+def elsewhere(column: Column, error_at: str) -> Column:
+    """The column with its error taken at another place than on the board; as it is if that is empty."""
+    return replace(column, preset=replace(column.preset, error_at=error_at)) if error_at else column
 
 
 def markdown(table: Table, lines: Sequence[dict[str, Any]], ends: Mapping[str, tuple[Score, Score]]) -> str:

@@ -86,7 +86,7 @@ def test_the_first_look_is_left_out_of_the_means_and_kinds_are_told_by_their_nam
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "@" not in name])
 def test_every_network_has_the_rate_that_is_best_for_fitted_on_the_committed_board(name):
     lines = read(ROOT / "results" / "scoreboard" / f"{name}.jsonl")
     assert best_rate(COLUMNS[name], "fitted", lines) == NETWORKS[name].rate

@@ -78,7 +78,7 @@ class Diagnosis:
         looks: Of a rule that looks at some passes, how often it has; empty for others.
         input_gradients: Layers whose input gradient is computed, a product each, by backpropagation and by the method.
         memory: What a step keeps for its backward pass, by block; None where nothing is cut.
-        advice: What to try if the model learns less than by `shallow`; empty for rules whose feedback is not fixed.
+        advice: What to try if the model learns too little; of rules whose feedback learns, where to take the error.
         findings: What to change; empty when all is well.
     """
 
@@ -153,6 +153,6 @@ class Diagnosis:
         lines += [f"{kind} beside eager: smallest cosine {value:.4f}" for kind, value in self.agreement.items()]
         lines += ["", *([f"! {finding}" for finding in self.findings] or ["nothing to change"])]
         if self.advice:
-            lines += ["", "if it learns less than by shallow, in this order (docs/what-to-try.md):"]
+            lines += ["", "if it learns too little, in this order (docs/what-to-try.md):"]
             lines += [f"- {advice}" for advice in self.advice]
         return "\n".join(lines)

@@ -66,7 +66,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = points_of(attachment, examined)
-    diagnosis.advice = advice_for(rule, eager)
+    diagnosis.advice = advice_for(rule, examined.norm_below_error())
     if around is not None:
         diagnosis.crossed, diagnosis.shared = around.crossed, around.shared
     projector = link.settings.feedback.projector
@@ -91,12 +91,12 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     return diagnosis
 
 
-def advice_for(rule: Rule, model: nn.Module) -> tuple[str, ...]:
-    """What may help by a rule of fixed feedback; two of its lines are for models that have norms."""
-    if not rule.broadcasts or rule.learns:
+def advice_for(rule: Rule, norm_below_error: bool | None) -> tuple[str, ...]:
+    """What may help by a rule of fixed feedback; by one that learns, the line on where the error is taken alone."""
+    if not rule.broadcasts:
         return ()
-    has_norms = any(type(part).__name__.endswith(("LayerNorm", "RMSNorm")) for part in model.modules())
-    return tuple(line for line in ADVICE if has_norms or line not in (BELOW_NORM, POST_NORM))
+    apt = {BELOW_NORM: bool(norm_below_error), POST_NORM: norm_below_error is not None}
+    return tuple(line for line in ADVICE if apt.get(line, True) and (line == BELOW_NORM or not rule.learns))
 
 
 def points_of(attachment: Attachment | None, examined: Examination) -> dict[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +56,16 @@ class Examination:
             values = [value.float().sum() for value in inner if value.requires_grad]
             found = gradients_of(torch.stack(values).sum(), self.trained, self.sharded) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
+
+    def norm_below_error(self) -> bool | None:
+        """Whether the last norm to run lies below the place where the error is taken; None if none runs."""
+        found: list[bool] = []
+        with ExitStack() as hooks, state_kept(self.model), self.link.observed() as look, torch.no_grad():
+            for norm in filter(normalises_rows, self.model.modules()):
+                hooks.callback(norm.register_forward_hook(lambda *_: found.append(not look.at_head)).remove)
+            hooks.enter_context(self.link.backprop())
+            self.loss_fn(self.model, self.batch)
+        return found[-1] if found else None
 
     def kept_weights(self) -> list[str]:
         """The modules that the signal of a layer-wise rule passes by their own weights."""
@@ -124,3 +135,8 @@ def multiplies(module: nn.Module) -> bool:
     """Whether a module multiplies its input by a matrix of weights."""
     matrices = any(p.dim() > 1 for p in module.parameters(recurse=False))
     return matrices and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+
+
+def normalises_rows(module: nn.Module) -> bool:
+    """Whether a module divides each row by what it finds in that row, as a layer norm does."""
+    return type(module).__name__.endswith(("LayerNorm", "RMSNorm"))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tests.processes import in_two_processes
 from tests.tinydfa.nets import batch
 from tinydfa import DFAError, DFALayer, Fault, Method, Status, attach, attachment_of, doctor
-from tinydfa.examining.diagnosis import ADVICE
+from tinydfa.examining.diagnosis import ADVICE, BELOW_NORM
 from tinydfa.rules import FDFA, LAS, Calibrated, Fitted
 
 
@@ -222,13 +222,23 @@ def test_the_doctor_says_what_the_page_says_where_the_feedback_is_fixed():
     page = " ".join((Path(__file__).parents[3] / "docs" / "what-to-try.md").read_text(encoding="utf-8").split())
     said = [page.index(f"**{advice}**") for advice in ADVICE]
     assert said == sorted(said)
-    for rule, told in (("dfa", True), ("sdfa", True), ("fitted", False), ("bp", False), ("shallow", False)):
+    alone = (BELOW_NORM,)  # feedback that learns needs none of the others
+    for rule, told in (("dfa", ADVICE), ("sdfa", ADVICE), ("fitted", alone), ("bp", ()), ("shallow", ())):
         net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
         attach(net, rule, points=["1"])
         report = doctor(net, torch.randn(5, 4), lambda net, x: net(x).square().mean(), compile=False, autocast=False)
-        assert report.advice == (ADVICE if told else ())
-        assert all((f"- {advice}" in str(report)) is told for advice in ADVICE)
+        assert report.advice == told
+        assert [line for line in ADVICE if f"- {line}" in str(report)] == list(told)
         assert report.healthy
+
+
+@pytest.mark.parametrize(("output", "told"), [(None, True), ("2", True), ("1", False)])
+def test_the_doctor_sees_whether_the_error_is_taken_below_the_last_norm(output, told):
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+    attachment = attach(net, "dfa", points=["0"], output=output)
+    for attachment.method in ("dfa", "fitted"):
+        report = doctor(net, torch.randn(5, 4), lambda net, x: net(x).square().mean(), compile=False, autocast=False)
+        assert (BELOW_NORM in report.advice) is told
 
 
 def test_the_doctor_gives_no_advice_on_norms_to_a_model_without_them():
