@@ -235,7 +235,7 @@ def test_compiled_in_one_graph_the_gradients_stay(method, dropout, precision, er
 def test_replayed_below_the_last_norm_the_gradients_stay(granularity, batch):
     x, y = batch
     found = []
-    for memory in (None, "replay"):
+    for memory in (None, "replay", 50_000):  # bytes
         torch.manual_seed(0)
         model = LanguageModel(V, tiny(method="dfa", granularity=granularity, error_at="norm")).double()
         attach(model, "dfa", feedback=Feedback(seed=7), memory=memory)
