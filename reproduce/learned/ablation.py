@@ -30,8 +30,9 @@ RATES = {  # the best of `fitted` on the scoreboard
     "cora": 0.03,
     "fc-cifar": 0.000167,
     "lenet-cifar": 0.001,
-    "docs-micro": 0.002,
+    "docs-micro": 0.004,
 }
+ABOVE_NORM_RATE = 0.002  # its own best
 USUAL = {"exact_every": EXACT_EVERY, "memory": 0.9, "ridge": 1e-3, "rows": 0}
 TOGETHER: dict[str, Any] = {"exact_every": 5, "adapt": 0.5, "exact_between": (5, 1000), "steady": True}
 PER_CHANNEL: dict[str, Any] = {"channels": ((32 * 15 * 15, 32), (64 * 6 * 6, 64))}  # of the network's two feature maps
@@ -94,7 +95,8 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     method, _, error_at = method.partition("@")
     if "channels=" in method:
         method = method.replace("fitted", f"{os.path.relpath(channels.__file__)}:{channels.PerChannel.__name__}", 1)
-    return train(elsewhere(COLUMNS[name], error_at), method, RATES[name], seed, context)
+    rate = ABOVE_NORM_RATE if error_at else RATES[name]
+    return train(elsewhere(COLUMNS[name], error_at), method, rate, seed, context)
 
 
 def elsewhere(column: Column, error_at: str) -> Column:
@@ -169,7 +171,7 @@ ABLATION = Table(
     run=run,
     notes=(
         "Models, data, lengths and ends of the way are the scoreboard's; every row has the rate that was best for "
-        "fitted there. Images come in batches of 100 and 64 rows, a graph as 2,708, text as 1,024.",
+        "fitted there, but for the error above the norm, which has its own best. Images come in batches of 100 and 64 rows, a graph as 2,708, text as 1,024.",
         "No run has more than 1,000 passes, so that one exact pass in 1000 is the first alone. The last row changes "
         "several options.",
     ),

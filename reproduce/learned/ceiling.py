@@ -52,9 +52,9 @@ class Network:
 MACRO = {r"\.point$": "after a block"}
 BLOCKS = {r"\.point1$": "after attention", r"\.point2$": "inside the perceptron"} | MACRO
 NETWORKS = {  # by column, and behind an @ where else than on the board the error is taken
-    "docs-macro": Network(rate=0.004, kinds=MACRO, tokens=64),
+    "docs-macro": Network(rate=0.006, kinds=MACRO, tokens=64),
     "docs-macro@hidden": Network(rate=0.004, kinds=MACRO, tokens=64),
-    "docs-micro": Network(rate=0.002, kinds=BLOCKS, tokens=64),
+    "docs-micro": Network(rate=0.004, kinds=BLOCKS, tokens=64),
     "docs-micro@hidden": Network(rate=0.002, kinds=BLOCKS, tokens=64),
     "lego": Network(rate=0.00333),
     "fern": Network(rate=0.00333),
