@@ -171,7 +171,8 @@ ABLATION = Table(
     run=run,
     notes=(
         "Models, data, lengths and ends of the way are the scoreboard's; every row has the rate that was best for "
-        "fitted there, but for the error above the norm, which has its own best. Images come in batches of 100 and 64 rows, a graph as 2,708, text as 1,024.",
+        "fitted there, but for the error above the norm, which has its own best. Images come in batches of 100 and 64 "
+        "rows, a graph as 2,708, text as 1,024.",
         "No run has more than 1,000 passes, so that one exact pass in 1000 is the first alone. The last row changes "
         "several options.",
     ),
