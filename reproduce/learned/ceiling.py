@@ -6,6 +6,7 @@ the sum of the squares of δ a linear map of some regressors x ``[R, k]`` explai
     1 - min over M of |δ - x M|² / |δ|²
 
     best        x = e, which is what a row is sent: no F can do better
+    above       x = the error above the last norm, where e is taken below it
     in context  x = e and the sum of the errors of the later tokens of the text, which reach a token through attention
     in force    the F in force, before the pass changes it: the squared cosine of e F with δ, as its size is the
                 optimiser's affair
@@ -16,28 +17,35 @@ As k regressors explain k of R rows by chance alone, the first two are corrected
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.device import pick_device
 from harness.methods import rule_of
 from harness.tables import Cell, RunContext, Table
 from harness.tables.results import make_result
-from reproduce.learned.ablation import FOLDER, elsewhere
-from reproduce.scoreboard.columns import COLUMNS, EXACT_EVERY, Column
+from nlp.model.transformer import Block
+from reproduce.learned.ablation import FOLDER
+from reproduce.scoreboard.columns import COLUMNS, EXACT_EVERY
 from reproduce.scoreboard.running import run as run_column
 from tinydfa.rules import Fitted, Seen
 from tinydfa.rules.fitted import cosine
 
 SMALLEST = 1e-9  # of the largest eigenvalue: a direction in which regressors do not differ
-MEASURES = {"best": "best F", "in_context": "and later tokens' errors", "in_force": "F in force"}
+MEASURES = {
+    "best": "best F",
+    "above": "from the error above the last norm",
+    "in_context": "and later tokens' errors",
+    "in_force": "F in force",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +59,9 @@ class Network:
 
 MACRO = {r"\.point$": "after a block"}
 BLOCKS = {r"\.point1$": "after attention", r"\.point2$": "inside the perceptron"} | MACRO
-NETWORKS = {  # by column, and behind an @ where else than on the board the error is taken
+NETWORKS = {
     "docs-macro": Network(rate=0.006, kinds=MACRO, tokens=64),
-    "docs-macro@hidden": Network(rate=0.004, kinds=MACRO, tokens=64),
     "docs-micro": Network(rate=0.004, kinds=BLOCKS, tokens=64),
-    "docs-micro@hidden": Network(rate=0.002, kinds=BLOCKS, tokens=64),
     "lego": Network(rate=0.00333),
     "fern": Network(rate=0.00333),
     "fc-cifar": Network(rate=0.000167),
@@ -79,6 +85,7 @@ class Share(NamedTuple):
     point: str
     look: int  # of the point, from 0
     best: float
+    above: float
     in_context: float
     in_force: float
 
@@ -96,13 +103,16 @@ class Ceiling(Fitted):
     tokens: int = 1
     found: ClassVar[list[Share]] = []
     waiting: ClassVar[list[str]] = []  # points whose moments were made, and which are not yet updated
+    above_norm: ClassVar[list[Tensor]] = []  # the error above the last norm ``[R, c]``, of this pass, if it is known
 
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         assert seen.gradient is not None
         error, delta = seen.error.double(), seen.gradient.double()
         x = error if self.tokens == 1 else torch.cat([error, later(error, self.tokens)], dim=1)
         self.waiting.append(seen.name)
+        above = self.above_norm[-1].double() if self.above_norm else error
         own = {"count": torch.tensor(float(len(x))), "power": delta.square().sum()}
+        own |= {"above": above.T @ above, "above_with_delta": above.T @ delta}
         return own | {"regressors": x.T @ x, "with_delta": x.T @ delta}
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
@@ -112,8 +122,25 @@ class Ceiling(Fitted):
         look = sum(share.point == name for share in self.found)
         force = float(cosine(feedback.double(), **own, power=power)) ** 2
         best, context = explained(**own, power=power, rows=rows), explained(x, with_delta, power, rows)
-        self.found.append(Share(name, look, best, context, force))
+        above = explained(moments["above"], moments["above_with_delta"], power, rows)
+        self.found.append(Share(name, look, best, above, context, force))
         super().update(feedback, own, memory)
+
+
+@contextmanager
+def noting_the_error_above(noted: list[Tensor]) -> Iterator[None]:
+    """Inside this block a Transformer that takes its error below the last norm notes what comes down to that norm."""
+
+    def look(module: nn.Module, inputs: object, output: Any) -> None:
+        if isinstance(module, Block) and module.head is not None and output.requires_grad:
+            output.register_hook(lambda error: noted.__setitem__(slice(None), [error.detach().flatten(0, 1)]))
+
+    handle = nn.modules.module.register_module_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+        noted.clear()
 
 
 def later(error: Tensor, tokens: int) -> Tensor:
@@ -145,32 +172,27 @@ def explained(errors: Tensor, both: Tensor, power: Tensor, rows: float) -> float
 
 def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     """Train a column by fitted, and keep the mean shares of every kind of point over all exact passes but the first."""
-    column, network, start = column_of(cell.key), NETWORKS[cell.key], perf_counter()
+    column, network, start = COLUMNS[cell.key], NETWORKS[cell.key], perf_counter()
     quick = context.scale == "quick"
     tokens = column.quick["chunk"] if quick and network.tokens > 1 else network.tokens
     method = (
         f"{Path(__file__).resolve()}:{Ceiling.__name__}(exact_every={2 if quick else EXACT_EVERY}, tokens={tokens})"
     )
-    kept = type(rule_of(method)).found  # type: ignore[attr-defined]
-    kept.clear()
-    run_column(column, method, network.rate, seed, context)
+    rule = cast(type[Ceiling], type(rule_of(method)))  # the class as it is read from the file
+    rule.found.clear()
+    with noting_the_error_above(rule.above_norm):
+        run_column(column, method, network.rate, seed, context)
     return make_result(
         task=FOLDER,
         model=column.model,
         dataset=cell.dataset,
         method=cell.method,
         seed=seed,
-        metrics=by_kind(network, kept),
+        metrics=by_kind(network, rule.found),
         seconds=perf_counter() - start,
         config={"lr": network.rate, "length": column.length, "exact_every": EXACT_EVERY},
         device=pick_device(context.device),
     )
-
-
-def column_of(name: str) -> Column:
-    """The column that an entry of `NETWORKS` is measured on."""
-    name, _, error_at = name.partition("@")
-    return elsewhere(COLUMNS[name], error_at)
 
 
 def by_kind(network: Network, shares: Sequence[Share]) -> dict[str, float]:
@@ -187,29 +209,18 @@ def cells() -> tuple[Cell, ...]:
     """A row a kind of point, a column a measure."""
     return tuple(
         Cell(
-            row=row_of(name, kind),
+            row=f"{COLUMNS[name].model}, {COLUMNS[name].title}: {kind}",
             column=said,
             method="fitted",
             key=name,
-            dataset=column_of(name).dataset,
+            dataset=COLUMNS[name].dataset,
             metric=f"{measure}, {kind}",
         )
         for name, network in NETWORKS.items()
         for kind in network.kinds.values()
         for measure, said in MEASURES.items()
-        if measure != "in_context" or network.tokens > 1
+        if measure not in ("above", "in_context") or network.tokens > 1
     )
-
-
-def row_of(name: str, kind: str) -> str:
-    """What a row is called.
-
-    Example:
-        >>> row_of("docs-micro@hidden", "after attention")
-        'Transformer 4 x 128, docs, micro, error above the last norm: after attention'
-    """
-    column = column_of(name)
-    return f"{column.model}, {column.title}{', error above the last norm' if '@' in name else ''}: {kind}"
 
 
 CEILING = Table(
@@ -224,6 +235,7 @@ CEILING = Table(
     run=run,
     notes=(
         "best F: the linear map from e to the signals of one exact pass, which no F can beat. "
+        "From the error above the last norm: if that were sent, in the same passes. "
         "And later tokens' errors: if a token were sent their sum as well. "
         "F in force: the squared cosine of e F with the signals, before the pass changes F.",
         f"The scoreboard's runs by fitted, one exact pass in {EXACT_EVERY}: means over the points of a kind, and over "

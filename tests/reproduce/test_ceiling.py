@@ -10,8 +10,20 @@ from torch import Tensor, nn
 
 from harness.tables import RunContext
 from harness.tables.results import read
+from nlp.model.transformer import LanguageModel
+from nlp.presets import Preset
 from reproduce.learned import ceiling
-from reproduce.learned.ceiling import CEILING, COLUMNS, MEASURES, NETWORKS, Ceiling, Share, by_kind, explained
+from reproduce.learned.ceiling import (
+    CEILING,
+    COLUMNS,
+    MEASURES,
+    NETWORKS,
+    Ceiling,
+    Share,
+    by_kind,
+    explained,
+    noting_the_error_above,
+)
 from reproduce.runs import ROOT
 from reproduce.scoreboard.summary import best_rate
 from tinydfa import attach
@@ -78,15 +90,32 @@ def test_what_reaches_a_token_from_later_ones_is_explained_by_their_errors_alone
 
 def test_the_first_look_is_left_out_of_the_means_and_kinds_are_told_by_their_names():
     network = replace(NETWORKS["docs-micro"], kinds={r"\.point1$": "one", r"\.point$": "all", "none": "nothing"})
-    shares = [Share("b.point1", 0, 9, 9, 9), Share("b.point1", 1, 0.5, 0.6, 0.4), Share("c.point1", 1, 0.7, 0.8, 0.2)]
-    means = by_kind(network, [*shares, Share("b.point", 1, 1.0, 1.0, 0.0)])
+    shares = [
+        Share("b.point1", 0, 9, 9, 9, 9),
+        Share("b.point1", 1, 0.5, 0.3, 0.6, 0.4),
+        Share("c.point1", 1, 0.7, 0.5, 0.8, 0.2),
+        Share("b.point", 1, 1.0, 0.9, 1.0, 0.0),
+    ]
+    means = by_kind(network, shares)
     assert means == pytest.approx(
-        {"best, one": 0.6, "in_context, one": 0.7, "in_force, one": 0.3}
-        | {"best, all": 1.0, "in_context, all": 1.0, "in_force, all": 0.0}
+        {"best, one": 0.6, "above, one": 0.4, "in_context, one": 0.7, "in_force, one": 0.3}
+        | {"best, all": 1.0, "above, all": 0.9, "in_context, all": 1.0, "in_force, all": 0.0}
     )
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if "@" not in name])
+def test_the_error_above_the_last_norm_is_that_of_the_vocabulary_projection():
+    torch.manual_seed(0)
+    model = LanguageModel(7, Preset(method="bp", error_at="norm", layers=2, d_model=4, d_ff=8, heads=2, chunk=5))
+    tokens, noted = torch.randint(0, 7, (3, 5)), []
+    with noting_the_error_above(noted):
+        logits = model(tokens)
+        logits.retain_grad()
+        logits.square().sum().backward()
+        torch.testing.assert_close(noted, [(logits.grad @ model.decoder.weight.detach()).flatten(0, 1)])
+    assert not noted
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_has_the_rate_that_is_best_for_fitted_on_the_committed_board(name):
     lines = read(ROOT / "results" / "scoreboard" / f"{name}.jsonl")
     assert best_rate(COLUMNS[name], "fitted", lines) == NETWORKS[name].rate
