@@ -8,7 +8,7 @@ from enum import StrEnum
 from tinydfa.examining.needs import Needs
 
 # What docs/what-to-try.md says and measures, in its order.
-BELOW_NORM = "take the error below the last norm, by output=, and put no point above it: no matrix stands for a norm"
+BELOW_NORM = "take the error below the last norm, by output=, and put no point above it: no F stands in for a norm"
 POST_NORM = "place the norms after the sums (post-norm): signals keep their size from block to block"
 ADVICE = (
     BELOW_NORM,
