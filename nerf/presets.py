@@ -45,6 +45,8 @@ class Preset:
     """Frequencies in the encoding of a viewing direction."""
     views: bool = True
     """Whether the colour depends on the viewing direction."""
+    error_at: Literal["outputs", "trunk"] = "outputs"
+    """Take the error at the four outputs, as published, or at the top of the trunk, as wide as a hidden layer."""
     samples_coarse: int = 64
     """Samples a ray for the coarse network."""
     samples_fine: int = 128
@@ -112,6 +114,7 @@ class Preset:
             position_frequencies=self.position_frequencies,
             view_frequencies=self.view_frequencies,
             views=self.views,
+            error_at=self.error_at,
         )
 
     def rendering(self, white_background: bool) -> Rendering:
@@ -219,6 +222,10 @@ SMALL_RATES = {
     "small_dfa_2x128": 1e-2,
 }
 PRESETS |= {name: replace(PRESETS[name], lr=rate) for name, rate in SMALL_RATES.items()}
+TRUNK = {  # the error taken at the top of the trunk, so that what is above it is exact; rates as without
+    f"{name}_trunk": replace(PRESETS[name], error_at="trunk") for name in ("small_dfa", "small_fitted", "small_fdfa")
+}
+PRESETS |= TRUNK
 FORWARD = {  # what feedback from forward passes lacks on lego: steps of another size, looks, passes a look
     "small_fdfa_fast": replace(PRESETS["small_fdfa"], lr=1e-2),
     "small_fdfa_often": replace(PRESETS["small_fdfa"], method="fdfa(probe_every=25)"),

@@ -94,7 +94,8 @@ def attach_all(fields: Fields, method: str, seed: int, memory: str | int | None 
     """Make both networks learn by `method`, each with feedback of its own."""
     found = {}
     for number, (name, network) in enumerate(fields.networks().items()):
-        attachment = attach(network, method, feedback=Feedback(seed=2 * seed + number), memory=memory)
+        feedback = Feedback(seed=2 * seed + number)
+        attachment = attach(network, method, output=network.output, feedback=feedback, memory=memory)
         processes.tell_scale(attachment)
         found[f"attachment of {name}"] = attachment
     return found

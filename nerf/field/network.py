@@ -5,7 +5,8 @@
                                           direction [V, q] __________________/
 
 A feedback point stands after every hidden layer, after the feature layer and after the view layer; the error is taken
-at the four outputs of every sample. Sources: NeRF (arXiv 2003.08934, fig. 7); points, ReLU after the feature layer and
+at the four outputs of every sample. Or it is taken at the trunk's top, ``[N, W]``: what is above it is then exact, and
+has no points. Sources: NeRF (arXiv 2003.08934, fig. 7); points, ReLU after the feature layer and
 where the position joins again: code release of arXiv 2006.12878.
 
 Letters: N samples, V rays, W width, p and q widths of the encoded position and direction.
@@ -14,6 +15,7 @@ Letters: N samples, V rays, W width, p and q widths of the encoded position and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,7 @@ class Architecture:
     position_frequencies: int = 10
     view_frequencies: int = 4
     views: bool = True  # colour depends on the direction; without, the trunk's top gives all four outputs
+    error_at: Literal["outputs", "trunk"] = "outputs"
 
     def joins(self, layer: int) -> bool:
         """Whether the position joins the input of hidden layer number `layer`, from 0."""
@@ -94,14 +97,19 @@ class Network(nn.Module):
         if a.views:
             self.density = nn.Linear(a.width, 1)
             self.feature = nn.Linear(a.width, a.width)
-            self.feature_point = DFALayer()
+            self.feature_point = DFALayer() if a.error_at == "outputs" else nn.Identity()
             self.view = Join(a.width, encoded_width(3, a.view_frequencies), a.width // 2)
-            self.view_point = DFALayer()
+            self.view_point = DFALayer() if a.error_at == "outputs" else nn.Identity()
             self.colour = nn.Linear(a.width // 2, 3)
             nn.init.constant_(self.density.bias, START)
         else:
             self.top = nn.Linear(a.width, OUTPUTS)
             nn.init.constant_(self.top.bias[3:], START)
+
+    @property
+    def output(self) -> str | None:
+        """The module at whose output the error is taken; None: at the network's."""
+        return f"points.{len(self.points) - 1}" if self.architecture.error_at == "trunk" else None
 
     def forward(self, points: Tensor, views: Tensor, ray: Tensor | None = None) -> Tensor:
         """Outputs for colour, to be put through a sigmoid, and for density, see `nerf.field.volume`.

@@ -1,5 +1,7 @@
 """The network: what it computes, and which signal each of its layers receives."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,6 +111,32 @@ def test_hidden_gradients_are_the_projected_error_of_every_sample():
     narrow = signal[:, :5] * (seen > 0)
     expected |= {"view.inner.weight": narrow.T @ feature, "view.extra.weight": narrow.T @ spread}
     expected |= {"colour.weight": error[:, :3].T @ seen, "density.weight": error[:, 3:].T @ h[3]}
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_with_the_error_at_the_trunk_all_above_is_exact_and_below_is_its_projection():
+    network, (points, views) = made(replace(SMALL, error_at="trunk")), data()
+    attachment = attach(network, "dfa", seed=3, output=network.output)
+    assert list(attachment.points) == [f"points.{i}" for i in range(4)]
+    target = torch.randn(12, 4)
+    F.mse_loss(network(points, views), target).backward()
+    feedback = attachment.head.feedback_matrix
+    assert feedback.shape == (10, 10)
+
+    position, h = encode(points, 3), trunk(network, points)
+    below = [layer.detach() for layer in h]
+    upper = below[3].requires_grad_()
+    weights = {name: p for name, p in network.named_parameters() if not name.startswith("layers")}
+    loss = F.mse_loss(top(network, upper, views.repeat_interleave(4, dim=0))[-1], target)
+    error, *exact = torch.autograd.grad(loss, [upper, *weights.values()])
+    expected = dict(zip(weights, exact, strict=True))
+    signal = error @ feedback / 10**0.5
+    for layer, under in enumerate([position, below[0], below[1]]):
+        expected[f"layers.{layer}.weight"] = (signal * (below[layer] > 0)).T @ under
+    last = error * (upper > 0)  # a point where the error is taken gets the error itself
+    expected |= {"layers.3.inner.weight": last.T @ below[2], "layers.3.extra.weight": last.T @ position}
     found = {name: parameter.grad for name, parameter in network.named_parameters()}
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
