@@ -243,8 +243,8 @@ NERF_SMALL = Table(
     notes=(
         "The same for every method: 1,500 steps of 384 rays, 32 + 64 samples, 4 layers of 128 units (2 where a row "
         "says so), bfloat16 where the processor has it. Learning rates: table `nerf-rates`.",
-        "Error at the trunk: it is taken at the top of the trunk, 128 numbers a sample, so that the layers of colour and "
-        "density are exact; rates as without.",
+        "Error at the trunk: it is taken at the top of the trunk, 128 numbers a sample, so that the layers of colour "
+        "and density are exact; rates as without.",
         "FDFA has 0.003. At 0.01, its best after 400 steps, fern and the solids diverge later.",
     ),
     needs="nothing for the solids; nerf_synthetic/lego, nerf_llff/fern",
