@@ -41,20 +41,19 @@ class Stage(LanguageModel):
     def __init__(self, whole: LanguageModel, start: int, stop: int) -> None:
         nn.Module.__init__(self)
         self.length, self.dropout = whole.length, whole.dropout
-        self.error_at = whole.error_at
+        self.error_at, self.projects_last = whole.error_at, whole.projects_last
         self.is_first, self.is_last = start == 0, stop == len(whole.blocks)
         if self.is_first:
             self.embedding, self.point = whole.embedding, whole.point
             self.register_buffer("positions", whole.positions, persistent=False)
         self.parts = nn.ModuleDict({str(number): whole.blocks[number] for number in range(start, stop)})
         if self.is_last:
-            self.decoder, self.head, self.top = whole.decoder, whole.head, whole.top
+            self.decoder, self.head = whole.decoder, whole.head
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens, or what the stage below returns, to what the stage above reads, or logits."""
         x = self.embedded(x) if self.is_first else x
-        for block in self.parts.values():
-            x = block(x)
+        x = self.through(self.parts.values(), x)
         return self.logits(x) if self.is_last else x
 
 

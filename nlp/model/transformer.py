@@ -17,6 +17,7 @@ Letters: B sequences of T tokens, d width, V tokens in the vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,9 @@ INITIAL = 0.1  # weights of embedding and decoder lie within +- this
 class Block(nn.Module):
     """One layer of the Transformer, ``[B, T, d] -> [B, T, d]``."""
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, preset: Preset, top: bool = False) -> None:
         super().__init__()
+        self.takes_error = top and preset.error_at == "norm"
         width, micro = preset.d_model, preset.granularity == "micro"
         self.dropout = preset.dropout
         self.attention = build_attention(preset.attention, width, preset.heads, preset.dropout, preset.chunk)
@@ -43,14 +45,18 @@ class Block(nn.Module):
         self.point1 = DFALayer() if micro else nn.Identity()
         self.point2 = DFALayer() if micro else nn.Identity()
         self.point = DFALayer()
-        self.head: nn.Module | None = None  # the model's, where it takes the error below this block's last norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, take: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """
+        Args:
+            x: ``[B, T, d]``.
+            take: Takes the error, below the last norm of this block; None: that is done elsewhere.
+        """
         rate, training = self.dropout, self.training
         x = self.point1(self.norm1(add_dropped(x, self.attention(x), rate, training)))
         hidden = self.point2(relu_dropout(self.up(x), rate, training))
         added = add_dropped(x, self.down(hidden), rate, training)
-        out: Tensor = self.point(self.norm2(added)) if self.head is None else self.norm2(self.head(self.point(added)))
+        out: Tensor = self.point(self.norm2(added)) if take is None else self.norm2(take(self.point(added)))
         return out
 
 
@@ -73,18 +79,14 @@ class LanguageModel(nn.Module):
         super().__init__()
         width = preset.d_model
         self.length, self.dropout = preset.chunk, preset.dropout
-        self.error_at = preset.error_at
+        self.error_at, self.projects_last = preset.error_at, preset.last_block == "projected"
         self.embedding = nn.Embedding(vocabulary, width)
         self.register_buffer("positions", sinusoids(preset.chunk, width), persistent=False)
         self.point = DFALayer() if preset.points_embedding else nn.Identity()
-        self.blocks = nn.ModuleList(Block(preset) for _ in range(preset.layers))
+        self.blocks = nn.ModuleList(Block(preset, top=n == preset.layers) for n in range(1, preset.layers + 1))
         self.decoder = nn.Linear(width, vocabulary, bias=not preset.tied)
         points = [module for module in self.modules() if isinstance(module, DFALayer)]  # from below to above
         self.head = Head(points)
-        projects = preset.last_block == "projected" and self.error_at != "logits"
-        self.top = nn.Sequential(Apart(), self.head) if projects else self.head  # where the error is taken
-        if self.error_at == "norm":
-            self.blocks[-1].head = self.top
         nn.init.uniform_(self.embedding.weight, -INITIAL, INITIAL)
         if preset.tied:
             self.decoder.weight = self.embedding.weight
@@ -101,29 +103,28 @@ class LanguageModel(nn.Module):
         length = tokens.shape[1]
         if length > self.length:
             raise ValueError(f"a sequence of {length} tokens, and the model was built for {self.length} at most")
-        x = self.embedded(tokens)
-        for block in self.blocks:
-            x = block(x)
-        return self.logits(x)
+        return self.logits(self.through(self.blocks, self.embedded(tokens)))
 
     def embedded(self, tokens: Tensor) -> Tensor:
         """Input of the first block, ``[B, T, d]``."""
         x = self.point(self.embedding(tokens) * math.sqrt(self.positions.shape[1]))
         return dropout(x + self.positions[: tokens.shape[1]], self.dropout, self.training)
 
+    def through(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """Output of the last of some blocks, from the input of the first."""
+        for block in blocks:
+            x = block(x, self.take) if block.takes_error else block(x)
+        return x
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``[B, T, V]``, from the output of the last block."""
-        if self.error_at == "hidden":
-            x = self.top(x)
-        logits: Tensor = self.decoder(x)
-        return self.top(logits) if self.error_at == "logits" else logits
+        logits: Tensor = self.decoder(self.take(x) if self.error_at == "hidden" else x)
+        return self.head(logits) if self.error_at == "logits" else logits
 
-
-class Apart(nn.Module):
-    """Below a head: a point right at the head's input gets the error itself, and one below this its projection."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.view_as(x)
+    def take(self, x: Tensor) -> Tensor:
+        """Take the error at `x`, which the last block's point has just passed on: it gets its projection, or itself."""
+        taken: Tensor = self.head(x.view_as(x) if self.projects_last else x)
+        return taken
 
 
 def sinusoids(length: int, width: int) -> Tensor:

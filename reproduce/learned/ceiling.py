@@ -132,7 +132,7 @@ def noting_the_error_above(noted: list[Tensor]) -> Iterator[None]:
     """Inside this block a Transformer that takes its error below the last norm notes what comes down to that norm."""
 
     def look(module: nn.Module, inputs: object, output: Any) -> None:
-        if isinstance(module, Block) and module.head is not None and output.requires_grad:
+        if isinstance(module, Block) and module.takes_error and output.requires_grad:
             output.register_hook(lambda error: noted.__setitem__(slice(None), [error.detach().flatten(0, 1)]))
 
     handle = nn.modules.module.register_module_forward_hook(look)

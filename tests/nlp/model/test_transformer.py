@@ -153,6 +153,15 @@ def test_dfa_gradients_are_the_rule_written_by_hand(granularity, points_embeddin
     torch.testing.assert_close(model.decoder.weight.grad, torch.einsum("btv,btd->vd", error, h))
 
 
+def test_a_saved_model_has_the_same_names_wherever_the_error_is_taken(batch):
+    found = []
+    for place in ("hidden", "norm", "logits"):
+        model, _ = model_of(tiny(method="dfa", error_at=place))
+        model(batch[0]).sum().backward()
+        found.append(set(model.state_dict()))
+    assert found == [{name for name, _ in model.named_parameters()} | {"head.feedback_matrix"}] * 3
+
+
 def test_shallow_trains_the_decoder_alone(batch):
     model, _ = model_of(tiny(method="shallow"))
     cross_entropy(model(batch[0]), batch[1]).backward()
