@@ -224,16 +224,18 @@ SELDOM_FITTED: dict[str, Preset] = {
 }
 # The error is taken below the last norm, whose backward pass is then exact for all; else as in the rows called ours.
 BELOW_NORM: dict[str, Preset] = {
-    "small_norm": OURS_MACRO,
-    "small_fitted_norm": OURS["small_fitted_ours"],
-    "small_fdfa_norm": OURS["small_fdfa_ours"],
-    "small_micro_norm": OURS["small_micro_ours"],
-    "small_micro_fitted_norm": OURS["small_micro_fitted_ours"],
-    "small_macro_seldom_norm": SELDOM_FITTED["small_macro_seldom"],
-    "small_micro_seldom_norm": SELDOM_FITTED["small_micro_seldom"],
-    "small_micro_fdfa_norm": replace(OURS["small_micro_fitted_ours"], method="fdfa"),
+    name: replace(preset, error_at="norm")
+    for name, preset in {
+        "small_norm": OURS_MACRO,
+        "small_fitted_norm": OURS["small_fitted_ours"],
+        "small_fdfa_norm": OURS["small_fdfa_ours"],
+        "small_micro_norm": OURS["small_micro_ours"],
+        "small_micro_fitted_norm": OURS["small_micro_fitted_ours"],
+        "small_macro_seldom_norm": SELDOM_FITTED["small_macro_seldom"],
+        "small_micro_seldom_norm": SELDOM_FITTED["small_micro_seldom"],
+        "small_micro_fdfa_norm": replace(OURS["small_micro_fitted_ours"], method="fdfa"),
+    }.items()
 }
-BELOW_NORM = {name: replace(preset, error_at="norm") for name, preset in BELOW_NORM.items()}
 # Ablations of ours: one change taken back at a time.
 TAKEN_BACK: dict[str, dict[str, Any]] = {
     "projected": {"last_block": "projected"},

@@ -95,13 +95,10 @@ def run(cell: Cell, seed: int, context: RunContext) -> dict[str, Any]:
     method, _, error_at = method.partition("@")
     if "channels=" in method:
         method = method.replace("fitted", f"{os.path.relpath(channels.__file__)}:{channels.PerChannel.__name__}", 1)
-    rate = ABOVE_NORM_RATE if error_at else RATES[name]
-    return train(elsewhere(COLUMNS[name], error_at), method, rate, seed, context)
-
-
-def elsewhere(column: Column, error_at: str) -> Column:
-    """The column with its error taken at another place than on the board; as it is if that is empty."""
-    return replace(column, preset=replace(column.preset, error_at=error_at)) if error_at else column
+    column, rate = COLUMNS[name], RATES[name]
+    if error_at:
+        column, rate = replace(column, preset=replace(column.preset, error_at=error_at)), ABOVE_NORM_RATE
+    return train(column, method, rate, seed, context)
 
 
 def markdown(table: Table, lines: Sequence[dict[str, Any]], ends: Mapping[str, tuple[Score, Score]]) -> str:

@@ -85,7 +85,7 @@ class Share(NamedTuple):
     point: str
     look: int  # of the point, from 0
     best: float
-    above: float
+    above: float | None  # None: the error above the last norm is e, or not known
     in_context: float
     in_force: float
 
@@ -103,16 +103,16 @@ class Ceiling(Fitted):
     tokens: int = 1
     found: ClassVar[list[Share]] = []
     waiting: ClassVar[list[str]] = []  # points whose moments were made, and which are not yet updated
-    above_norm: ClassVar[list[Tensor]] = []  # the error above the last norm ``[R, c]``, of this pass, if it is known
+    above_norm: ClassVar[list[Tensor]] = []  # one, if known: the error above the last norm ``[R, c]``, of this pass
 
     def moments(self, seen: Seen) -> dict[str, Tensor]:
         assert seen.gradient is not None
         error, delta = seen.error.double(), seen.gradient.double()
         x = error if self.tokens == 1 else torch.cat([error, later(error, self.tokens)], dim=1)
         self.waiting.append(seen.name)
-        above = self.above_norm[-1].double() if self.above_norm else error
         own = {"count": torch.tensor(float(len(x))), "power": delta.square().sum()}
-        own |= {"above": above.T @ above, "above_with_delta": above.T @ delta}
+        for above in (noted.double() for noted in self.above_norm):
+            own |= {"above": above.T @ above, "above_with_delta": above.T @ delta}
         return own | {"regressors": x.T @ x, "with_delta": x.T @ delta}
 
     def update(self, feedback: Tensor, moments: dict[str, Tensor], memory: dict[str, Tensor]) -> None:
@@ -122,7 +122,9 @@ class Ceiling(Fitted):
         look = sum(share.point == name for share in self.found)
         force = float(cosine(feedback.double(), **own, power=power)) ** 2
         best, context = explained(**own, power=power, rows=rows), explained(x, with_delta, power, rows)
-        above = explained(moments["above"], moments["above_with_delta"], power, rows)
+        above = None
+        if "above" in moments:
+            above = explained(moments["above"], moments["above_with_delta"], power, rows)
         self.found.append(Share(name, look, best, above, context, force))
         super().update(feedback, own, memory)
 
@@ -131,9 +133,12 @@ class Ceiling(Fitted):
 def noting_the_error_above(noted: list[Tensor]) -> Iterator[None]:
     """Inside this block a Transformer that takes its error below the last norm notes what comes down to that norm."""
 
+    def note(error: Tensor) -> None:
+        noted[:] = [error.detach().flatten(0, 1)]
+
     def look(module: nn.Module, inputs: object, output: Any) -> None:
         if isinstance(module, Block) and module.takes_error and output.requires_grad:
-            output.register_hook(lambda error: noted.__setitem__(slice(None), [error.detach().flatten(0, 1)]))
+            output.register_hook(note)
 
     handle = nn.modules.module.register_module_forward_hook(look)
     try:
@@ -201,7 +206,9 @@ def by_kind(network: Network, shares: Sequence[Share]) -> dict[str, float]:
     for pattern, kind in network.kinds.items():
         own = [share for share in shares if share.look > 0 and re.search(pattern, share.point)]
         for measure in MEASURES if own else ():
-            found[f"{measure}, {kind}"] = fmean(getattr(share, measure) for share in own)
+            values = [getattr(share, measure) for share in own]
+            if None not in values:
+                found[f"{measure}, {kind}"] = fmean(values)
     return found
 
 

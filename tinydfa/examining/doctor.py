@@ -66,7 +66,7 @@ def doctor(model: nn.Module, batch: Any, loss_fn: LossFn, *, compile: bool = Tru
     kept = examined.kept_weights() if rule.layerwise else []
     diagnosis.parameters = {name: status(name, ours, truth) for name, _ in eager.named_parameters()}
     diagnosis.points = points_of(attachment, examined)
-    diagnosis.advice = advice_for(rule, examined.norm_below_error())
+    diagnosis.advice = advice_for(rule, examined.norm_below_error)
     if around is not None:
         diagnosis.crossed, diagnosis.shared = around.crossed, around.shared
     projector = link.settings.feedback.projector

@@ -37,11 +37,15 @@ class Examination:
         self.model, self.batch, self.loss_fn, self.link = model, batch, loss_fn, link
         self.sharded = is_sharded(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        with link.observed() as look, state_kept(model), torch.no_grad(), link.backprop():
+        norms: list[bool] = []  # as they run: whether each lies below the place where the error is taken
+        with ExitStack() as hooks, link.observed() as look, state_kept(model), torch.no_grad(), link.backprop():
+            for norm in filter(normalises_rows, model.modules()):
+                hooks.callback(norm.register_forward_hook(lambda *_: norms.append(not look.at_head)).remove)
             loss_fn(model, batch)
             at_output = [point for point, value in look.seen if look.is_output(value)]
         self.points = list(dict.fromkeys(point for point, _ in look.seen))
         self.at_output = tuple(dict.fromkeys(point.label for point in at_output))
+        self.norm_below_error = norms[-1] if norms else None  # of the last norm; None if none runs
 
     def gradients(self, runner: nn.Module | None = None) -> Gradients:
         with state_kept(self.model), self.link.unlearning(), torch.enable_grad():
@@ -56,16 +60,6 @@ class Examination:
             values = [value.float().sum() for value in inner if value.requires_grad]
             found = gradients_of(torch.stack(values).sum(), self.trained, self.sharded) if values else {}
         return {name for name, gradient in found.items() if gradient is not None}
-
-    def norm_below_error(self) -> bool | None:
-        """Whether the last norm to run lies below the place where the error is taken; None if none runs."""
-        found: list[bool] = []
-        with ExitStack() as hooks, state_kept(self.model), self.link.observed() as look, torch.no_grad():
-            for norm in filter(normalises_rows, self.model.modules()):
-                hooks.callback(norm.register_forward_hook(lambda *_: found.append(not look.at_head)).remove)
-            hooks.enter_context(self.link.backprop())
-            self.loss_fn(self.model, self.batch)
-        return found[-1] if found else None
 
     def kept_weights(self) -> list[str]:
         """The modules that the signal of a layer-wise rule passes by their own weights."""
