@@ -31,4 +31,5 @@ for step in range(1, 301):
     optimizer.step()
     if step % 50 == 0 and dist.get_rank() == 0:
         print(f"step {step}: loss {loss.item():.3f}", flush=True)
+dist.barrier()
 dist.destroy_process_group()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TORCHRUN = (*TWO_PROCESSES, "tests/examples/without_shutdown.py")
 EXAMPLES = {  # file: the package it needs, and how it is started
     "own_model.py": (None, ()),
     "own_rule.py": (None, ()),
