@@ -6,6 +6,7 @@ needs it: importing torch takes a second.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -48,16 +49,18 @@ def slug(method: str) -> str:
 
 
 def label(method: str) -> str:
-    """The name of a method in tables and figures; the class's name if its file no longer exists.
+    """The name of a method in tables and figures, with its options; the class's name if its file no longer exists.
 
     Example:
-        >>> label("sdfa"), label("gone.py:Clipped")
-        ('sDFA', 'Clipped')
+        >>> label("sdfa"), label("fitted(memory=0.5,ridge=0.1)"), label("gone.py:Clipped")
+        ('sDFA', 'Fitted (memory=0.5, ridge=0.1)', 'Clipped')
     """
     try:
-        return rule_of(method).label
+        name = rule_of(method).label
     except UserError:
         return str(method).rpartition(":")[2]
+    _, bracket, options = str(method).partition("(")
+    return f"{name} ({re.sub(', *', ', ', options)}" if bracket else name
 
 
 def colour(method: str) -> str:

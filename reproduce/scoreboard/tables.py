@@ -33,7 +33,7 @@ def tried(column: Column, method: str) -> tuple[Cell, ...]:
         return ()
     return tuple(
         Cell(
-            row=label(column.rule(method)),
+            row=label(method),
             column=f"{rate:g}",
             method=method,
             key=key(column, rate),

@@ -60,6 +60,12 @@ def test_results_of_a_rule_whose_file_is_gone_keep_their_name():
     assert methods.colour("elsewhere/gone.py:Clipped").startswith("#")
 
 
+def test_a_rule_with_options_does_not_pass_for_the_one_without():
+    names = ["fitted", "fitted(memory=0.5)", "fitted(memory=0)"]
+    _, rows = grid(with_methods(table("dfa"), names), [])
+    assert [row[1] for row in rows] == ["Fitted", "Fitted (memory=0.5)", "Fitted (memory=0)"]
+
+
 def test_a_table_gets_the_rows_of_other_methods_with_the_settings_of_dfa(mine):
     found = with_methods(table("bp", "dfa"), ["bp", "dfa", mine])
     assert [(cell.method, cell.key, cell.published) for cell in found.cells] == [
