@@ -66,7 +66,7 @@ def picture(columns: Sequence[Column], methods: Sequence[str], found: Scores) ->
 def apart(heights: Sequence[float], least: float) -> list[float]:
     """Heights at least so far apart, in the same order, and in the sense of least squares as near as that allows.
 
-    They stay between 0 and 1 where there is room.
+    They stay between 0 and 1, closer together if they are many.
 
     Example:
         >>> [round(height, 3) for height in apart([0.1, 0.5, 0.5], 0.2)]
@@ -74,6 +74,6 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
     """
     if not heights:
         return []
-    steps = least * np.arange(len(heights))
+    steps = min(least, 1.0 / len(heights)) * np.arange(len(heights))
     free = isotonic_regression(np.asarray(heights) - steps).x
-    return (np.clip(free, 0.0, max(0.0, 1.0 - steps[-1])) + steps).tolist()
+    return (np.clip(free, 0.0, 1.0 - steps[-1]) + steps).tolist()

@@ -26,10 +26,21 @@ QUOTED = ("dfa", "fdfa", "fitted")
 
 
 def markdown(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> str:
-    """The best rules as rows, kinds of models as columns."""
+    """The best rules and DFA as rows, kinds of models as columns."""
     order = ranked(columns, methods, found)
-    header, rows = grid(columns, order[:ROWS], found)
-    return "\n".join([*piped(header, rows, named=1), "", note(columns, found, order[:ROWS], len(order))]) + "\n"
+    shown = chosen(order)
+    header, rows = grid(columns, shown, found)
+    return "\n".join([*piped(header, rows, named=1), "", note(columns, found, shown, order)]) + "\n"
+
+
+def chosen(order: Sequence[str]) -> list[str]:
+    """The best rules, the last of which makes room for DFA: the others are judged by it.
+
+    Example:
+        >>> chosen(["fitted", "fdfa", "grape", "les", "las", "usf", "frsf", "dfa"])
+        ['fitted', 'fdfa', 'grape', 'les', 'las', 'usf', 'dfa']
+    """
+    return [*order[: ROWS - 1], "dfa"] if "dfa" in order[ROWS:] else list(order[:ROWS])
 
 
 def grid(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> tuple[list[str], list[list[str]]]:
@@ -78,15 +89,17 @@ def costs(columns: Sequence[Column], found: Scores, method: str) -> list[str]:
     return [*texts, f"{statistics.median(score.exact for score in scores):.2g}" if scores else NOTHING]
 
 
-def note(columns: Sequence[Column], found: Scores, shown: Sequence[str], there: int) -> str:
+def note(columns: Sequence[Column], found: Scores, shown: Sequence[str], order: Sequence[str]) -> str:
     """What the numbers are."""
     shallow = costs(columns, found, "shallow")
-    rules = f"{there} rules" if len(shown) == there else f"The best {len(shown)} of {there} rules"
+    best = sum(one == other for one, other in zip(shown, order, strict=False))
+    rules = f"{best} rules" if best == len(order) else f"The best {best} of {len(order)} rules"
+    beside = ", and DFA" if best < len(shown) else ""
     once = [label(method) for method in shown if fewest_seeds(columns, found, method) == 1]
     few = f" One seed: {'; '.join(once)}." if once else ""
     return (
-        f"{rules} by median share. Shares are means over the models of a kind; costs are medians, as ratios to BP "
-        f"(shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them.{few}"
+        f"{rules} by median share{beside}. Shares are means over the models of a kind; costs are medians, as ratios to "
+        f"BP (shallow: {shallow[0]} and {shallow[1]}). {NOTHING}: refused by one of them.{few}"
     )
 
 

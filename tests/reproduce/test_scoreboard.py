@@ -201,6 +201,9 @@ def test_labels_of_points_at_one_height_stand_apart_in_their_order():
     assert heights[0] >= 0
     assert heights[-1] <= 1
     assert picture.apart([], 0.1) == []
+    crowd = picture.apart([1.0] * 30, 0.1)
+    assert 0 <= crowd[0] < crowd[-1] <= 1
+    assert crowd == sorted(set(crowd))
 
 
 def scored(share, why="", **others):
@@ -230,6 +233,15 @@ def test_the_short_board_names_the_rules_of_one_seed():
     assert short.markdown(columns, list(lego), found).endswith(" One seed: FA; uSF.\n")
     some = {name: {method: of[method] for method in ("bp", "shallow", "dfa")} for name, of in found.items()}
     assert "One seed" not in short.markdown(columns, ["dfa"], some)
+
+
+def test_the_short_board_has_dfa_however_many_rules_are_better():
+    better = ["fitted", "fdfa", "grape", "les", "las", "usf", "frsf", "kp"]
+    scores = {"bp": scored(1.0), "shallow": scored(0.0)} | {name: scored(0.9) for name in better}
+    found = {"lego": scores | {"dfa": scored(0.5)}}
+    text = short.markdown([COLUMNS["lego"]], list(found["lego"]), found)
+    assert [row.split(" | ")[0].strip("| ") for row in text.splitlines()[2:9]][-2:] == ["uSF", "DFA"]
+    assert "The best 6 of 9 rules by median share, and DFA." in text
 
 
 def test_the_picture_has_the_shares_of_all_columns_also_where_no_step_was_timed():
