@@ -122,6 +122,12 @@ def test_every_table_of_a_task_stands_in_its_results(task: str):
     assert [name for name in tables_of(task) if f"<!-- results:{name} -->" not in text] == []
 
 
+def test_the_readme_of_the_library_says_what_a_layer_receives_by_every_rule():
+    text = (ROOT / "tinydfa" / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## What a hidden layer receives")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| .{15,} \|$", table, flags=re.MULTILINE) == list(tinydfa.rules.registered())
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """Pages of the site, built as `make docs` does."""

@@ -115,11 +115,14 @@ def overview() -> str:
 
 
 def formula(name: str) -> str:
-    """What a hidden layer receives by a rule, as the library's README says it."""
+    """What a hidden layer receives by a rule, as the library's README says it.
+
+    Raises:
+        KeyError: it does not say.
+    """
     text = (ROOT / "tinydfa" / "README.md").read_text(encoding="utf-8")
     table = text.partition("## What a hidden layer receives")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (`[^|]+`) \| (.+) \|$", table, flags=re.MULTILINE)
-    return next((said for names, said in rows if f"`{name}`" in names), "")
+    return dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, flags=re.MULTILINE))[name]
 
 
 def scoreboard() -> str:
@@ -133,7 +136,7 @@ def rule_page(name: str, tables: list[tuple[Table, list[dict[str, Any]]]], board
     kind = registered()[name]
     parts = [f"# {kind.label}", f'`--method {name}`, or `tinydfa.attach(model, "{name}")`.', kind.explained]
     parts += ["## What a hidden layer receives", f"{formula(name)}\n"]
-    parts += ["## When to use it", WHEN[name]] if name in WHEN else []
+    parts += ["## When to use it", WHEN[name]]
     parts += ["## Source", linked(kind.source)] if kind.source else []
     parts += ["## Scores", *([*board_scores(name, board), *scores(name, tables)] or ["No table has it yet."])]
     where = f"{kind.__module__}.{kind.__qualname__}"
