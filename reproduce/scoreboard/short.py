@@ -65,7 +65,7 @@ def ranked(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> 
         scores = [found[column.name][method] for column in columns]
         shares = [score.share for score in scores if score.share is not None]
         done = all(score.why != "not run" for score in scores)
-        if shares and done and method in known() and method not in ENDS:
+        if shares and done and method.partition("(")[0] in known() and method not in ENDS:
             medians[method] = 2 * len(shares) > len(columns), statistics.median(shares)
     return sorted(medians, key=medians.__getitem__, reverse=True)
 
