@@ -29,7 +29,7 @@ class Tried:
     base: str  # its presets, without the method
     dataset: str
     methods: tuple[Method, ...]
-    train_images: int | None = None  # of the epoch, where its own table has as few
+    train_images: int | None = None  # of the epoch; all if None
 
 
 TRIED = {  # by the row of its own table
