@@ -59,8 +59,10 @@ def label(method: str) -> str:
         name = rule_of(method).label
     except UserError:
         return str(method).rpartition(":")[2]
-    _, bracket, options = str(method).partition("(")
-    return f"{name} ({re.sub(', *', ', ', options)}" if bracket else name
+    if not str(method).endswith(")"):
+        return name
+    options = str(method).partition("(")[2]
+    return f"{name} ({re.sub(', *', ', ', options)}"
 
 
 def colour(method: str) -> str:

@@ -60,6 +60,13 @@ def test_results_of_a_rule_whose_file_is_gone_keep_their_name():
     assert methods.colour("elsewhere/gone.py:Clipped").startswith("#")
 
 
+def test_brackets_in_the_folder_of_a_rule_are_no_options(tmp_path):
+    folder = tmp_path / "rules (2)"
+    folder.mkdir()
+    (folder / "my_rules.py").write_text(SOURCE)
+    assert methods.label(f"{folder}/my_rules.py:Clipped") == "Clipped DFA"
+
+
 def test_a_rule_with_options_does_not_pass_for_the_one_without():
     names = ["fitted", "fitted(memory=0.5)", "fitted(memory=0)"]
     _, rows = grid(with_methods(table("dfa"), names), [])
