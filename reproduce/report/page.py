@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import write_whole
-from harness.methods import colour, explained, known, label
+from harness.methods import colour, explained, label
 from harness.report import Figure, Section
 from harness.tables import Table
 from reproduce.report.board import board
 from reproduce.report.parts import Part, overview, part, what_was_run
+from reproduce.scoreboard.tables import ROWS
 
 TASKS = {
     "graphs": "Citation graphs",
@@ -89,7 +90,6 @@ def write_report(
         "commit": commit() or "unknown",
         "python": versions()["python"],
     }
-    methods = dict.fromkeys([*known(), *(cell.method for table in tables for cell in table.cells)])
     sentences = dict(explained())
     page = environment.get_template("page.html.j2").render(
         title=title,
@@ -105,6 +105,12 @@ def write_report(
         ],
         summary=what_was_run(tables, results, small),
         facts=facts,
-        dots={label(method): colour(method) for method in methods},
+        dots=dots(tables),
     )
     write_whole(path, page)
+
+
+def dots(tables: Sequence[Table]) -> dict[str, str]:
+    """The colour of every method of the scoreboard and of the tables, by its label."""
+    methods = [*ROWS, *(cell.method for table in tables for cell in table.cells)]
+    return {label(method): colour(method) for method in methods}

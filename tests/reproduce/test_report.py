@@ -8,7 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from harness.methods import label
+from reproduce.report.page import dots
+from reproduce.scoreboard.tables import ROWS
 from tests.reproduce.project import Project
+from tinydfa.rules.base import OTHER
 
 
 class Page(HTMLParser):
@@ -35,6 +39,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_every_row_of_the_scoreboard_has_its_dot():
+    found = dots([])
+    assert {label(row) for row in ROWS} == found.keys()
+    assert found["LES (similarity=0.99)"] == found["LES"] != OTHER
 
 
 def test_the_report_is_one_page_that_loads_nothing(finished):
