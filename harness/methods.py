@@ -6,7 +6,6 @@ needs it: importing torch takes a second.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -55,14 +54,14 @@ def label(method: str) -> str:
         >>> label("sdfa"), label("fitted(memory=0.5,ridge=0.1)"), label("gone.py:Clipped")
         ('sDFA', 'Fitted (memory=0.5, ridge=0.1)', 'Clipped')
     """
+    from tinydfa.rules.registry import split_options
+
     try:
         name = rule_of(method).label
     except UserError:
         return str(method).rpartition(":")[2]
-    if not str(method).endswith(")"):
-        return name
-    options = str(method).partition("(")[2]
-    return f"{name} ({re.sub(', *', ', ', options)}"
+    options = ", ".join(f"{option}={value!r}" for option, value in split_options(str(method))[1].items())
+    return f"{name} ({options})" if options else name
 
 
 def colour(method: str) -> str:

@@ -44,8 +44,13 @@ def canvas(width: float, height: float) -> "Canvas":
     return Canvas(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def png(figure: "Canvas") -> bytes:
-    """The figure as a PNG, at twice the size at which the page shows it."""
+def png(figure: "Canvas", *, whole: bool = False) -> bytes:
+    """The figure as a PNG, at twice the size at which the page shows it.
+
+    Args:
+        figure: The figure.
+        whole: As large as what is drawn, also beyond the canvas; else as large as the canvas.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     for axes in figure.axes:
@@ -54,5 +59,5 @@ def png(figure: "Canvas") -> bytes:
         axes.set_axisbelow(True)
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight" if whole else None)
     return buffer.getvalue()

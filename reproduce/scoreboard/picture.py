@@ -15,7 +15,7 @@ from reproduce.scoreboard.page import Scores
 
 WIDTH, HEIGHT = 7.5, 4.5  # inches
 LINE = 0.055  # of the height: what a label needs
-LEFT, RIGHT, BELOW, ABOVE = 0.09, 0.79, 0.12, 0.97  # of the picture: where the axes are; to their right the labels
+LEFT, RIGHT, BELOW, ABOVE = 0.09, 0.81, 0.12, 0.97  # of the picture: where the axes are; to their right the labels
 
 
 def points(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> dict[str, tuple[float, float]]:
@@ -60,7 +60,7 @@ def picture(columns: Sequence[Column], methods: Sequence[str], found: Scores) ->
             color=colour(method),
             arrowprops={"arrowstyle": "-", "color": colour(method), "linewidth": 0.6, "relpos": (0, 0.5)},
         )
-    return png(figure)
+    return png(figure, whole=True)
 
 
 def apart(heights: Sequence[float], least: float) -> list[float]:

@@ -9,6 +9,7 @@ from harness.methods import known, label
 from reproduce.layout import piped
 from reproduce.scoreboard.columns import Column
 from reproduce.scoreboard.page import NOTHING, Scores, name, percent
+from tinydfa.rules.registry import split_options
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "graphs": ("cora", "citeseer", "pubmed"),
@@ -65,7 +66,7 @@ def ranked(columns: Sequence[Column], methods: Sequence[str], found: Scores) -> 
         scores = [found[column.name][method] for column in columns]
         shares = [score.share for score in scores if score.share is not None]
         done = all(score.why != "not run" for score in scores)
-        if shares and done and method.partition("(")[0] in known() and method not in ENDS:
+        if shares and done and split_options(method)[0] in known() and method not in ENDS:
             medians[method] = 2 * len(shares) > len(columns), statistics.median(shares)
     return sorted(medians, key=medians.__getitem__, reverse=True)
 
@@ -92,7 +93,7 @@ def costs(columns: Sequence[Column], found: Scores, method: str) -> list[str]:
 def note(columns: Sequence[Column], found: Scores, shown: Sequence[str], order: Sequence[str]) -> str:
     """What the numbers are."""
     shallow = costs(columns, found, "shallow")
-    best = sum(one == other for one, other in zip(shown, order, strict=False))
+    best = sum(method in order[:ROWS] for method in shown)
     rules = f"{best} rules" if best == len(order) else f"The best {best} of {len(order)} rules"
     beside = ", and DFA" if best < len(shown) else ""
     once = [label(method) for method in shown if fewest_seeds(columns, found, method) == 1]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.methods import slug
 from harness.tables import RunContext, results
 from reproduce import runs
 from reproduce.report.board import board
@@ -81,7 +82,7 @@ def test_a_cell_without_a_run_says_why():
 def test_every_rule_of_the_library_is_a_row_and_every_task_a_column():
     from tinydfa.rules import registered
 
-    assert {row.partition("(")[0] for row in ROWS} == set(registered())
+    assert {slug(row) for row in ROWS} == set(registered())
     assert {column.task for column in COLUMNS.values()} == {"graphs", "recsys", "nlp", "nerf", "vision"}
     for column in COLUMNS.values():
         assert {cell.preset.method for cell in table_of(column, ["bp"]).cells} == {"bp"}
@@ -249,6 +250,15 @@ def test_the_picture_has_the_shares_of_all_columns_also_where_no_step_was_timed(
     untimed = replace(scored(0.9), step_ratio=None)
     found = {"lego": {"dfa": scored(0.1)}, "fern": {"dfa": untimed}, "cora": {"dfa": untimed}}
     assert picture.points(columns, ["dfa"], found) == {"dfa": (2.0, 0.9)}
+
+
+def test_the_picture_is_as_wide_as_the_longest_name_needs():
+    def width(*rules: str) -> int:
+        drawn = picture.picture([COLUMNS["cora"]], rules, {"cora": dict.fromkeys(rules, scored(0.5))})
+        return int.from_bytes(drawn[16:20], "big")  # of the header of a PNG
+
+    long = "fitted(exact_every=5,adapt=0.5,exact_between=(5,1000),steady=True)"
+    assert width("dfa", long) > 1.2 * width("dfa", "fitted")
 
 
 def test_the_sentence_says_the_median_and_what_part_of_the_passes_is_exact():

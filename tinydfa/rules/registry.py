@@ -40,18 +40,21 @@ def find_rule(rule: Rule | type[Rule] | str) -> Rule:
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, str):
-        name, options = _split(str(rule))
+        name, options = split_options(str(rule))
         return _made(_class_called(name), options)
     if isinstance(rule, type) and issubclass(rule, Rule):
         return _made(rule, {})
     raise UnknownMethodError(f"{rule!r} is no rule: it does not derive from tinydfa.Rule. {_choices()}")
 
 
-def _split(text: str) -> tuple[str, dict[str, Any]]:
+def split_options(text: str) -> tuple[str, dict[str, Any]]:
     """A name, and the options in brackets after it.
 
+    Raises:
+        OptionError: What stands in the brackets is no list of options.
+
     Example:
-        >>> _split("fitted(exact_every=50)")
+        >>> split_options("fitted(exact_every=50)")
         ('fitted', {'exact_every': 50})
     """
     name, bracket, rest = text.partition("(")

@@ -1,4 +1,4 @@
-"""Learning rates of rows that run shorter than published: validation error at a tenth to three times the rate."""
+"""Learning rates of some rows in one epoch: validation error at a tenth to three times the rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _cell(row: str, tried: Tried, method: Method, factor: float) -> Cell:
 
 VISION_RATES = Table(
     name="vision-rates",
-    title="Learning rates of rows that run shorter than published: validation error after one epoch",
+    title="Learning rates of some rows: validation error after one epoch",
     task="vision",
     unit="%",
     scale=100,
